@@ -1,0 +1,14 @@
+#include "bindings/bindings.h"
+#include "golf.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "golfcore's compiled core; use it through golfcore.ops, golfcore.tokenizer and golfcore.artifact";
+  m.attr("commit") = GOLF_COMMIT;
+  m.attr("has_cuda") = static_cast<bool>(GOLF_CUDA);
+  m.attr("cuda_reason") = GOLF_CUDA_REASON;
+  m.def("active_isa", [] { return golf::isa_name(golf::active_isa()); });
+  m.def("detected_isa", [] { return golf::isa_name(golf::detected_isa()); });
+  golf::bind_device(m);
+}

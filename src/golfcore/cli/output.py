@@ -1,0 +1,61 @@
+"""How every command speaks: tables and progress for people, JSON for programs, one line for an error.
+
+Standard output carries results (a table, or with ``--json`` one JSON object and nothing else); progress goes to
+standard error, as bars on a terminal and as plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Mapping[str, Any] | list[Any]) -> None:
+    """One JSON document on one line of standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+class Tick(Protocol):
+    """Tells a progress display where the work stands: ``tick(done, total, note="")``."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Tick]:
+    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds."""
+    if err.is_terminal:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=err) as bar:
+            task = bar.add_task(label, total=None, note="")
+            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+        return
+
+    start = last = time.monotonic()
+
+    def line(done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 10:
+            last = now
+            share = done / total if total else 0.0
+            left = f", {(now - start) * (1 - share) / share:.0f} s left" if share > 0 else ""
+            err.print(f"{label}: {share:4.0%}{left} {note}".rstrip(), markup=False)
+
+    yield line
+    err.print(f"{label}: done in {time.monotonic() - start:.1f} s", markup=False)

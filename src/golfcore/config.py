@@ -1,0 +1,372 @@
+"""Recipes: frozen dataclasses read from TOML, then the environment, then the command line.
+
+Later sources win: command line > environment (the contest's names, ``MATRIX_LR=0.03``) > recipe file > default. An
+unknown key is an error that names the nearest known one. Nothing below the command line reads the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from golfcore.errors import UsageError
+
+T = TypeVar("T")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the known word closest to ``word``, or an empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raises a UsageError that names ``key`` and its value unless ``condition`` holds."""
+    if not condition:
+        raise UsageError(f"{key} = {value!r}: expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackConfig:
+    """The rules of a contest: what has to fit into what."""
+
+    name: str = "pocket"
+    cap_bytes: int = 1_000_000  # code + weights, decimal
+    train_s: float = 120.0  # everything that reads training data
+    eval_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        require(self.cap_bytes > 0, "track.cap_bytes", self.cap_bytes, "a positive number of bytes")
+        require(self.train_s >= 0, "track.train_s", self.train_s, "seconds, 0 for no limit")
+        require(self.eval_s > 0, "track.eval_s", self.eval_s, "positive seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where the tokens come from."""
+
+    path: str = ""  # a prepared folder or one of contest shards; empty: prepared from text into the cache
+    tokenizer: str = ""  # a tokenizer file; empty: the prepared folder's own
+    vocab_size: int = 1024
+    val_fraction: float = 0.07  # share of documents, chosen by their hash
+
+    def __post_init__(self) -> None:
+        require(
+            260 <= self.vocab_size <= 65536,
+            "data.vocab_size",
+            self.vocab_size,
+            "260 to 65536 (ids are uint16)",
+        )
+        require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "a share between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """Muon for matrices, Adam for the rest, with the contest's names and defaults (`techniques.md` 1b)."""
+
+    matrix_lr: float = 0.04
+    tied_embed_lr: float = 0.05
+    embed_lr: float = 0.6
+    head_lr: float = 0.008
+    scalar_lr: float = 0.04
+    muon_momentum: float = 0.95
+    muon_momentum_warmup_start: float = 0.85
+    muon_momentum_warmup_steps: int = 500
+    muon_backend_steps: int = 5
+    muon_weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    adam_eps: float = 1e-8
+    grad_clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "matrix_lr",
+            "tied_embed_lr",
+            "embed_lr",
+            "head_lr",
+            "scalar_lr",
+            "muon_weight_decay",
+            "grad_clip_norm",
+        ):
+            require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
+        for name in ("muon_momentum", "muon_momentum_warmup_start", "beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 <= x < 1")
+        require(self.muon_backend_steps > 0, "optim.muon_backend_steps", self.muon_backend_steps, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The loop: batch, clock, schedule, logging, checkpoints."""
+
+    seed: int = 1337
+    iterations: int = 20_000
+    batch_tokens: int = 524_288  # a step, over all ranks
+    micro_batch_tokens: int = 65_536  # a forward pass, on one rank
+    seq_len: int = 1024
+    warmup_steps: int = 20  # to compile and allocate; state is restored after them, and they are off the clock
+    warmdown_iters: int = 1200
+    warmdown_fraction: float = 0.0  # share of the clock that decays; replaces warmdown_iters when above 0
+    log_every: int = 200
+    val_every: int = 0  # 0: only at the end
+    checkpoint_every_s: float = 0.0  # 0: none
+    precision: str = "auto"  # auto | bf16 | fp32; auto measures and the log says what it found
+    compile: bool = False
+    ema_decay: float = 0.0  # 0: off
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_tokens", "micro_batch_tokens", "seq_len", "log_every"):
+            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "1 or more")
+        for name in ("warmup_steps", "warmdown_iters", "val_every", "checkpoint_every_s"):
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        require(0 <= self.warmdown_fraction <= 1, "train.warmdown_fraction", self.warmdown_fraction, "0 to 1")
+        require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 <= x < 1")
+        require(
+            self.precision in ("auto", "bf16", "fp32"),
+            "train.precision",
+            self.precision,
+            "auto, bf16 or fp32",
+        )
+        require(
+            self.batch_tokens % self.seq_len == 0, "train.batch_tokens", self.batch_tokens,
+            f"a multiple of train.seq_len = {self.seq_len}",
+        )  # fmt: skip
+
+
+CLIPS = ("sigma", "absmax", "percentile")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantConfig:
+    """Bits and clip by tensor role: round to nearest, one scale a row (`techniques.md` 2.4)."""
+
+    matrix_bits: int = 6
+    matrix_clip: str = "sigma"  # sigma: k standard deviations of the row; absmax; percentile
+    matrix_k: float = 12.85
+    embed_bits: int = 8
+    embed_clip: str = "sigma"
+    embed_k: float = 20.0
+
+    def __post_init__(self) -> None:
+        for role in ("matrix", "embed"):
+            bits, clip, k = (
+                getattr(self, f"{role}_bits"),
+                getattr(self, f"{role}_clip"),
+                getattr(self, f"{role}_k"),
+            )
+            require(2 <= bits <= 8, f"quant.{role}_bits", bits, "2 to 8")
+            require(
+                clip in ("sigma", "absmax", "percentile"),
+                f"quant.{role}_clip",
+                clip,
+                "sigma, absmax or percentile",
+            )
+            require(k > 0, f"quant.{role}_k", k, "a positive number of standard deviations")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """How the score is read. The number it gives does not depend on ``batch_tokens`` or on the number of ranks."""
+
+    context: int = 0  # tokens a window; 0: train.seq_len
+    stride: int = 0  # tokens scored a window after the first; 0: the whole window
+    batch_tokens: int = 16_384
+
+    def __post_init__(self) -> None:
+        require(self.context >= 0, "eval.context", self.context, "0 or more")
+        require(self.stride >= 0, "eval.stride", self.stride, "0 or more")
+        require(self.batch_tokens > 0, "eval.batch_tokens", self.batch_tokens, "1 or more")
+        if self.context and self.stride:
+            require(
+                self.stride <= self.context,
+                "eval.stride",
+                self.stride,
+                f"at most eval.context = {self.context}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecipeConfig:
+    """A whole run. ``model`` holds the model family's own frozen dataclass (see ``golfcore.model``)."""
+
+    name: str
+    track: TrackConfig = field(default_factory=TrackConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model_family: str = "gpt"
+    model: Any = None
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+# The contest's environment names, and the keys they set. Values are read as TOML where the name is not a string key.
+CONTEST_ENV: Mapping[str, str] = {
+    "DATA_PATH": "data.path",
+    "TOKENIZER_PATH": "data.tokenizer",
+    "VOCAB_SIZE": "data.vocab_size",
+    "SEED": "train.seed",
+    "ITERATIONS": "train.iterations",
+    "MAX_WALLCLOCK_SECONDS": "track.train_s",
+    "VAL_LOSS_EVERY": "train.val_every",
+    "VAL_BATCH_SIZE": "eval.batch_tokens",
+    "TRAIN_LOG_EVERY": "train.log_every",
+    "WARMDOWN_ITERS": "train.warmdown_iters",
+    "WARMUP_STEPS": "train.warmup_steps",
+    "TRAIN_BATCH_TOKENS": "train.batch_tokens",
+    "TRAIN_SEQ_LEN": "train.seq_len",
+    "EVAL_SEQ_LEN": "eval.context",
+    "EVAL_STRIDE": "eval.stride",
+    "QK_GAIN_INIT": "model.qk_gain_init",
+    "NUM_LAYERS": "model.num_layers",
+    "NUM_KV_HEADS": "model.num_kv_heads",
+    "MODEL_DIM": "model.model_dim",
+    "NUM_HEADS": "model.num_heads",
+    "MLP_MULT": "model.mlp_mult",
+    "TIE_EMBEDDINGS": "model.tie_embeddings",
+    "ROPE_BASE": "model.rope_base",
+    "LOGIT_SOFTCAP": "model.logit_softcap",
+    "TIED_EMBED_INIT_STD": "model.tied_embed_init_std",
+    "EMBED_LR": "optim.embed_lr",
+    "HEAD_LR": "optim.head_lr",
+    "TIED_EMBED_LR": "optim.tied_embed_lr",
+    "MATRIX_LR": "optim.matrix_lr",
+    "SCALAR_LR": "optim.scalar_lr",
+    "MUON_MOMENTUM": "optim.muon_momentum",
+    "MUON_BACKEND_STEPS": "optim.muon_backend_steps",
+    "MUON_MOMENTUM_WARMUP_START": "optim.muon_momentum_warmup_start",
+    "MUON_MOMENTUM_WARMUP_STEPS": "optim.muon_momentum_warmup_steps",
+    "MUON_WD": "optim.muon_weight_decay",
+    "BETA1": "optim.beta1",
+    "BETA2": "optim.beta2",
+    "ADAM_EPS": "optim.adam_eps",
+    "GRAD_CLIP_NORM": "optim.grad_clip_norm",
+}
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Builds the frozen dataclass ``cls`` from ``values``; ``where`` names the section in errors.
+
+    Raises:
+        UsageError: an unknown key, or a value of another type than the field's.
+    """
+    kinds = typing.get_type_hints(cls)
+    fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise UsageError(f"unknown key {where}.{key}{nearest(key, fields)}")
+        out[key] = _coerce(fields[key], value, f"{where}.{key}")
+    return cls(**out)
+
+
+def _coerce(kind: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(kind) in (tuple, list) and isinstance(value, (list, tuple)):
+        inner = typing.get_args(kind)[0]
+        return tuple(_coerce(inner, v, where) for v in value)
+    if isinstance(kind, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if kind is bool and isinstance(value, int) and value in (0, 1):
+        return bool(value)  # the contest writes TIE_EMBEDDINGS=1
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is str and not isinstance(value, str):
+        return str(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{where} = {value!r}: expected {getattr(kind, '__name__', kind)}")
+    return value
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value where ``text`` is one (``8``, ``0.03``, ``true``, ``[1, 2]``), else ``text`` itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Sets ``section.key`` in a tree of tables."""
+    section, dot, key = dotted.partition(".")
+    if not dot or "." in key:
+        raise UsageError(f"{dotted!r}: expected section.key, for example train.seed")
+    table = tree.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{section!r} is a value, not a section")
+    table[key] = value
+
+
+def parse_set(option: str) -> tuple[str, Any]:
+    """``"optim.matrix_lr=0.03"`` -> ``("optim.matrix_lr", 0.03)``."""
+    key, equals, text = option.partition("=")
+    if not equals:
+        raise UsageError(f"--set {option}: expected section.key=value, for example optim.matrix_lr=0.03")
+    return key.strip().replace("-", "_"), parse_value(text.strip())
+
+
+def build_recipe(tree: Mapping[str, Any], families: Mapping[str, type], source: str) -> RecipeConfig:
+    """A checked recipe from a tree of tables as TOML gives it.
+
+    Args:
+        tree: ``name`` and the sections; ``[model]`` holds ``family`` and that family's keys.
+        families: the config class of each model family.
+        source: the file's name, for errors.
+    """
+    sections = {f.name: f for f in dataclasses.fields(RecipeConfig)}
+    known = {"name", "track", "data", "model", "optim", "train", "quant", "eval"}
+    for key in tree:
+        if key not in known:
+            raise UsageError(f"{source}: unknown section {key!r}{nearest(key, known)}")
+    model = dict(tree.get("model", {}))
+    family = model.pop("family", sections["model_family"].default)
+    if family not in families:
+        raise UsageError(f"{source}: unknown model family {family!r}{nearest(str(family), families)}")
+    parts: dict[str, Any] = {
+        name: from_mapping(cls, tree.get(name, {}), name)
+        for name, cls in {
+            "track": TrackConfig, "data": DataConfig, "optim": OptimConfig,
+            "train": TrainConfig, "quant": QuantConfig, "eval": EvalConfig,
+        }.items()
+    }  # fmt: skip
+    return RecipeConfig(
+        name=str(tree.get("name", source)),
+        model_family=family,
+        model=from_mapping(families[family], model, "model"),
+        **parts,
+    )
+
+
+def to_tree(recipe: RecipeConfig) -> dict[str, Any]:
+    """The inverse of ``build_recipe``: every resolved key, ready to be written as TOML or JSON."""
+    tree = dataclasses.asdict(recipe)
+    family = tree.pop("model_family")
+    tree["model"] = {"family": family, **tree["model"]}
+    return tree
+
+
+def to_toml(tree: Mapping[str, Any]) -> str:
+    """``tree`` (scalars, then one level of tables) as TOML text that ``tomllib`` reads back to the same tree."""
+    lines = [f"{k} = {_toml_value(v)}" for k, v in tree.items() if not isinstance(v, Mapping)]
+    for name, table in tree.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{name}]"] + [f"{k} = {_toml_value(v)}" for k, v in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

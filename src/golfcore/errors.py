@@ -1,0 +1,32 @@
+"""What golfcore raises. A message says what is wrong, the value, what was expected, and what to do next."""
+
+
+class GolfError(Exception):
+    """Base of every error that is the user's to act on; the command line prints it as one line.
+
+    ``exit_code`` is 2 for wrong usage (the command can never work as given) and 1 for everything else.
+    """
+
+    exit_code = 1
+
+
+class UsageError(GolfError):
+    """An unknown option, key or recipe, or a value outside its range."""
+
+    exit_code = 2
+
+
+class BuildError(GolfError):
+    """The compiled core is missing or cannot serve this machine."""
+
+
+class InputError(GolfError):
+    """Text, tokens or tensors that do not fit what was asked."""
+
+
+class FormatError(GolfError):
+    """A file that breaks its format; names the place in the file and the reason."""
+
+
+class RuleError(GolfError):
+    """A track's rule is broken: over the byte cap, over the clock, a token scored twice."""

@@ -1,0 +1,65 @@
+"""Files that are never half-written under their final name, and the user's cache."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from golfcore.errors import InputError
+
+
+def cache_dir() -> Path:
+    """``$GOLFCORE_CACHE``, else ``$XDG_CACHE_HOME/golfcore``, else ``~/.cache/golfcore``. Not created here."""
+    if own := os.environ.get("GOLFCORE_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "golfcore"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file object whose content appears under ``path`` only when the block ends well, after fsync.
+
+    A failure or an interrupt leaves an earlier file as it was and removes the temporary one.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise InputError(write_failure(path, error)) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(fd, mode) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(write_failure(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_failure(path: Path, error: OSError) -> str:
+    """One line for an ``OSError`` met while writing ``path``."""
+    if error.errno == errno.ENOSPC:
+        return f"cannot write {path}: the disk is full; free some space or write elsewhere"
+    return f"cannot write {path}: {error.strerror or error}"
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
