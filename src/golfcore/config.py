@@ -110,6 +110,7 @@ class TrainConfig:
     batch_tokens: int = 524_288  # a step, over all ranks
     micro_batch_tokens: int = 65_536  # a forward pass, on one rank
     seq_len: int = 1024
+    order: str = "sequential"  # sequential: the stream as it is; shuffled: rows in a random order, anew each epoch
     warmup_steps: int = 20  # to compile and allocate; state is restored after them, and they are off the clock
     warmdown_iters: int = 1200
     warmdown_fraction: float = 0.0  # share of the clock that decays; replaces warmdown_iters when above 0

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 TOKENIZER, CODE = "@tokenizer", "@code"
 SCALE_SUFFIX = ".scale"
 # What turns the bytes back into weights; the model's own files come from its family.
-READER_SOURCES = ("artifact/model_io.py", "artifact/container.py")
+READER_SOURCES = tuple(
+    f"artifact/{name}.py" for name in ("codecs", "container", "directory", "manifest", "model_io", "tensors", "wire")
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class StoredTensor:
     values: Tensor
     scale_O: Tensor | None = None
     bits: int = 0
+
+    def dequantise(self) -> Tensor:
+        """The values as a reader gets them, fp32."""
+        if self.scale_O is None:
+            return self.values.float()
+        return self.values.float() * self.scale_O.float()[:, None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def load_model(path: Path) -> LoadedModel:
     """
     with container.Container.open(path) as file:
         manifest = dict(file.manifest)
-        arrays = {info.name: file.read(info.name) for info in file.tensors}
+        arrays = {name: file.read(name) for name in file.tensors}
     try:
         model = manifest["model"]
         family = get_family(str(model["family"]))

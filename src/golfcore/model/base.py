@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from golfcore.model.registry import Role
@@ -24,7 +25,12 @@ class Context(NamedTuple):
 
 
 class LanguageModel(nn.Module, ABC):
-    """What every family's module offers besides being a torch module."""
+    """What every family's module offers besides being a torch module.
+
+    ``activation_dtype`` is what the forward pass computes in; logits and losses are fp32 whatever it is.
+    """
+
+    activation_dtype: torch.dtype = torch.float32
 
     @abstractmethod
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:

@@ -119,15 +119,11 @@ class Block(nn.Module):
 
 
 class GPT(LanguageModel):
-    """The family's module; see ``golfcore.model.base.LanguageModel`` for what it offers.
-
-    ``activation_dtype`` is what the forward pass computes in; logits and the loss are always fp32.
-    """
+    """The family's module; see ``golfcore.model.base.LanguageModel`` for what it offers."""
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        self.activation_dtype = torch.float32
         self.embed = nn.Embedding(vocab_size, config.model_dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.encoder_layers = config.num_layers // 2

@@ -5,6 +5,7 @@ A finer method joins as a module beside ``rtn`` that returns the same ``Quantise
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -44,6 +45,25 @@ def quantise_state(state: Mapping[str, Tensor], roles: Mapping[str, Role], confi
             quantised = quantise_rows(state[name], bits=bits, clip=clip, k=k, name=name)
             stored.append(StoredTensor(name, role.group, quantised.symbols_OI, quantised.scale_O, bits))
     return stored
+
+
+def error_rows(state: Mapping[str, Tensor], stored: list[StoredTensor]) -> list[dict[str, object]]:
+    """A row a tensor: what rounding cost it.
+
+    ``error_db`` is ``10 log10(|w - w_q|^2 / |w|^2)``, None where nothing was lost.
+    """
+    rows: list[dict[str, object]] = []
+    for item in stored:
+        weight = state[item.name].detach().float().cpu()
+        lost = float((weight - item.dequantise()).square().sum())
+        kept = float(weight.square().sum())
+        rows.append(
+            {
+                "name": item.name, "role": item.group, "params": weight.numel(), "bits": item.bits or 16,
+                "error_db": 10 * math.log10(lost / kept) if lost > 0 and kept > 0 else None,
+            }
+        )  # fmt: skip
+    return rows
 
 
 def predict_bytes(family: Family, model_config: object, vocab_size: int, config: QuantConfig) -> int:

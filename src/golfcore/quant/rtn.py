@@ -31,10 +31,6 @@ class Quantised:
     scale_O: Tensor
     bits: int
 
-    def dequantise(self) -> Tensor:
-        """fp32 [O, I]."""
-        return self.symbols_OI.float() * self.scale_O.float()[:, None]
-
 
 def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
     """The largest magnitude that each row keeps, fp32 [O]; ``clip`` is sigma, absmax or percentile."""

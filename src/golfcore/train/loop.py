@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.optim.routing import Optimizers
 from golfcore.optim.schedule import lr_multiplier, progress
 from golfcore.train.checkpoint import save_checkpoint
+from golfcore.train.runlog import RunLog, stopping_early
 from golfcore.train.world import World
 
 
@@ -35,20 +35,6 @@ class Loader(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class Events(Protocol):
-    """Where the loop reports to."""
-
-    def train_step(
-        self, *, step: int, loss: float, train_s: float, tokens: int, lr_mult: float, step_ms: float
-    ) -> None: ...
-
-    def validation(self, *, step: int, val_loss: float, val_bpb: float, train_s: float) -> None: ...
-
-    def stopping_early(self, *, step: int, train_s: float) -> None: ...
-
-    def tick(self, share: float, note: str) -> None: ...
 
 
 @dataclass
@@ -69,8 +55,8 @@ class Trainer:
         module: the model on ``world.device``, in fp32; see ``golfcore.model.base.LanguageModel``.
         loader: this rank's token batches.
         world: the ranks.
-        events: where losses and progress go; called on rank 0 only.
-        run_dir: where checkpoints go.
+        log: where losses and checkpoints go; writes on rank 0 only.
+        tick: told ``(share of the run, note)`` after each step, on rank 0 only.
         evaluate: gives ``(val_loss, val_bpb)`` of the module as it stands; called every ``train.val_every`` steps.
     """
 
@@ -80,12 +66,12 @@ class Trainer:
         module: LanguageModel,
         loader: Loader,
         world: World,
-        events: Events,
-        run_dir: Path,
+        log: RunLog,
+        tick: Callable[[float, str], None] | None = None,
         evaluate: Callable[[LanguageModel], tuple[float, float]] | None = None,
     ) -> None:
         self.recipe, self.module, self.loader, self.world = recipe, module, loader, world
-        self.events, self.run_dir, self.evaluate = events, run_dir, evaluate
+        self.log, self.tick, self.evaluate = log, tick, evaluate
         train = recipe.train
         rank_tokens = train.batch_tokens // world.size
         if train.batch_tokens % (world.size * train.seq_len):
@@ -161,7 +147,7 @@ class Trainer:
         while state.step < train.iterations:
             elapsed = self.world.from_primary(time.perf_counter() - started)
             if self.budget_s and elapsed + last_step_s > self.budget_s:
-                self._primary(lambda: self.events.stopping_early(step=state.step, train_s=state.train_s))
+                self.log.line(stopping_early(state.step, train.iterations, 1000 * state.train_s))
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
             self.progress.fill_(progress(state.step, elapsed, train, self.budget_s))
@@ -186,34 +172,24 @@ class Trainer:
                     f"the loss is {mean} at step {state.step}: lower optim.matrix_lr and the other rates, or set "
                     "optim.grad_clip_norm"
                 )
-            self._primary(
-                lambda: self.events.train_step(
-                    step=state.step, loss=mean, train_s=state.train_s, tokens=state.tokens,
-                    lr_mult=multiplier, step_ms=1000 * step_s,
-                )
+            self.log.train(
+                state.step, train.iterations, loss=mean, train_s=state.train_s, tokens=state.tokens,
+                lr_mult=multiplier, step_ms=1000 * step_s,
             )  # fmt: skip
-        share = progress(state.step, state.train_s, train, self.budget_s)
-        self._primary(lambda: self.events.tick(share, f"step {state.step}"))
+        if self.tick is not None and self.world.primary:
+            self.tick(progress(state.step, state.train_s, train, self.budget_s), f"step {state.step}")
         paused = 0.0
         if train.val_every and state.step % train.val_every == 0 and self.evaluate is not None:
             before = time.perf_counter()
             val_loss, val_bpb = self.evaluate(self.module)
             self.module.train()
-            self._primary(
-                lambda: self.events.validation(
-                    step=state.step, val_loss=val_loss, val_bpb=val_bpb, train_s=state.train_s
-                )
-            )
+            self.log.val(state.step, train.iterations, loss=val_loss, bpb=val_bpb, train_s=state.train_s)
             paused = time.perf_counter() - before
         if train.checkpoint_every_s and self.world.from_primary(time.monotonic()) - state.saved_at > (
             train.checkpoint_every_s
         ):
             self.save()
         return paused
-
-    def _primary(self, action: Callable[[], object]) -> None:
-        if self.world.primary:
-            action()
 
     def _use_average(self) -> None:
         if self.ema:
@@ -238,18 +214,34 @@ class Trainer:
             average.copy_(value)
         self.loader.load_state_dict(saved["loader"])
 
-    def save(self) -> None:
-        """Writes a checkpoint on rank 0; the clock goes on meanwhile."""
+    def save(self, *, final: bool = False) -> None:
+        """Writes a checkpoint on rank 0; the clock goes on meanwhile. ``weights`` are those to keep, averaged if so."""
         state = self.state
         state.saved_at = time.monotonic()
-        if self.world.primary:
-            save_checkpoint(
-                self.run_dir,
-                {**self._tensors(), "step": state.step, "train_s": state.train_s, "tokens": state.tokens},
-            )
+        if not self.world.primary:
+            return
+        weights = self.module.state_dict()
+        if self.ema and not final:
+            names = [name for name, p in self.module.named_parameters() if p.requires_grad]
+            weights = {**weights, **dict(zip(names, self.ema, strict=True))}
+        save_checkpoint(
+            self.log.run_dir,
+            {
+                **self._tensors(), "weights": weights, "final": final,
+                "step": state.step, "train_s": state.train_s, "tokens": state.tokens,
+            },
+        )  # fmt: skip
 
     def resume(self, saved: dict[str, Any]) -> None:
-        """Goes back to where a checkpoint stands."""
+        """Goes back to where a checkpoint stands.
+
+        Raises:
+            InputError: the checkpoint is of a run that had ended.
+        """
+        if saved["final"]:
+            raise InputError(
+                f"the run in {self.log.run_dir} has ended after {saved['step']} steps; there is nothing to resume"
+            )
         self._restore(saved)
         self.state.step, self.state.train_s, self.state.tokens = saved["step"], saved["train_s"], saved["tokens"]
 

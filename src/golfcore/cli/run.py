@@ -1,0 +1,194 @@
+"""``golfcore run``: from text to a proven score."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.panel import Panel
+from rich.table import Table
+
+from golfcore.cli import pipeline
+from golfcore.cli.output import out, print_json, progress
+from golfcore.config import RecipeConfig
+from golfcore.errors import InputError, RuleError, UsageError
+from golfcore.recipes import load_recipe
+
+Sets = Annotated[Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=value, over the recipe's")]
+Texts = Annotated[Sequence[Path], Parameter(name=["--text"], negative=(), help="own text: txt, jsonl, gz, zst, folder")]
+
+
+def run(
+    recipe: str = "pocket",
+    *,
+    text: Texts = (),
+    data: Path | None = None,
+    set_: Sets = (),
+    runs: Path = Path("runs"),
+    run_id: str = "",
+    resume: Path | None = None,
+) -> int:
+    """Text -> tokens -> training -> quantised weights -> model.golf -> its score, read in a new process -> report.
+
+    Parameters
+    ----------
+    recipe
+        A recipe that comes with golfcore, or a .toml file.
+    data
+        A folder of tokens (golfcore data prepare, or contest shards) instead of text.
+    runs
+        Where run folders are made.
+    run_id
+        The run folder's name; default: recipe and time.
+    resume
+        A run folder that was cut off; goes on from its last checkpoint.
+    """
+    if resume is not None:
+        run_dir, config = resume, pipeline.read_config(resume)
+        overrides: tuple[str, ...] = ()
+        if text or data or set_:
+            raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
+    else:
+        loaded = load_recipe(recipe, environment=os.environ, sets=[*set_, *([f"data.path={data}"] if data else [])])
+        config, overrides = loaded.config, loaded.overrides
+        run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), config.name)
+        with progress("data") as tick:
+            config = pipeline.prepare_data(config, text, tick)
+    result = run_stages(run_dir, config, overrides, resumed=resume is not None)
+    print_json(result)
+    return 0
+
+
+def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
+    """A run folder that is not there yet, named by the user or by recipe and time; not created here."""
+    run_dir = runs / (run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if Path(run_dir.name) != Path(run_id or run_dir.name):
+        raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")
+    if run_dir.exists():
+        raise UsageError(
+            f"{run_dir} exists: choose another --run-id, or go on with it: golfcore run --resume {run_dir}"
+        )
+    return run_dir
+
+
+def run_stages(run_dir: Path, config: RecipeConfig, overrides: Sequence[str], *, resumed: bool) -> dict[str, Any]:
+    """Everything after the text is tokens; returns what the last line of ``golfcore run`` prints."""
+    import torch
+
+    from golfcore.report import build_report
+    from golfcore.train.checkpoint import NAME, load_checkpoint
+    from golfcore.train.runlog import RunLog
+    from golfcore.train.world import World
+
+    world = World(rank=0, size=1, device=torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    predicted = pipeline.check_fits(config, tokens.vocab_size)
+    saved = load_checkpoint(run_dir / NAME, world.device) if resumed else None
+    pipeline.write_config(run_dir, config)
+    artifact = run_dir / pipeline.ARTIFACT
+    with RunLog(run_dir, primary=True, resume_step=saved["step"] if saved else None) as log:
+        for override in overrides:
+            log.line(f"override: {override}")
+        log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
+        if saved is not None and saved["final"]:
+            module = pipeline.load_weights(run_dir, config, tokens.vocab_size)
+        else:
+            with progress("train") as tick:
+                module = pipeline.train_stage(
+                    config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
+                )
+        with log.phase("quantise"), progress("quantise"):
+            pipeline.quantise_stage(run_dir, module, config)
+        del module
+        with log.phase("pack"), progress("pack"):
+            packed = pipeline.pack_stage(run_dir, config, tokens, artifact)
+        with log.phase("evaluate", config.track.eval_s):
+            score = evaluate_in_new_process(artifact, config)
+        pipeline.write_score(run_dir, score)
+        for line in pipeline.closing_lines(config, packed, score):
+            log.line(line)
+        ledger = log.ledger()
+    report = build_report(run_dir)
+    result = {
+        "run": run_dir.name,
+        "val_bpb": score["val_bpb"],
+        "val_loss": score["val_loss"],
+        "bytes_total": packed["total_bytes"],
+        "bytes_cap": config.track.cap_bytes,
+        "train_s": next(row["seconds"] for row in ledger if row["phase"] == "train"),
+        "eval_s": next(row["seconds"] for row in ledger if row["phase"] == "evaluate"),
+        "artifact": str(artifact),
+        "report": str(report),
+    }
+    out.print(closing_panel(config, run_dir, packed, result, ledger))
+    judge(config, result)
+    return result
+
+
+def evaluate_in_new_process(artifact: Path, config: RecipeConfig) -> dict[str, Any]:
+    """Scores ``artifact`` with a fresh interpreter that sees nothing but the file and the tokens."""
+    command = [
+        sys.executable, "-m", "golfcore", "eval", str(artifact), "--data", config.data.path, "--json",
+        "--batch-tokens", str(config.eval.batch_tokens),
+    ]  # fmt: skip
+    if config.data.tokenizer:
+        command += ["--tokenizer", config.data.tokenizer]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise InputError(
+            f"the evaluation ended with exit code {done.returncode}; try it alone: {' '.join(command[1:])}"
+        )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def judge(config: RecipeConfig, result: dict[str, Any]) -> None:
+    """Raises RuleError where the run broke its track's limits; everything it made stays."""
+    track = config.track
+    for what, value, limit, unit in (
+        ("the artifact", result["bytes_total"], track.cap_bytes, "bytes"),
+        ("training", result["train_s"], track.train_s, "s"),
+        ("evaluation", result["eval_s"], track.eval_s, "s"),
+    ):
+        if limit and value > limit:
+            raise RuleError(
+                f"{what} took {value:,.0f} {unit}, track {track.name} allows {limit:,.0f}; the run is in {result['run']}, "
+                "but its score does not count"
+            )
+
+
+def closing_panel(
+    config: RecipeConfig, run_dir: Path, packed: dict[str, Any], result: dict[str, Any], ledger: list[dict[str, Any]]
+) -> Panel:
+    """The score, the bytes, the seconds, where things are, and what to do next."""
+    cap = config.track.cap_bytes
+    code = sum(role["bytes"] for role in packed["roles"] if role["role"] in ("code", "tokenizer"))
+    weights = packed["total_bytes"] - code
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    grid.add_row("bits per byte", f"[bold]{result['val_bpb']:.4f}[/]   loss {result['val_loss']:.4f} nats/token")
+    grid.add_row(
+        "bytes",
+        f"[bold]{packed['total_bytes']:,}[/] of {cap:,}   weights {weights:,}   code {code:,}   "
+        f"free {cap - packed['total_bytes']:,}",
+    )
+    grid.add_row("seconds", "   ".join(_phase_text(row) for row in ledger))
+    for name in (pipeline.ARTIFACT, "report.html", "log.txt"):
+        grid.add_row(name, str(run_dir / name))
+    grid.add_row("next", f"golfcore inspect {run_dir / pipeline.ARTIFACT}")
+    grid.add_row("", f"golfcore run {config.name} --set train.seed={config.train.seed + 1}")
+    grid.add_row("", f"golfcore run {config.name} --text YOUR_TEXT.jsonl")
+    return Panel(grid, title=f"{result['run']}", expand=False)
+
+
+def _phase_text(row: dict[str, Any]) -> str:
+    budget = f"/{row['budget_s']:.0f}" if row["budget_s"] else ""
+    return f"{row['phase']} {row['seconds']:.1f}{budget}"
