@@ -20,6 +20,7 @@ from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write, sha256_file
 
 if TYPE_CHECKING:
+    from golfcore.artifact.model_io import LoadedModel
     from golfcore.data.shards import ShardSet
     from golfcore.evaluate.scorer import Score, ScoredText
     from golfcore.model.base import LanguageModel
@@ -292,7 +293,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path) -
 
 def evaluate_artifact(
     artifact: Path,
-    tokens: Tokens,
+    text_for: Callable[[LoadedModel, int], ScoredText],
     world: World,
     *,
     batch_tokens: int,
@@ -300,11 +301,11 @@ def evaluate_artifact(
     stride: int | None = None,
     tick: Callable[[float, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Reads a packed model and scores it; nothing but the file and the validation text decides the number.
+    """Reads a packed model and scores it; nothing but the file and the text decides the number.
 
     Args:
         artifact: a ``model.golf``.
-        tokens: whose validation split is scored.
+        text_for: given the loaded model and its context, what to score (``validation_of``, ``own_text``).
         world: the ranks.
         batch_tokens: tokens a forward pass.
         context, stride: replace the artifact's own windows where given.
@@ -314,7 +315,6 @@ def evaluate_artifact(
         The content of ``score.json``.
 
     Raises:
-        InputError: the artifact was made for another tokenizer.
         RuleError: a probe or the ledger failed.
     """
     from golfcore.artifact.model_io import code_bundle, load_model
@@ -323,17 +323,12 @@ def evaluate_artifact(
     from golfcore.train.loop import choose_precision
 
     loaded = load_model(artifact)
-    if loaded.manifest.get("tokenizer_sha256") != tokens.tokenizer.sha256:
-        raise InputError(
-            f"{artifact} was trained on tokens of another tokenizer than {tokens.folder}'s: "
-            "evaluate it on the data it was made for, or prepare this text with its tokenizer"
-        )
     windows = loaded.manifest.get("eval", {})
     context = context or int(windows.get("context", 1024))
     stride = int(windows.get("stride", 0)) if stride is None else stride
     module = loaded.module.to(world.device)
     module.activation_dtype, _ = choose_precision("auto", world.device)
-    text = tokens.validation(context)
+    text = text_for(loaded, context)
     moved = future_flip(module, text.tokens, context=context)
     result = score(
         module, text, context=context, stride=stride, batch_tokens=batch_tokens,
@@ -350,6 +345,35 @@ def evaluate_artifact(
         "precision": str(module.activation_dtype).removeprefix("torch."),
         "world_size": world.size,
     }
+
+
+def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:
+    """The validation split of ``tokens``, for a model that was trained on tokens of the same tokenizer."""
+
+    def text_for(loaded: LoadedModel, context: int) -> ScoredText:
+        if loaded.manifest.get("tokenizer_sha256") != tokens.tokenizer.sha256:
+            raise InputError(
+                f"the model was trained on tokens of another tokenizer than {tokens.folder}'s: evaluate it on the "
+                "data it was made for, or on any text with --text"
+            )
+        return tokens.validation(context)
+
+    return text_for
+
+
+def own_text(paths: Sequence[Path]) -> Callable[[LoadedModel, int], ScoredText]:
+    """All documents under ``paths``, in the tokens of the model's own tokenizer."""
+
+    def text_for(loaded: LoadedModel, context: int) -> ScoredText:
+        from golfcore.data.text import read_documents
+        from golfcore.evaluate.text import documents_text
+        from golfcore.tokenizer import Tokenizer
+
+        if not loaded.tokenizer:
+            raise InputError("the model carries no tokenizer of its own: give its tokens with --data and --tokenizer")
+        return documents_text(list(read_documents(paths)), Tokenizer.from_bytes(loaded.tokenizer))
+
+    return text_for
 
 
 def write_score(run_dir: Path, result: dict[str, Any]) -> None:

@@ -159,8 +159,8 @@ def judge(config: RecipeConfig, result: dict[str, Any]) -> None:
     ):
         if limit and value > limit:
             raise RuleError(
-                f"{what} took {value:,.0f} {unit}, track {track.name} allows {limit:,.0f}; the run is in {result['run']}, "
-                "but its score does not count"
+                f"{what} took {value:,.0f} {unit}, track {track.name} allows {limit:,.0f}; "
+                f"{result['run']} is kept, but its score does not count"
             )
 
 

@@ -148,7 +148,9 @@ def evaluate(
     artifact
         A .golf file.
     data
-        A folder of tokens whose validation split is scored; default: the default text's.
+        A folder of tokens whose validation split is scored.
+    text
+        Text that is scored whole instead, with the model's own tokenizer.
     tokenizer
         For contest shards: a SentencePiece .model or a .bpe file.
     context
@@ -160,11 +162,16 @@ def evaluate(
     """
     from golfcore.train.world import join_world
 
+    if (data is None) == (not text):
+        raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
+    if data is not None:
+        text_for = pipeline.validation_of(pipeline.open_tokens(str(data), tokenizer))
+    else:
+        text_for = pipeline.own_text(text)
     with join_world() as world:
-        tokens = pipeline.open_tokens(str(data) if data else _tokens_for(artifact, text), tokenizer)
         with progress("evaluate") as tick:
             result = pipeline.evaluate_artifact(
-                artifact, tokens, world, batch_tokens=batch_tokens, context=context, stride=stride, tick=tick
+                artifact, text_for, world, batch_tokens=batch_tokens, context=context, stride=stride, tick=tick
             )
         if not world.primary:
             return
@@ -180,18 +187,6 @@ def _run_config(run: Path, sets: Sequence[str]) -> Any:
         return pipeline.read_config(run)
     pipeline.read_config(run)  # a clear error where it is not a run folder
     return load_recipe(str(run / pipeline.CONFIG), environment={}, sets=sets).config
-
-
-def _tokens_for(artifact: Path, text: Sequence[Path]) -> str:
-    """A folder with ``text``, or the default text, in the tokens of the artifact's own tokenizer."""
-    from golfcore.artifact.model_io import load_model
-    from golfcore.config import RecipeConfig
-
-    vocab_size = int(load_model(artifact).manifest["model"]["vocab_size"])
-    recipe = RecipeConfig(name="eval")
-    data = type(recipe.data)(vocab_size=vocab_size)
-    with progress("data") as tick:
-        return pipeline.prepare_data(RecipeConfig(name="eval", data=data), text, tick).data.path
 
 
 def _score_table(result: dict[str, Any]) -> Table:

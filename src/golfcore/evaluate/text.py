@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +13,44 @@ from golfcore.data.manifest import Prepared
 from golfcore.data.shards import ShardSet
 from golfcore.errors import InputError, RuleError
 from golfcore.evaluate.scorer import ScoredText
+from golfcore.tokenizer import Tokenizer
 
 
-def prepared_text(prepared: Prepared) -> ScoredText:
-    """The validation text of a prepared folder.
-
-    The documents are encoded again with the folder's tokenizer: they must give the shards' tokens, and decode to
-    themselves. The bytes are the documents' own.
+def documents_text(documents: Sequence[bytes], tokenizer: Tokenizer) -> ScoredText:
+    """Documents as the scorer holds them: a BOS before each, bytes counted on the documents themselves.
 
     Raises:
-        RuleError: tokens, table and text disagree.
+        RuleError: a document does not decode to itself.
     """
-    tokenizer = prepared.tokenizer()
-    documents = prepared.val_documents()
     ids, offsets = tokenizer.encode_batch(documents)
-    stream = np.insert(ids, offsets[:-1], BOS)
-    stored = prepared.shards("val")
-    if len(stored) != len(stream) or not np.array_equal(stored[:], stream):
-        raise RuleError(
-            f"{prepared.folder}: the validation shards are not the validation text's tokens; "
-            "run golfcore data verify, or prepare the data again"
-        )
     digest = hashlib.sha256()
     for i, document in enumerate(documents):
         if tokenizer.decode(ids[offsets[i] : offsets[i + 1]]) != document:
-            raise RuleError(f"{prepared.folder}: document {i} does not decode to itself; the tokenizer loses text")
+            raise RuleError(f"document {i} does not decode to itself; the tokenizer loses text")
         digest.update(len(document).to_bytes(8, "little") + document)
+    stream = np.insert(ids, offsets[:-1], BOS)
     return ScoredText(
         tokens=stream,
         token_bytes=tokenizer.token_bytes[stream].astype(np.int64),
         total_bytes=sum(map(len, documents)),
         sha256=digest.hexdigest(),
     )
+
+
+def prepared_text(prepared: Prepared) -> ScoredText:
+    """The validation text of a prepared folder, encoded again; it must give the shards' tokens.
+
+    Raises:
+        RuleError: tokens, table and text disagree.
+    """
+    text = documents_text(prepared.val_documents(), prepared.tokenizer())
+    stored = prepared.shards("val")
+    if len(stored) != len(text.tokens) or not np.array_equal(stored[:], text.tokens):
+        raise RuleError(
+            f"{prepared.folder}: the validation shards are not the validation text's tokens; "
+            "run golfcore data verify, or prepare the data again"
+        )
+    return text
 
 
 def contest_text(folder: Path, count_bytes: Callable[[np.ndarray], np.ndarray], seq_len: int) -> ScoredText:
