@@ -10,5 +10,6 @@ PYBIND11_MODULE(_core, m) {
   m.attr("cuda_reason") = GOLF_CUDA_REASON;
   m.def("active_isa", [] { return golf::isa_name(golf::active_isa()); });
   m.def("detected_isa", [] { return golf::isa_name(golf::detected_isa()); });
+  golf::bind_checksum(m);
   golf::bind_device(m);
 }
