@@ -7,6 +7,7 @@
 namespace golf {
 
 void bind_bpe(pybind11::module_& m);
+void bind_checksum(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 
 }  // namespace golf

@@ -11,5 +11,6 @@ PYBIND11_MODULE(_core, m) {
   m.def("active_isa", [] { return golf::isa_name(golf::active_isa()); });
   m.def("detected_isa", [] { return golf::isa_name(golf::detected_isa()); });
   golf::bind_bpe(m);
+  golf::bind_checksum(m);
   golf::bind_device(m);
 }
