@@ -1,0 +1,1 @@
+"""Training: the loop, its clock and its records."""
