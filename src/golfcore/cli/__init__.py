@@ -25,21 +25,21 @@ app = cyclopts.App(
     version=_version,
     version_flags=["--version"],
 )
-for _name, _target in {
-    "run": "golfcore.cli.run:run",
-    "train": "golfcore.cli.stages:train",
-    "quantize": "golfcore.cli.stages:quantize",
-    "pack": "golfcore.cli.stages:pack",
-    "eval": "golfcore.cli.stages:evaluate",
-    "report": "golfcore.cli.report:report",
-    "inspect": "golfcore.cli.artifact:inspect",
-    "verify": "golfcore.cli.artifact:verify",
-    "unpack": "golfcore.cli.artifact:unpack",
-    "data": "golfcore.cli.data:app",
-    "tok": "golfcore.cli.tok:app",
-    "doctor": "golfcore.cli.doctor:doctor",
-}.items():
-    app.command(_target, name=_name)
+for _name, _target, _help in (
+    ("run", "run:run", "Text to a trained, quantised, packed model and its proven score."),
+    ("train", "stages:train", "Train a recipe."),
+    ("quantize", "stages:quantize", "Quantise a trained run."),
+    ("pack", "stages:pack", "Pack a quantised run, or an unpacked folder, into a .golf file."),
+    ("eval", "stages:evaluate", "Score a packed model: bits per byte, each token once."),
+    ("report", "report:report", "Write a run's report.html."),
+    ("inspect", "artifact:inspect", "Show where a .golf file's bytes go."),
+    ("verify", "artifact:verify", "Check a .golf file whole."),
+    ("unpack", "artifact:unpack", "Take a .golf file apart."),
+    ("data", "data:app", "Fetch, prepare and verify text and token shards."),
+    ("tok", "tok:app", "Train, use and audit tokenizers."),
+    ("doctor", "doctor:doctor", "What this machine has, and what to do about the rest."),
+):
+    app.command(f"golfcore.cli.{_target}", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

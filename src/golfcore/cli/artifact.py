@@ -97,14 +97,8 @@ def unpack(file: Path, /, *, target: Output, json: bool = False) -> None:
         output.out.print(f"{target}: {len(files)} files", markup=False)
 
 
-def pack(directory: Path, /, *, target: Output, json: bool = False) -> None:
-    """Make a model file of a folder that unpack wrote; an unchanged folder gives the same bytes.
-
-    Args:
-        directory: The folder with manifest.json.
-        target: The model file to write.
-        json: Print one JSON object.
-    """
+def pack_folder(directory: Path, target: Path, *, json: bool = False) -> None:
+    """Makes a model file of a folder that unpack wrote; an unchanged folder gives the same bytes."""
     from golfcore.artifact import folder
     from golfcore.artifact.container import write
     from golfcore.paths import sha256_file

@@ -169,7 +169,7 @@ def train_stage(
         module.activation_dtype, why = choose_precision(train.precision, world.device)
         loader = TokenLoader(
             tokens.shards("train"), batch_tokens=train.batch_tokens, seq_len=train.seq_len,
-            rank=world.rank, world_size=world.size, seed=train.seed, order=train.order,
+            rank=world.rank, world=world.size, seed=train.seed, order=train.order,
         )  # fmt: skip
         parameters = sum(p.numel() for p in module.parameters())
         log.line(f"model_params:{parameters} family:{recipe.model_family} vocab:{tokens.vocab_size}")
@@ -288,7 +288,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path) -
         "eval": {"context": recipe.eval.context or recipe.train.seq_len, "stride": recipe.eval.stride},
     }
     save_model(out, get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest)
-    return summary(out)
+    return summary(out, recipe.track.cap_bytes)
 
 
 def evaluate_artifact(
@@ -383,13 +383,18 @@ def write_score(run_dir: Path, result: dict[str, Any]) -> None:
         f.write("\n")
 
 
+def packed_bytes(packed: dict[str, Any], *roles: str) -> int:
+    """Bytes that tensors of these roles take in an inspected artifact."""
+    return round(sum(row["coded"] for row in packed["roles"] if row["role"] in roles))
+
+
 def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:
     """The contest's last log lines: code and total size, and the score of the packed bytes."""
     from golfcore.train.runlog import final_line, size_lines
 
     codec = f"int{recipe.quant.matrix_bits}+zstd"
-    code = sum(role["bytes"] for role in packed["roles"] if role["role"] == "code")
+    code = packed_bytes(packed, "code")
     return [
-        *size_lines(code, packed["total_bytes"], codec),
+        *size_lines(code, packed["bytes"]["file"], codec),
         final_line(score["val_loss"], score["val_bpb"], codec.replace("+", "_")),
     ]

@@ -84,7 +84,7 @@ def run_stages(run_dir: Path, config: RecipeConfig, overrides: Sequence[str], *,
 
     from golfcore.report import build_report
     from golfcore.train.checkpoint import NAME, load_checkpoint
-    from golfcore.train.runlog import RunLog
+    from golfcore.train.runlog import LEDGER, RunLog, read_ledger
     from golfcore.train.world import World
 
     world = World(rank=0, size=1, device=torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
@@ -114,13 +114,13 @@ def run_stages(run_dir: Path, config: RecipeConfig, overrides: Sequence[str], *,
         pipeline.write_score(run_dir, score)
         for line in pipeline.closing_lines(config, packed, score):
             log.line(line)
-        ledger = log.ledger()
+    ledger = read_ledger(run_dir / LEDGER)
     report = build_report(run_dir)
     result = {
         "run": run_dir.name,
         "val_bpb": score["val_bpb"],
         "val_loss": score["val_loss"],
-        "bytes_total": packed["total_bytes"],
+        "bytes_total": packed["bytes"]["file"],
         "bytes_cap": config.track.cap_bytes,
         "train_s": next(row["seconds"] for row in ledger if row["phase"] == "train"),
         "eval_s": next(row["seconds"] for row in ledger if row["phase"] == "evaluate"),
@@ -168,17 +168,16 @@ def closing_panel(
     config: RecipeConfig, run_dir: Path, packed: dict[str, Any], result: dict[str, Any], ledger: list[dict[str, Any]]
 ) -> Panel:
     """The score, the bytes, the seconds, where things are, and what to do next."""
-    cap = config.track.cap_bytes
-    code = sum(role["bytes"] for role in packed["roles"] if role["role"] in ("code", "tokenizer"))
-    weights = packed["total_bytes"] - code
+    size = packed["bytes"]
+    code = pipeline.packed_bytes(packed, "code", "tokenizer")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
     grid.add_row("bits per byte", f"[bold]{result['val_bpb']:.4f}[/]   loss {result['val_loss']:.4f} nats/token")
     grid.add_row(
         "bytes",
-        f"[bold]{packed['total_bytes']:,}[/] of {cap:,}   weights {weights:,}   code {code:,}   "
-        f"free {cap - packed['total_bytes']:,}",
+        f"[bold]{size['file']:,}[/] of {size['cap']:,}   weights {size['file'] - code:,}   "
+        f"code and tokenizer {code:,}   free {size['free']:,}",
     )
     grid.add_row("seconds", "   ".join(_phase_text(row) for row in ledger))
     for name in (pipeline.ARTIFACT, "report.html", "log.txt"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.table import Table
 
 from golfcore.cli import pipeline
@@ -104,29 +105,36 @@ def quantize(run: Path, *, set_: Sets = (), json: bool = False) -> None:
     out.print(f"next: golfcore pack {run}", markup=False)
 
 
-def pack(source: Path, *, out_file: Path | None = None, json: bool = False) -> None:
+def pack(
+    source: Path, *, output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None, json: bool = False
+) -> None:
     """Pack a quantised run, or a folder that unpack made, into a .golf file.
 
     Parameters
     ----------
     source
         A run folder, or an unpacked one.
-    out_file
+    output
         Where to; default: model.golf in the run folder.
+    json
+        One JSON document instead of a line.
     """
     if not (source / pipeline.CONFIG).is_file():
+        if output is None:
+            raise UsageError(f"{source} is not a run folder; to pack an unpacked folder say where to: -o model.golf")
         from golfcore.cli.artifact import pack_folder
 
-        pack_folder(source, out_file, json=json)
+        pack_folder(source, output, json=json)
         return
     config = pipeline.read_config(source)
     tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
-    target = out_file or source / pipeline.ARTIFACT
+    target = output or source / pipeline.ARTIFACT
     packed = pipeline.pack_stage(source, config, tokens, target)
     if json:
-        print_json({"artifact": str(target), **packed})
+        print_json(packed)
     else:
-        out.print(f"{target}: {packed['total_bytes']:,} bytes", markup=False)
+        size = packed["bytes"]
+        out.print(f"{target}: {size['file']:,} bytes of {size['cap']:,}, {size['free']:,} free", markup=False)
         out.print(f"next: golfcore eval {target} --data {config.data.path}", markup=False)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from golfcore.config import RecipeConfig
@@ -30,11 +31,11 @@ from golfcore.train.world import World
 class Loader(Protocol):
     """What the loop asks of a loader: this rank's share of each step, and a position that can be saved."""
 
-    def next_batch(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Trainer:
 
     def backward(self) -> Tensor:
         """Gradients of one batch's mean loss, summed over micro-batches; returns this rank's mean loss."""
-        inputs, targets = self.loader.next_batch()
+        inputs, targets = next(self.loader)
         rows = inputs.shape[0]
         total = torch.zeros((), device=self.world.device)
         for start in range(0, rows, self.micro_rows):
