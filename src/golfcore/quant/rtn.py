@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -71,17 +72,8 @@ def quantise_rows(weight_OI: Tensor, *, bits: int, clip: str, k: float, name: st
 
 
 def gaussian_bits(bits: int, k: float) -> float:
-    """Entropy in bits of a symbol of a Gaussian row under ``sigma``: that of a Gaussian at step ``k / q`` sigmas."""
+    """Entropy in bits of the symbols of Gaussian rows under ``sigma``: what an ideal order-0 coder needs a weight."""
     q = 2 ** (bits - 1) - 1
-    step = k / q
-    if step > 2.5:  # few symbols: the integral no longer approximates the sum
-        return _entropy_of_rounded_gaussian(step, q)
-    return min(bits, 0.5 * math.log2(2 * math.pi * math.e) - math.log2(step))
-
-
-def _entropy_of_rounded_gaussian(step: float, q: int) -> float:
-    def cdf(x: float) -> float:
-        return 0.5 * (1 + math.erf(x / math.sqrt(2)))
-
-    mass = [cdf((i + 0.5) * step) - cdf((i - 0.5) * step) for i in range(-q, q + 1)]
-    return -sum(m * math.log2(m) for m in mass if m > 0)
+    edges = [-math.inf, *((i + 0.5) * k / q for i in range(-q, q)), math.inf]
+    below = [0.5 * (1 + math.erf(edge / math.sqrt(2))) for edge in edges]
+    return -sum(p * math.log2(p) for a, b in pairwise(below) if (p := b - a) > 0)
