@@ -89,5 +89,5 @@ def test_get_fineweb_passes_its_options_on(run, tmp_path: Path, monkeypatch: pyt
         f"{tmp_path}/datasets\n",
     )
     code, said = run("get", "fineweb", "--json")
-    assert json.loads(said) == {"path": "data/datasets"}
+    assert (code, json.loads(said)) == (0, {"path": "data/datasets"})
     assert calls == [("caseops", tmp_path, 3), ("sp1024", Path("data"), 80)]

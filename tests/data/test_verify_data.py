@@ -31,7 +31,7 @@ def stream(documents: list[bytes]) -> np.ndarray:
     return np.concatenate([np.append(BOS, ByteTokenizer().encode_batch([d])[0]) for d in documents]).astype(np.uint16)
 
 
-def write_split(folder: Path, split: str, ids: np.ndarray, shard_tokens: int = 100) -> None:
+def write_split(folder: Path, split: str, ids: np.ndarray, shard_tokens: int = 500) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with ShardWriter(folder, split, shard_tokens) as writer:
         writer.append(ids.astype(np.uint16))
@@ -245,7 +245,7 @@ def test_byte_counts_beside_validation_shards(contest: Path) -> None:
     details = {c.name: c.detail for c in verify(contest)}
     assert details["byte counts"] == f"{np.count_nonzero(ids >= 4):,} bytes of text"
     write_split(contest, "val_bytes", np.ones(7), 7)
-    assert "7 counts for 100 tokens" in failures(contest)["byte counts"]
+    assert "7 counts for 500 tokens" in failures(contest)["byte counts"]
     (contest / "fineweb_val_bytes_000001.bin").unlink()
     assert "files of byte counts" in failures(contest)["byte counts"]
 
