@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import container_cases as cases
-import cyclopts
 import numpy as np
 import pytest
 
 from golfcore.artifact import folder
 from golfcore.artifact.container import Container, Tensor, encode, write
 from golfcore.artifact.inspect import order0_bits, summary
-from golfcore.cli import artifact as commands
+from golfcore.cli import app
 from golfcore.errors import FormatError, InputError, UsageError
-
-APP = cyclopts.App(name="golfcore", result_action="return_value")
-for command in (commands.inspect, commands.verify, commands.unpack, commands.pack):
-    APP.command(command)
 
 
 @pytest.fixture
@@ -38,7 +33,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def go(*arguments: object) -> Any:
         capsys.readouterr()
-        APP([str(argument) for argument in arguments])
+        app([str(argument) for argument in arguments], exit_on_error=False, result_action="return_value")
         text = capsys.readouterr().out
         return json.loads(text) if "--json" in arguments else text
 
@@ -122,7 +117,7 @@ def test_a_failed_verify_prints_one_json_object(
 ) -> None:
     (tmp_path / "broken.golf").write_bytes(model.read_bytes()[:-1])
     with pytest.raises(FormatError):
-        APP(["verify", str(tmp_path / "broken.golf"), "--json"])
+        app(["verify", str(tmp_path / "broken.golf"), "--json"], exit_on_error=False)
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False and "cut off" in found["error"]
 

@@ -1,4 +1,4 @@
-"""The scorer: every token once, whatever the windows, the batches and the ranks; and the ways a score could be wrong."""
+"""The scorer: every token once, whatever windows, batches and ranks; and the ways a score could be wrong."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_windows_score_each_target_once_with_full_context(n: int, context: int, 
     times = np.zeros(n - 1, int)
     for window in plan_windows(n, context, stride):
         end = window.start + window.length
-        assert 0 <= window.start
+        assert window.start >= 0
         assert end <= n - 1
         assert window.length == min(context, n - 1)
         times[end - window.scored : end] += 1
