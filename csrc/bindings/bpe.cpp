@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -27,11 +29,11 @@ bpe::Bytes view(const py::bytes& text) {
 // Holds its own references: the caller's list may change while the GIL is released.
 struct Documents {
   explicit Documents(const py::sequence& docs) {
-    const size_t n = py::len(docs);
-    owners.reserve(n);
-    views.reserve(n);
-    for (size_t i = 0; i < n; ++i) {
-      owners.push_back(py::cast<py::bytes>(docs[i]));
+    owners.reserve(py::len(docs));
+    views.reserve(py::len(docs));
+    for (const py::handle doc : docs) {
+      if (!PyBytes_Check(doc.ptr())) throw py::type_error("documents must be bytes");
+      owners.push_back(py::reinterpret_borrow<py::bytes>(doc));
       views.push_back(view(owners.back()));
     }
   }
@@ -79,19 +81,33 @@ void bind_bpe(py::module_& m) {
              return py::make_tuple(to_numpy(std::move(batch.ids)), offsets);
            })
       .def("decode",
-           [](const bpe::Encoder& self, const Ids& ids, size_t n_bytes) {
-             py::bytes text = py::reinterpret_steal<py::bytes>(
-                 PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(n_bytes)));
+           [](const bpe::Encoder& self, const Ids& ids) {
+             const bpe::Vocabulary& vocabulary = self.vocabulary();
+             const uint16_t* const begin = ids.data();
+             const uint16_t* const end = begin + ids.size();
+             size_t left = 0;
+             bool known = true;
+             {
+               const py::gil_scoped_release release;
+               for (const uint16_t* id = begin; id != end && (known = *id < vocabulary.size()); ++id)
+                 left += vocabulary.length(*id);
+             }
+             if (!known) throw py::index_error("an id outside the vocabulary");
+             py::bytes text =
+                 py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(left)));
              if (!text) throw py::error_already_set();
              char* to = PyBytes_AS_STRING(text.ptr());
-             const bpe::Vocabulary& vocabulary = self.vocabulary();
-             const uint16_t* const data = ids.data();
-             const py::ssize_t n = ids.size();
-             const py::gil_scoped_release release;
-             for (py::ssize_t i = 0; i < n; ++i) {
-               std::memcpy(to, vocabulary.bytes(data[i]), vocabulary.length(data[i]));
-               to += vocabulary.length(data[i]);
+             const uint16_t* id = begin;
+             {
+               // Another thread may write to the ids meanwhile, so they are not trusted to still fit.
+               const py::gil_scoped_release release;
+               for (; id != end && *id < vocabulary.size() && vocabulary.length(*id) <= left; ++id) {
+                 std::memcpy(to, vocabulary.bytes(*id), vocabulary.length(*id));
+                 to += vocabulary.length(*id);
+                 left -= vocabulary.length(*id);
+               }
              }
+             if (id != end || left != 0) throw std::runtime_error("the ids changed while they were decoded");
              return text;
            })
       .def("lengths", [](const bpe::Encoder& self) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -40,7 +41,12 @@ void parallel(int threads, size_t pieces, const Work& work) {
     }
   };
   std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
+  others.reserve(static_cast<size_t>(threads));
+  try {
+    for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those there are do the work.
+  }
   if (threads > 0) run(0);
   for (std::thread& t : others) t.join();
   if (failure != nullptr) std::rethrow_exception(failure);
