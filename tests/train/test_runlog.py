@@ -158,7 +158,17 @@ def test_a_phase_that_fails_is_kept_as_incomplete(tmp_path: Path) -> None:
     assert 30.0 < row["seconds"] < 90.0
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[3]", '[{"phase": "train"}]', '[{"phase": "x", "seconds": "long"}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}",
+        "[3]",
+        '[{"phase": "train"}]',
+        '[{"phase": "x", "seconds": "long"}]',
+        '[{"phase": "x", "seconds": NaN}]',
+    ],
+)
 def test_a_damaged_ledger_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "ledger.json").write_text(text)
     with pytest.raises(FormatError, match=r"ledger\.json"):

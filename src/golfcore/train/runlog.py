@@ -270,6 +270,8 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
                 budget_s=None if budget is None else float(budget),
                 complete=bool(row.get("complete", True)),
             )
+            if not math.isfinite(phase.seconds) or not math.isfinite(phase.budget_s or 0.0):
+                raise ValueError("not finite")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: expected phases with seconds and budget_s, found {row!r:.80}") from error
         result.append(asdict(phase))
