@@ -115,7 +115,7 @@ def load_model(path: Path) -> LoadedModel:
     try:
         model = manifest["model"]
         family = get_family(str(model["family"]))
-        config = from_mapping(family.config, model["config"], "model")
+        config: Any = from_mapping(family.config, model["config"], "model")
         module = family.build(config, int(model["vocab_size"]), 0)
     except (KeyError, TypeError, ValueError, GolfError) as error:
         raise FormatError(f"{path}: the manifest does not describe a model golfcore knows: {error}") from error

@@ -20,6 +20,9 @@ from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write, sha256_file
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from golfcore.artifact.model_io import LoadedModel
     from golfcore.data.shards import ShardSet
     from golfcore.evaluate.scorer import Score, ScoredText
@@ -62,6 +65,7 @@ class Tokens:
     folder: Path
     vocab_size: int
     tokenizer: Tokenizer | SentencePieceTable
+    tokenizer_sha256: str
     prepared: bool
 
     def shards(self, split: str) -> ShardSet:
@@ -76,7 +80,14 @@ class Tokens:
 
         if self.prepared:
             return prepared_text(load_prepared(self.folder))
-        return contest_text(self.folder, self.tokenizer.count_bytes, seq_len)
+        return contest_text(self.folder, self._count_bytes, seq_len)
+
+    def _count_bytes(self, ids: NDArray[np.uint16]) -> NDArray[np.int32]:
+        from golfcore.tokenizer import Tokenizer
+
+        if isinstance(self.tokenizer, Tokenizer):
+            return self.tokenizer.token_bytes[ids[1:]]
+        return self.tokenizer.count_bytes(ids)
 
 
 def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
@@ -97,7 +108,8 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
     folder = Path(data)
     if (folder / MANIFEST).is_file():
         prepared = load_prepared(folder)
-        return Tokens(folder, prepared.manifest.vocab_size, prepared.tokenizer(), prepared=True)
+        own = prepared.tokenizer()
+        return Tokens(folder, own.vocab_size, own, own.sha256, prepared=True)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {folder}")
     if not tokenizer:
@@ -106,7 +118,7 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
     loaded = SentencePieceTable.load(path) if path.suffix == ".model" else Tokenizer.load(path)
     if vocab_size and loaded.vocab_size != vocab_size:
         raise InputError(f"{path} has {loaded.vocab_size} ids, data.vocab_size (VOCAB_SIZE) says {vocab_size}")
-    return Tokens(folder, loaded.vocab_size, loaded, prepared=False)
+    return Tokens(folder, loaded.vocab_size, loaded, sha256_file(path), prepared=False)
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------
@@ -284,7 +296,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path) -
     own = tokens.tokenizer.to_bytes() if isinstance(tokens.tokenizer, Tokenizer) else b""
     manifest = {
         "recipe": recipe.name,
-        "tokenizer_sha256": tokens.tokenizer.sha256,
+        "tokenizer_sha256": tokens.tokenizer_sha256,
         "eval": {"context": recipe.eval.context or recipe.train.seq_len, "stride": recipe.eval.stride},
     }
     save_model(out, get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest)
@@ -351,7 +363,7 @@ def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:
     """The validation split of ``tokens``, for a model that was trained on tokens of the same tokenizer."""
 
     def text_for(loaded: LoadedModel, context: int) -> ScoredText:
-        if loaded.manifest.get("tokenizer_sha256") != tokens.tokenizer.sha256:
+        if loaded.manifest.get("tokenizer_sha256") != tokens.tokenizer_sha256:
             raise InputError(
                 f"the model was trained on tokens of another tokenizer than {tokens.folder}'s: evaluate it on the "
                 "data it was made for, or on any text with --text"
@@ -385,7 +397,7 @@ def write_score(run_dir: Path, result: dict[str, Any]) -> None:
 
 def packed_bytes(packed: dict[str, Any], *roles: str) -> int:
     """Bytes that tensors of these roles take in an inspected artifact."""
-    return round(sum(row["coded"] for row in packed["roles"] if row["role"] in roles))
+    return sum(int(row["coded"]) for row in packed["roles"] if row["role"] in roles)
 
 
 def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:

@@ -60,7 +60,8 @@ def contest_text(folder: Path, count_bytes: Callable[[np.ndarray], np.ndarray], 
 
     Args:
         folder: holds ``fineweb_val_*.bin``.
-        count_bytes: bytes of text of each token given the tokens before it, as ``SentencePieceTable.count_bytes``.
+        count_bytes: bytes of text of each target ``ids[1:]`` given the token before it, as
+            ``SentencePieceTable.count_bytes``.
         seq_len: the contest's row length.
 
     Raises:
@@ -71,8 +72,7 @@ def contest_text(folder: Path, count_bytes: Callable[[np.ndarray], np.ndarray], 
     if rows < 1:
         raise InputError(f"{folder}: {len(tokens)} validation tokens, fewer than one row of {seq_len}")
     tokens = np.ascontiguousarray(tokens[: rows * seq_len + 1])
-    token_bytes = count_bytes(tokens).astype(np.int64)
-    token_bytes[0] = 0  # the first token is context, never a target
+    token_bytes = np.insert(count_bytes(tokens).astype(np.int64), 0, 0)  # the first token is never a target
     return ScoredText(
         tokens=tokens,
         token_bytes=token_bytes,
