@@ -32,8 +32,14 @@ class Tick(Protocol):
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Tick]:
-    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds."""
+def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
+    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds.
+
+    Ranks other than the first pass ``shown=False``.
+    """
+    if not shown:
+        yield lambda done, total, note="": None
+        return
     if err.is_terminal:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.panel import Panel
@@ -20,6 +21,11 @@ from golfcore.cli.output import out, print_json, progress
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError, RuleError, UsageError
 from golfcore.recipes import load_recipe
+
+if TYPE_CHECKING:
+    from golfcore.model.base import LanguageModel
+    from golfcore.train.runlog import RunLog
+    from golfcore.train.world import World
 
 Sets = Annotated[Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=value, over the recipe's")]
 Texts = Annotated[Sequence[Path], Parameter(name=["--text"], negative=(), help="own text: txt, jsonl, gz, zst, folder")]
@@ -50,20 +56,41 @@ def run(
     resume
         A run folder that was cut off; goes on from its last checkpoint.
     """
-    if resume is not None:
-        run_dir, config = resume, pipeline.read_config(resume)
-        overrides: tuple[str, ...] = ()
-        if text or data or set_:
-            raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
-    else:
-        loaded = load_recipe(recipe, environment=os.environ, sets=[*set_, *([f"data.path={data}"] if data else [])])
-        config, overrides = loaded.config, loaded.overrides
-        run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), config.name)
-        with progress("data") as tick:
-            config = pipeline.prepare_data(config, text, tick)
-    result = run_stages(run_dir, config, overrides, resumed=resume is not None)
+    from golfcore.train.world import join_world
+
+    start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
+    with join_world() as world:
+        result = run_stages(start, world, lambda artifact: evaluate_in_new_process(artifact, start.config))
     print_json(result)
+    judge(start.config, result)
     return 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: its folder, its resolved recipe with tokens at hand, and a checkpoint to go on from."""
+
+    run_dir: Path
+    config: RecipeConfig
+    overrides: tuple[str, ...] = ()
+    resumed: bool = False
+    echo: Callable[[str], None] | None = None  # gets every log line; without it a progress bar is shown
+
+
+def begin(
+    recipe: str, *, text: Sequence[Path], data: Path | None, sets: Sequence[str], runs: Path, run_id: str,
+    resume: Path | None, shown: bool = True,
+) -> Start:  # fmt: skip
+    """Resolves a recipe, names a run folder and prepares the tokens; arguments as of ``run``."""
+    if resume is not None:
+        if text or data or sets:
+            raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
+        return Start(resume, pipeline.read_config(resume), resumed=True)
+    loaded = load_recipe(recipe, environment=os.environ, sets=[*sets, *([f"data.path={data}"] if data else [])])
+    run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), loaded.config.name)
+    with progress("data", shown=shown) as tick:
+        config = pipeline.prepare_data(loaded.config, text, tick)
+    return Start(run_dir, config, loaded.overrides)
 
 
 def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
@@ -78,44 +105,51 @@ def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
     return run_dir
 
 
-def run_stages(run_dir: Path, config: RecipeConfig, overrides: Sequence[str], *, resumed: bool) -> dict[str, Any]:
-    """Everything after the text is tokens; returns what the last line of ``golfcore run`` prints."""
-    import torch
+def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Everything after the text is tokens.
 
+    Every rank calls this; rank 0 alone quantises, packs and writes.
+
+    Args:
+        start: from ``begin``.
+        world: the ranks.
+        evaluate: scores the packed file.
+
+    Returns:
+        What the last line of ``golfcore run`` prints.
+    """
     from golfcore.report import build_report
     from golfcore.train.checkpoint import NAME, load_checkpoint
     from golfcore.train.runlog import LEDGER, RunLog, read_ledger
-    from golfcore.train.world import World
 
-    world = World(rank=0, size=1, device=torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+    run_dir, config = start.run_dir, start.config
     tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
     predicted = pipeline.check_fits(config, tokens.vocab_size)
-    saved = load_checkpoint(run_dir / NAME, world.device) if resumed else None
-    pipeline.write_config(run_dir, config)
+    saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
+    if world.primary:
+        pipeline.write_config(run_dir, config)
     artifact = run_dir / pipeline.ARTIFACT
-    with RunLog(run_dir, primary=True, resume_step=saved["step"] if saved else None) as log:
-        for override in overrides:
+    packed: dict[str, Any] = {}
+    with RunLog(run_dir, primary=world.primary, echo=start.echo, resume_step=saved["step"] if saved else None) as log:
+        for override in start.overrides:
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
-        if saved is not None and saved["final"]:
-            module = pipeline.load_weights(run_dir, config, tokens.vocab_size)
-        else:
-            with progress("train") as tick:
-                module = pipeline.train_stage(
-                    config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
-                )
-        with log.phase("quantise"), progress("quantise"):
-            pipeline.quantise_stage(run_dir, module, config)
+        module = _trained(start, saved, tokens, world, log)
+        if world.primary:
+            with log.phase("quantise"):
+                pipeline.quantise_stage(run_dir, module, config)
+            with log.phase("pack"), progress("pack"):
+                packed = pipeline.pack_stage(run_dir, config, tokens, artifact)
         del module
-        with log.phase("pack"), progress("pack"):
-            packed = pipeline.pack_stage(run_dir, config, tokens, artifact)
+        world.barrier()
         with log.phase("evaluate", config.track.eval_s):
-            score = evaluate_in_new_process(artifact, config)
+            score = evaluate(artifact)
+        if not world.primary:
+            return {}
         pipeline.write_score(run_dir, score)
         for line in pipeline.closing_lines(config, packed, score):
             log.line(line)
     ledger = read_ledger(run_dir / LEDGER)
-    report = build_report(run_dir)
     result = {
         "run": run_dir.name,
         "val_bpb": score["val_bpb"],
@@ -125,11 +159,22 @@ def run_stages(run_dir: Path, config: RecipeConfig, overrides: Sequence[str], *,
         "train_s": next(row["seconds"] for row in ledger if row["phase"] == "train"),
         "eval_s": next(row["seconds"] for row in ledger if row["phase"] == "evaluate"),
         "artifact": str(artifact),
-        "report": str(report),
+        "report": str(build_report(run_dir)),
     }
     out.print(closing_panel(config, run_dir, packed, result, ledger))
-    judge(config, result)
     return result
+
+
+def _trained(
+    start: Start, saved: dict[str, Any] | None, tokens: pipeline.Tokens, world: World, log: RunLog
+) -> LanguageModel:
+    """The trained module; a resumed run whose training had ended does not train again."""
+    if saved is not None and saved["final"]:
+        return pipeline.load_weights(start.run_dir, start.config, tokens.vocab_size)
+    with progress("train", shown=world.primary and start.echo is None) as tick:
+        return pipeline.train_stage(
+            start.config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
+        )
 
 
 def evaluate_in_new_process(artifact: Path, config: RecipeConfig) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from golfcore.cli import pipeline
 from golfcore.cli.output import out, print_json, progress
-from golfcore.cli.run import Sets, Texts, new_run_dir
+from golfcore.cli.run import Sets, Texts, begin
 from golfcore.errors import UsageError
 from golfcore.recipes import load_recipe
 
@@ -44,23 +43,14 @@ def train(
         A run folder that was cut off; goes on from its last checkpoint.
     """
     from golfcore.train.checkpoint import NAME, load_checkpoint
-    from golfcore.train.runlog import RunLog, read_metrics
+    from golfcore.train.runlog import METRICS, RunLog, read_metrics
     from golfcore.train.world import join_world
 
+    start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
+    run_dir, config = start.run_dir, start.config
+    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
     with join_world() as world:
-        if resume is not None:
-            run_dir, config = resume, pipeline.read_config(resume)
-            if text or data or set_:
-                raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
-            saved = load_checkpoint(run_dir / NAME, world.device)
-        else:
-            sets = [*set_, *([f"data.path={data}"] if data else [])]
-            config = load_recipe(recipe, environment=os.environ, sets=sets).config
-            run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), config.name)
-            with progress("data") as tick:
-                config = pipeline.prepare_data(config, text, tick)
-            saved = None
-        tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+        saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
         if world.primary:
             pipeline.write_config(run_dir, config)
         step = saved["step"] if saved else None
@@ -68,12 +58,12 @@ def train(
             pipeline.train_stage(
                 config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
             )
-        rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if row["kind"] == "train"]
-        if json:
-            print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / NAME), **rows[-1]})
-        else:
-            out.print(f"{run_dir}: step {rows[-1]['step']}, train loss {rows[-1]['train_loss']:.4f}", markup=False)
-            out.print(f"next: golfcore quantize {run_dir}", markup=False)
+    last = [row for row in read_metrics(run_dir / METRICS) if row["kind"] == "train"][-1]
+    if json:
+        print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / NAME), **last})
+    else:
+        out.print(f"{run_dir}: step {last['step']}, train loss {last['train_loss']:.4f}", markup=False)
+        out.print(f"next: golfcore quantize {run_dir}", markup=False)
 
 
 def quantize(run: Path, *, set_: Sets = (), json: bool = False) -> None:

@@ -106,12 +106,14 @@ def artifact_summary(path: Path) -> dict[str, Any]:
 
     found = summary(path)
     roles = [
-        {key: row.get(key) for key in ("role", "params", "bytes", "bits_per_weight", "order0_bits")}
+        {
+            "role": row["role"], "params": row["weights"], "bytes": row["coded"],
+            "bits_per_weight": row["bits_per_weight"], "order0_bits": row["order0_bits"],
+        }
         for row in found["roles"]
-        if row["role"] != "framing"
-    ]
-    roles.append({"role": "framing", "params": None, "bytes": found["framing_bytes"]})
-    return {"total": found["total_bytes"], "roles": roles, "tensors": found["tensors"]}
+    ]  # fmt: skip
+    roles.append({"role": "framing", "params": None, "bytes": found["bytes"]["framing"]})
+    return {"total": found["bytes"]["file"], "roles": roles, "tensors": found["tensors"]}
 
 
 def number(value: object) -> float | None:

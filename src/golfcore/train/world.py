@@ -53,6 +53,14 @@ class World:
         dist.broadcast(shared, src=0)
         return float(shared)
 
+    def text_from_primary(self, text: str) -> str:
+        """Rank 0's ``text`` on every rank."""
+        if self.size == 1:
+            return text
+        shared = [text]
+        dist.broadcast_object_list(shared, src=0)
+        return shared[0]
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
