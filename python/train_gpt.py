@@ -3,8 +3,8 @@
     torchrun --standalone --nproc_per_node=8 python/train_gpt.py
     torchrun --standalone --nproc_per_node=2 python/train_gpt.py --recipe pocket
 
-Settings come from the environment under the contest's names (MATRIX_LR=0.03 NUM_LAYERS=10 ...), over the recipe's. Lines
-are printed, and written to runs/RUN_ID/log.txt, in the contest's form. The score is read from the packed bytes.
+Settings come from the environment under the contest's names (MATRIX_LR=0.03 NUM_LAYERS=10 ...), over the recipe's.
+Lines are printed, and written to runs/RUN_ID/log.txt, in the contest's form. The score is read from the packed bytes.
 """
 
 from __future__ import annotations

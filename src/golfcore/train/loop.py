@@ -147,7 +147,8 @@ class Trainer:
         last_step_s = 0.0
         while state.step < train.iterations:
             elapsed = self.world.from_primary(time.perf_counter() - started)
-            if self.budget_s and elapsed + last_step_s > self.budget_s:
+            # A step that would end late is not begun: half a step is lost, and the run stays inside its budget.
+            if self.budget_s and elapsed + 1.5 * last_step_s > self.budget_s:
                 self.log.line(stopping_early(state.step, train.iterations, 1000 * state.train_s))
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
