@@ -128,3 +128,18 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     path.write_text("x")
     path.chmod(0)
     fails(path, "cannot be read")
+
+
+def test_a_long_txt_is_cut_at_blank_lines_and_loses_nothing(tmp_path: Path) -> None:
+    paragraphs = [b"word " * (50 + i) + b"\n\n" for i in range(200)]
+    (tmp_path / "book.txt").write_bytes(b"".join(paragraphs))
+    pieces = read(tmp_path / "book.txt")
+    assert b"".join(pieces) == b"".join(paragraphs)
+    assert len(pieces) > 5
+    assert all(piece.endswith(b"\n\n") for piece in pieces)
+    assert all(8192 < len(piece) < 8192 + 2000 for piece in pieces[:-1])
+
+    lines = b"".join(b"%d " % i * 30 + b"\n" for i in range(4000))  # no blank line anywhere
+    (tmp_path / "lines.txt").write_bytes(lines)
+    assert b"".join(read(tmp_path / "lines.txt")) == lines
+    assert len(read(tmp_path / "lines.txt")) > 5

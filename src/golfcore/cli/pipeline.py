@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from golfcore.config import RecipeConfig, build_recipe, to_toml, to_tree
-from golfcore.data.contracts import Tick, silent
 from golfcore.errors import FormatError, InputError, RuleError, UsageError
 from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write, sha256_file
+from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -231,7 +231,7 @@ def score_text(
     text: ScoredText,
     recipe: RecipeConfig,
     world: World,
-    tick: Callable[[float, float], None] | None = None,
+    tick: Tick = silent,
 ) -> Score:
     """Scores ``text`` with the recipe's windows, sharded over the ranks."""
     from golfcore.evaluate.scorer import score
@@ -259,14 +259,13 @@ def load_weights(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> Langua
 
 def quantise_stage(run_dir: Path, module: LanguageModel, recipe: RecipeConfig) -> list[dict[str, Any]]:
     """Writes ``quantised.pt`` and returns a row a tensor: name, role, bits, relative error in dB."""
-    import torch
-
     from golfcore.quant import error_rows, quantise_state
+    from golfcore.train.checkpoint import save_tensors
 
     state, roles = module.state_dict(), module.parameter_roles()
     stored = quantise_state(state, roles, recipe.quant)
-    with atomic_write(run_dir / QUANTISED) as f:
-        torch.save({"version": QUANTISED_VERSION, "tensors": [dataclasses.astuple(item) for item in stored]}, f)
+    tensors = [dataclasses.astuple(item) for item in stored]
+    save_tensors(run_dir / QUANTISED, {"version": QUANTISED_VERSION, "tensors": tensors})
     return error_rows(state, stored)
 
 
@@ -311,7 +310,7 @@ def evaluate_artifact(
     batch_tokens: int,
     context: int = 0,
     stride: int | None = None,
-    tick: Callable[[float, float], None] | None = None,
+    tick: Tick = silent,
 ) -> dict[str, Any]:
     """Reads a packed model and scores it; nothing but the file and the text decides the number.
 

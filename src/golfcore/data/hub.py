@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from golfcore.config import nearest
-from golfcore.data.contracts import Tick, silent
 from golfcore.data.shards import read_header, shard_name
 from golfcore.errors import FormatError, GolfError, InputError, UsageError
 from golfcore.paths import write_failure
+from golfcore.progress import Tick, silent
 
 DEFAULT_SHARDS = 80
 _REMOTE_ROOT = "datasets"

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from golfcore import __version__
-from golfcore.data.contracts import BOS, Tick, TokenizerLike, silent
+from golfcore.data.contracts import BOS, TokenizerLike
 from golfcore.data.manifest import (
     FORMAT,
     TOKENIZER,
@@ -35,6 +35,7 @@ from golfcore.data.text import read_documents, text_files
 from golfcore.data.val_text import write_val_text
 from golfcore.errors import FormatError, GolfError, InputError, UsageError
 from golfcore.paths import atomic_write, cache_dir, sha256_file, write_failure
+from golfcore.progress import Tick, silent
 
 SAMPLE_BYTES = 256 << 20  # what a tokenizer is trained on, at most
 _BATCH_BYTES = 8 << 20  # text tokenised at a time

@@ -1,4 +1,7 @@
-"""Documents from files: ``.txt`` (one a file) and ``.jsonl`` (``{"text": ...}`` a line), plain, ``.gz`` or ``.zst``.
+"""Documents from files: ``.txt`` and ``.jsonl`` (``{"text": ...}`` a line), plain, ``.gz`` or ``.zst``.
+
+A ``.txt`` file is one document, or, above 8 KiB, several: it is cut at the blank lines, so that one long text, a book
+say, can be split into training and validation. The pieces end to end are the file.
 
 Files come from strangers: each line and each document is bounded, compressed files are read in small pieces, and text
 must be UTF-8. Memory is bounded by one document.
@@ -23,6 +26,7 @@ from golfcore.errors import InputError
 MAX_DOCUMENT_BYTES = 256 << 20
 KINDS = (".txt", ".jsonl")
 PACKED = (".gz", ".zst")
+_PIECE = 8 << 10
 _BOM = b"\xef\xbb\xbf"
 # A zstd block can stand for 128 KiB in 4 bytes, so this bounds what one piece of input may unfold to (128 MiB).
 _ZSTD_PIECE = 4096
@@ -147,9 +151,21 @@ def _whole(path: Path, f: IO[bytes]) -> Iterator[bytes]:
             'or write it as .jsonl with one {"text": ...} a line'
         )
     _check_text(data, str(path), 0)
-    data = data.removeprefix(_BOM)
-    if data:
-        yield data
+    yield from _pieces(data.removeprefix(_BOM))
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """``data`` cut after the first blank line, or failing that the first line, beyond each ``_PIECE`` bytes."""
+    start = 0
+    while start < len(data):
+        end = len(data)
+        for mark in (b"\n\n", b"\n"):
+            found = data.find(mark, start + _PIECE, start + 8 * _PIECE)
+            if found >= 0:
+                end = found + len(mark)
+                break
+        yield data[start:end]
+        start = end
 
 
 def _lines(path: Path, f: IO[bytes]) -> Iterator[bytes]:

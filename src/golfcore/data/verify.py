@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from golfcore.data.contracts import BOS, SPECIAL_IDS, Ids, Tick, TokenizerLike, silent
+from golfcore.data.contracts import BOS, SPECIAL_IDS, Ids, TokenizerLike
 from golfcore.data.manifest import (
     DOC_HASH_BYTES,
     MANIFEST,
@@ -32,6 +32,7 @@ from golfcore.data.manifest import (
 from golfcore.data.shards import ShardSet, map_shard, shard_index, shard_name, split_files
 from golfcore.errors import FormatError, GolfError, InputError
 from golfcore.paths import sha256_file
+from golfcore.progress import Tick, silent
 
 CHUNK_TOKENS = 1 << 22
 MAX_DOCUMENT_TOKENS = 1 << 28

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from golfcore.errors import InputError, RuleError
 from golfcore.model.base import LanguageModel
+from golfcore.progress import Tick, silent
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def score(
     rank: int = 0,
     world_size: int = 1,
     combine: Callable[[Tensor], Tensor] | None = None,
-    tick: Callable[[float, float], None] | None = None,
+    tick: Tick = silent,
 ) -> Score:
     """Scores ``text`` under ``model``.
 
@@ -137,7 +138,7 @@ def score(
         batch_tokens: tokens a forward pass; changes speed and memory, not the score.
         rank, world_size: this process scores every ``world_size``-th window.
         combine: sums a tensor over the ranks; needed when ``world_size`` is above 1.
-        tick: told ``(done, total)`` windows.
+        tick: told about windows.
 
     Raises:
         RuleError: a token scored twice or never, a probability of 0, a vocabulary that does not cover the text.
@@ -161,8 +162,7 @@ def score(
             piece = group[at : at + rows]
             _score_batch(model, text.tokens, piece, ledger, device)
             done += len(piece)
-            if tick is not None:
-                tick(done, len(mine))
+            tick(done, len(mine), "windows")
     loss = torch.from_numpy(ledger.loss)
     if world_size > 1:
         if combine is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ VERSION = 1
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
     """Writes ``state`` (tensors, numbers, strings, nested) to ``run_dir/checkpoint.pt``, atomically."""
-    path = run_dir / NAME
+    return save_tensors(run_dir / NAME, {"version": VERSION, **state})
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> Path:
+    """Writes a ``torch.save`` file, atomically; through memory, since torch hides a full disk behind its own error."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with atomic_write(path) as f:
-        torch.save({"version": VERSION, **state}, f)
+        f.write(buffer.getbuffer())
     return path
 
 
