@@ -7,17 +7,15 @@ from typing import Any
 
 TOTAL = 985_312
 INSPECTED: dict[str, Any] = {
-    "total_bytes": TOTAL,
-    "framing_bytes": 1_136,
+    "bytes": {"file": TOTAL, "framing": 1_136},
     "roles": [
-        {"role": "code", "params": None, "bytes": 41_383, "bits_per_weight": None, "order0_bits": None},
-        {"role": "matrix", "params": 2_359_296, "bytes": 794_654, "bits_per_weight": 2.6945, "order0_bits": 2.7013},
-        {"role": "embedding", "params": 262_144, "bytes": 124_149, "bits_per_weight": 3.7887, "order0_bits": 3.81},
-        {"role": "scale", "params": 9_216, "bytes": 10_641, "bits_per_weight": 9.237, "order0_bits": 9.41},
-        {"role": "control", "params": 4_640, "bytes": 9_459, "bits_per_weight": 16.309, "order0_bits": 11.02},
-        {"role": "tokenizer", "params": None, "bytes": 3_890, "bits_per_weight": None, "order0_bits": None},
+        {"role": "code", "weights": 120_000, "coded": 41_383, "bits_per_weight": 2.7589, "order0_bits": 5.1},
+        {"role": "matrix", "weights": 2_359_296, "coded": 794_654, "bits_per_weight": 2.6945, "order0_bits": 2.7013},
+        {"role": "embedding", "weights": 262_144, "coded": 124_149, "bits_per_weight": 3.7887, "order0_bits": 3.81},
+        {"role": "scale", "weights": 9_216, "coded": 10_641, "bits_per_weight": 9.237, "order0_bits": 9.41},
+        {"role": "control", "weights": 4_640, "coded": 9_459, "bits_per_weight": 16.309, "order0_bits": 11.02},
+        {"role": "tokenizer", "weights": 5_100, "coded": 3_890, "bits_per_weight": 6.102, "order0_bits": 6.4},
     ],
-    "tensors": [],
 }
 
 

@@ -64,7 +64,8 @@ def test_a_whole_run_is_told(run_dir: Path) -> None:
     for part in (
         "q1", "recipe pocket-gpt", "1.2243 6570", "985,312 of 1,000,000 bytes", "119.5 of 120 s", "41.2 of 120 s",
         "Fits the cap 14,688 bytes free", "Within time train had 0.5 s left", "Code matches", "Scored as packed",
-        "matrix 2,359,296 794,654 79.5% 2.695 2.701", "framing – 1,136 0.1% – –", "free 14,688 1.5%",
+        "matrix 2,359,296 794,654 79.5% 2.695 2.701", "code – 41,383 4.1% – –", "framing – 1,136 0.1% – –",
+        "free 14,688 1.5%",
         "warm-up 6.5 none", "train 119.5 120.0 99.6%", "167.2 s in all",
         "training stopped by the clock at step 240 of 999",
         "peak memory 800 MiB", "matrix_lr 0.0321", "1,048,320 tokens", "golfcore inspect",
@@ -182,7 +183,7 @@ def test_verdicts_fail_when_they_should(run_dir: Path, inspector: dict[str, Any]
     (run_dir / "ledger.json").write_text(json.dumps(ledger))
     write_score(run_dir, code_matches=False)
     (run_dir / "model.golf").write_bytes(bytes(1_000_001))
-    inspector["total_bytes"] = 1_000_001
+    inspector["bytes"]["file"] = 1_000_001
     assert states(run_dir) == {"cap": "fail", "time": "fail", "code": "fail", "packed": "fail"}
     text = page_of(run_dir).text
     for part in ("Over the cap by 1 bytes", "train: 120.5 of 120 s", "Scored other bytes", "1 over the cap", "100.4%"):

@@ -16,6 +16,7 @@ from golfcore.train.runlog import ENV, LEDGER, LOG, METRICS, read_json, read_led
 
 T = TypeVar("T")
 CONFIG, MODEL, SCORE, REPORT = "config.toml", "model.golf", "score.json", "report.html"
+NOT_WEIGHTS = ("code", "tokenizer")  # roles whose tensors are bytes of something else
 MAX_LOG = 50_000_000  # characters of log.txt that are looked at
 
 
@@ -99,21 +100,27 @@ def artifact_summary(path: Path) -> dict[str, Any]:
     """``golfcore.artifact.inspect.summary`` as the page needs it; the only place that knows its form.
 
     Returns:
-        ``total`` bytes and ``roles``: a list of ``role``, ``params``, ``bytes``, ``bits_per_weight``, ``order0_bits``
-        (None where a role has no weights) that adds up to ``total``; and ``tensors``, the inspector's own rows.
+        ``total`` bytes, and ``roles``: rows of ``role``, ``bytes`` and, where the role holds weights, ``params``,
+        ``bits_per_weight`` and ``order0_bits`` (else None). Framing is the last role.
     """
     from golfcore.artifact.inspect import summary
 
     found = summary(path)
-    roles = [
-        {
-            "role": row["role"], "params": row["weights"], "bytes": row["coded"],
-            "bits_per_weight": row["bits_per_weight"], "order0_bits": row["order0_bits"],
-        }
-        for row in found["roles"]
-    ]  # fmt: skip
-    roles.append({"role": "framing", "params": None, "bytes": found["bytes"]["framing"]})
-    return {"total": found["bytes"]["file"], "roles": roles, "tensors": found["tensors"]}
+    roles = []
+    for row in found["roles"]:
+        weights = row["role"] not in NOT_WEIGHTS
+        roles.append(
+            {
+                "role": row["role"],
+                "bytes": row["coded"],
+                "params": row["weights"] if weights else None,
+                "bits_per_weight": row["bits_per_weight"] if weights else None,
+                "order0_bits": row["order0_bits"] if weights else None,
+            }
+        )
+    framing = {"role": "framing", "bytes": found["bytes"]["framing"]}
+    blank = {"params": None, "bits_per_weight": None, "order0_bits": None}
+    return {"total": found["bytes"]["file"], "roles": [*roles, framing | blank]}
 
 
 def number(value: object) -> float | None:

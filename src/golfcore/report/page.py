@@ -197,9 +197,9 @@ def _bytes(run: RunData, size: dict[str, Any]) -> dict[str, Any] | None:
             "css": row["role"] if row["role"] in order else "other",
             "bytes": row["bytes"],
             "share": row["bytes"] / whole,
-            "params": row.get("params"),
-            "bits": row.get("bits_per_weight"),
-            "order0": row.get("order0_bits"),
+            "params": row["params"],
+            "bits": row["bits_per_weight"],
+            "order0": row["order0_bits"],
         }
         for row in rows
         if row["bytes"]
