@@ -164,7 +164,7 @@ def test_an_interrupted_run_says_where(run_dir: Path) -> None:
     text = page_of(run_dir).text
     assert "the phase train has not ended" in text
     assert "Time not known" in text
-    assert "golfcore train --resume" in text
+    assert "golfcore run --resume" in text
     assert summarize(load_run(run_dir))["state"] == "interrupted"
 
 

@@ -24,6 +24,7 @@ app = cyclopts.App(
     help="Train the best language model that fits a byte cap, and prove its score. Any command takes --debug.",
     version=_version,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 for _name, _target, _help in (
     ("run", "run:run", "Text to a trained, quantised, packed model and its proven score."),
@@ -57,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"golfcore: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        hint = f"; {interrupt}" if str(interrupt) else "; nothing was left half-written"
         if debug:
             traceback.print_exc()
-        print("golfcore: interrupted; nothing was left half-written", file=sys.stderr)
+        print(f"golfcore: interrupted{hint}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe went away: no message, and none from the interpreter either

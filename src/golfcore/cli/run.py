@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,11 +60,23 @@ def run(
     from golfcore.train.world import join_world
 
     start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
-    with join_world() as world:
+    with resumable(start.run_dir), join_world() as world:
         result = run_stages(start, world, lambda artifact: evaluate_in_new_process(artifact, start.config))
     print_json(result)
     judge(start.config, result)
     return 0
+
+
+@contextmanager
+def resumable(run_dir: Path) -> Iterator[None]:
+    """Says at an interrupt how to go on, where there is a checkpoint to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Named here, not imported: an interrupt must not wait for torch.
+        if (run_dir / "checkpoint.pt").exists():
+            raise KeyboardInterrupt(f"go on with: golfcore run --resume {run_dir}") from None
+        raise
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from golfcore.cli import pipeline
 from golfcore.cli.output import out, print_json, progress
-from golfcore.cli.run import Sets, Texts, begin
+from golfcore.cli.run import Sets, Texts, begin, resumable
 from golfcore.errors import UsageError
 from golfcore.recipes import load_recipe
 
@@ -49,7 +49,7 @@ def train(
     start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
     run_dir, config = start.run_dir, start.config
     tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
-    with join_world() as world:
+    with resumable(run_dir), join_world() as world:
         saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
         if world.primary:
             pipeline.write_config(run_dir, config)

@@ -272,12 +272,13 @@ def _commands(run: RunData, state: str) -> list[tuple[str, str]]:
     folder, model = shlex.quote(str(run.run_dir)), shlex.quote(str(run.run_dir / MODEL))
     commands = []
     if state == "interrupted":
-        commands.append((f"golfcore train --resume {folder}", "go on from the last checkpoint"))
+        commands.append((f"golfcore run --resume {folder}", "go on from the last checkpoint"))
     if run.artifact_bytes is not None:
         commands.append((f"golfcore inspect {model}", "every tensor: codec, bytes, bits a weight"))
-        commands.append((f"golfcore eval {model}", "read the score again, in a fresh process"))
-    if state == "scored":
-        commands.append((f"golfcore export {folder}", "write the entry that runs without golfcore"))
+        data = run.config.get("data")
+        path = str(data.get("path", "")) if isinstance(data, dict) else ""
+        if path:
+            commands.append((f"golfcore eval {model} --data {shlex.quote(path)}", "read the score again"))
     commands.append((f"golfcore report {folder} --json", "this page's numbers, for a program"))
     return commands
 
