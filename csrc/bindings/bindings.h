@@ -9,5 +9,6 @@ namespace golf {
 void bind_bpe(pybind11::module_& m);
 void bind_checksum(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
+void bind_entropy(pybind11::module_& m);
 
 }  // namespace golf

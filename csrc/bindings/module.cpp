@@ -13,4 +13,5 @@ PYBIND11_MODULE(_core, m) {
   golf::bind_bpe(m);
   golf::bind_checksum(m);
   golf::bind_device(m);
+  golf::bind_entropy(m);
 }
