@@ -159,7 +159,8 @@ class Lanes:
         for at in range(0, base.size, self.lanes):
             cols = column[at : at + self.lanes]
             state = state_C[cols]
-            bit = z[at : at + cols.size] = state & 1
+            bit = z[at : at + cols.size]
+            bit[:] = state & 1
             index = base[at : at + cols.size] + bit * SLOTS + (self.x[: cols.size] & (SLOTS - 1))
             found = self.flat_symbol.take(index)
             self.advance(index, cols.size)
@@ -212,24 +213,25 @@ def adaptive(coded: bytes, params: bytes, bits: int, trellis: int, matrices: lis
             rows = min(all_rows - row, growth, max(1, 4096 // cols))
             means = (128 * sum_C + prior * mean) // (row + prior)
             context_C = per_class * (np.searchsorted(THRESHOLDS, means, "right") >> shift)
-            used = np.flatnonzero(np.bincount(context_C))
-            for context in (used[:, None] + np.arange(per_class)).reshape(-1):
+            used = (np.unique(context_C)[:, None] + np.arange(per_class)).reshape(-1)
+            for context in used.tolist():
                 if not total[context]:
                     counts[context] = first_counts(context // per_class, context % per_class, shift, bits)
                     total[context] = counts[context].sum()
                 if 16 * total[context] > 17 * built[context]:
                     lanes.set_table(context, frequencies(counts[context], total[context]))
                     built[context] = total[context]
+            z: Any = 0
             if trellis:
                 symbols, z = lanes.run_trellis(context_C, rows, state_C)
             else:
-                symbols, z = lanes.run(context_C, rows), 0
+                symbols = lanes.run(context_C, rows)
             out.append(symbols.astype(np.int8).reshape(-1))
-            seen = ((context_C + z) << bits) + symbols + lanes.half
-            seen = np.bincount(seen.reshape(-1), minlength=contexts << bits).reshape(contexts, -1)
-            counts += 16 * seen
-            total += 16 * seen.sum(1)
-            for context in np.flatnonzero(total >= 1 << 22):
+            seen = ((np.searchsorted(used, context_C) + z) << bits) + symbols + lanes.half
+            seen = 16 * np.bincount(seen.reshape(-1), minlength=used.size << bits).reshape(used.size, -1)
+            counts[used] += seen
+            total[used] += seen.sum(1)
+            for context in used[total[used] >= 1 << 22].tolist():
                 while total[context] >= 1 << 22:
                     counts[context] >>= 1
                     total[context] = counts[context].sum()
@@ -246,7 +248,8 @@ def first_counts(column_class: int, z: int, shift: int, bits: int) -> Array:
     u = np.abs(2 * (np.arange(1 << bits) - (1 << bits - 1)) + z)
     t = u * u * 1926128 // (mean * mean)
     bell = np.where(t >> 8 < 10, (512 - (t & 255)) >> np.minimum(t >> 8, 10), 0) + (u <= 1)
-    return 2048 * bell // bell.sum()
+    counts: Array = 2048 * bell // bell.sum()
+    return counts
 
 
 def frequencies(counts: Array, total: int) -> Array:
