@@ -108,7 +108,8 @@ def every_codec() -> list[Tensor]:
     # Sums of four terms look enough like a normal distribution.
     bell = (noise.reshape(4, 4000) % 11).sum(0) - 20
     wide = bell.reshape(5, 800) * (1 + 11 * (noise[:800] % 3 == 0)) // 8
-    code = b"".join(b"def function_%d(x):\n    return x * scale_%d\n" % (i, i * i) for i in range(40))
+    words = "def return x scale if not in for row self lambda None step state import from class".split()
+    code = " ".join(words[int(n) % len(words)] for n in noise[:600]).encode()
     return [
         Tensor("raw", "raw", (noise[:256] % 256).astype(np.uint8)),
         Tensor("bitpack", "bitpack", (noise[:255] % 32 - 16).astype(np.int8), 5),
