@@ -1,0 +1,9 @@
+"""What lies between the matrix products, each with a plain-torch reference and native kernels.
+
+Shapes: B batch, T time, N tokens or heads, D model width, H head width, K key/value heads, V vocabulary.
+"""
+
+from golfcore.ops.activation import leaky2, relu2
+from golfcore.ops.registry import backends, using
+
+__all__ = ["backends", "leaky2", "relu2", "using"]

@@ -1,0 +1,8 @@
+"""``OP_CASES``: every operation at every shape that matters, for opcheck, parity, gradcheck and bench."""
+
+from golfcore.ops.cases.activation import CASES as ACTIVATION
+from golfcore.ops.cases.base import Case
+
+OP_CASES: tuple[Case, ...] = (*ACTIVATION,)
+
+__all__ = ["OP_CASES", "Case"]
