@@ -23,7 +23,7 @@ from golfcore.errors import InputError, UsageError
 ISAS = ("scalar", "avx2", "avx512", "avx512bf16")
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
 
-_library = torch.library.Library("golf", "DEF")
+_library: Any = torch.library.Library("golf", "DEF")  # type: ignore[no-untyped-call]
 _leaves: dict[str, list[str]] = {}
 
 
