@@ -46,6 +46,7 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
         with Progress(*columns, console=err) as bar:
             task = bar.add_task(label, total=None, note="")
             yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=1, total=1, note="")  # what ended well is whole, whatever it last told
         return
 
     start = last = time.monotonic()
