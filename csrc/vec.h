@@ -69,6 +69,7 @@ GOLF_INLINE __m256i narrow(V x) {
 #endif
 }
 
+GOLF_INLINE V round_bf16(V x) { return widen(narrow(x)); }
 GOLF_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
 GOLF_INLINE V load(const bf16* p) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 GOLF_INLINE V load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
@@ -112,6 +113,7 @@ GOLF_INLINE __m128i narrow(V x) {
   return _mm_packus_epi32(_mm256_castsi256_si128(kept), _mm256_extracti128_si256(kept, 1));
 }
 
+GOLF_INLINE V round_bf16(V x) { return widen(narrow(x)); }
 GOLF_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
 GOLF_INLINE V load(const bf16* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 GOLF_INLINE V load_n(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
@@ -145,6 +147,12 @@ GOLF_INLINE V fnma(V a, V b, V c) { return c - a * b; }
 GOLF_INLINE V max(V a, V b) { return a > b ? a : b; }
 GOLF_INLINE float sum(V a) { return a; }
 
+GOLF_INLINE V round_bf16(V x) {
+  bf16 h;
+  put(&h, x);
+  return to_float(h);
+}
+
 template <class T>
 GOLF_INLINE V load(const T* p) {
   return to_float(*p);
@@ -163,6 +171,15 @@ GOLF_INLINE void store_n(T* p, V x, int n) {
 }
 
 #endif
+
+// x as a T would hold it.
+template <class T>
+GOLF_INLINE V rounded(V x) {
+  if (sizeof(T) == sizeof(float)) return x;
+  return round_bf16(x);
+}
+
+GOLF_INLINE float root(float x) { return __builtin_sqrtf(x); }
 
 // fn(i, lanes) over [0, n) in steps of kLanes: whole vectors (lanes == kLanes, known to the compiler), then the tail.
 template <class Fn>

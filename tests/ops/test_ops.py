@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from golfcore.ops.registry import ISAS, backends, leaves, using
 
 CASES = [case for case in OP_CASES if not case.bench]
 ROWS = [pytest.param(c, d, id=f"{c.id}-{str(d).removeprefix('torch.')}") for c in CASES for d in c.dtypes]
+LEVEL_IDS = [f"{p.id}-{level}" for p in ROWS for level in ISAS]
 SMALL = [pytest.param(c, id=c.id) for c in CASES if c.gradcheck]
 
 
@@ -34,15 +37,17 @@ def threads() -> Iterator[Any]:
     torch.set_num_threads(before)
 
 
-def build(case: Case, dtype: torch.dtype) -> dict[str, Any]:
-    return case.build(dtype, torch.Generator().manual_seed(1234))
+def build(case: Case, dtype: torch.dtype, draw: int = 0) -> dict[str, Any]:
+    return case.build(dtype, torch.Generator().manual_seed(1234 + draw))
 
 
 def fp64(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-        for name, value in arguments.items()
-    }
+    def wide(value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return torch.float64
+        return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return {name: wide(value) for name, value in arguments.items()}
 
 
 def seeds_for(case: Case, arguments: dict[str, Any]) -> list[torch.Tensor]:
@@ -56,31 +61,58 @@ def error(x: torch.Tensor, exact: torch.Tensor) -> float:
     return (x.double() - exact).abs().max().item() if x.numel() else 0.0
 
 
-def assert_close(case: Case, dtype: torch.dtype, arguments: dict[str, Any]) -> None:
-    """Within twice the error of plain torch in the same dtype, both against the reference in fp64."""
-    seeds = seeds_for(case, arguments)
-    exact = with_grads(case.reference, case, fp64(arguments), seeds)
-    ours = with_grads(case.call, case, arguments, seeds)
-    plain = with_grads(case.plain, case, arguments, seeds)
-    assert len(ours) == len(exact) == len(plain)
-    for i, (a, b, e) in enumerate(zip(ours, plain, exact, strict=True)):
-        if e is None:
-            assert a is None or not a.any()
-            continue
-        assert a.shape == e.shape, i
-        assert a.isfinite().all(), i
-        scale = e.abs().max().item() if e.numel() else 0.0
-        floor = scale * torch.finfo(torch.float32).eps * 4
-        assert error(a, e) <= 2 * error(b, e) + floor, f"result {i}: {error(a, e):.3g} against {error(b, e):.3g}"
+@dataclass
+class Judged:
+    """One draw: arguments, output gradients, fp64 results, and the error of plain torch against those."""
+
+    arguments: dict[str, Any]
+    seeds: list[torch.Tensor]
+    exact: list[torch.Tensor | None]
+    plain: list[float]
 
 
-@pytest.mark.parametrize("level", ISAS)
-@pytest.mark.parametrize(("case", "dtype"), ROWS)
+@lru_cache(maxsize=4)  # the levels of one row follow each other
+def judged(case: Case, dtype: torch.dtype) -> list[Judged]:
+    """Several draws where a case is small: on a single one plain torch can be right by luck."""
+    draws = []
+    for draw in range(5):
+        arguments = build(case, dtype, draw)
+        seeds = seeds_for(case, arguments)
+        exact = with_grads(case.reference, case, fp64(arguments), seeds)
+        plain = with_grads(case.plain, case, arguments, seeds)
+        draws.append(
+            Judged(
+                arguments, seeds, exact, [0.0 if e is None else error(p, e) for p, e in zip(plain, exact, strict=True)]
+            )
+        )
+        if sum(seed.numel() for seed in seeds) > 10_000:
+            break
+    return draws
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype", "level"), [(*p.values, level) for p in ROWS for level in ISAS], ids=LEVEL_IDS
+)
 def test_results_and_gradients(case: Case, dtype: torch.dtype, level: str, isa: Any) -> None:
     if ISAS.index(level) > ISAS.index(_core.detected_isa()):
         pytest.skip(f"this processor has no {level}")
     isa(level)
-    assert_close(case, dtype, build(case, dtype))
+    draws = judged(case, dtype)
+    ours = [with_grads(case.call, case, draw.arguments, draw.seeds) for draw in draws]
+    for i in range(len(draws[0].exact)):
+        worst = scale = 0.0
+        for draw, results in zip(draws, ours, strict=True):
+            result, exact = results[i], draw.exact[i]
+            if exact is None:
+                assert result is None or not result.any()
+                continue
+            assert result.shape == exact.shape
+            assert result.isfinite().all()
+            worst = max(worst, error(result, exact))
+            scale = max(scale, exact.abs().max().item() if exact.numel() else 0.0)
+        plain = max(draw.plain[i] for draw in draws)
+        floor = 4 * torch.finfo(torch.float32).eps * scale
+        assert worst <= 2 * plain + floor, f"result {i}: off by {worst:.3g}, plain torch by {plain:.3g}"
 
 
 @pytest.mark.parametrize(("case", "dtype"), ROWS)
@@ -138,6 +170,7 @@ def test_leaves_pass_opcheck(case: Case, dtype: torch.dtype) -> None:
 def test_compiles_without_a_graph_break(case: Case) -> None:
     arguments = build(case, torch.float32)
     seeds = seeds_for(case, arguments)
+    torch._dynamo.reset()
     compiled = torch.compile(case.call, fullgraph=True, backend="aot_eager")
     for a, b in zip(
         with_grads(compiled, case, arguments, seeds), with_grads(case.call, case, arguments, seeds), strict=True

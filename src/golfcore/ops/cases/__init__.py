@@ -2,7 +2,13 @@
 
 from golfcore.ops.cases.activation import CASES as ACTIVATION
 from golfcore.ops.cases.base import Case
+from golfcore.ops.cases.norm import CASES as NORM
+from golfcore.ops.cases.qk import CASES as QK
 
-OP_CASES: tuple[Case, ...] = (*ACTIVATION,)
+OP_CASES: tuple[Case, ...] = (
+    *ACTIVATION,
+    *NORM,
+    *QK,
+)
 
 __all__ = ["OP_CASES", "Case"]
