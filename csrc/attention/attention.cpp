@@ -1,7 +1,6 @@
-#include "attention/layout.h"
-
 #include <atomic>
 
+#include "attention/layout.h"
 #include "isa_table.h"
 #include "parallel.h"
 
@@ -57,6 +56,18 @@ Status run_units(const AttentionArgs& args, void* scratch, int32_t threads, bool
 }
 
 }  // namespace
+
+int64_t attention_longest(const int32_t* cu_seqlens, int64_t documents, int64_t tokens) noexcept {
+  int64_t longest = 0, at = 0;
+  if (cu_seqlens[0] != 0) return -1;
+  for (int64_t s = 1; s <= documents; ++s) {
+    const int64_t length = cu_seqlens[s] - at;
+    if (length < 0) return -1;
+    longest = length > longest ? length : longest;
+    at = cu_seqlens[s];
+  }
+  return at == tokens ? longest : -1;
+}
 
 int64_t attention_scratch_bytes(const AttentionArgs& args, bool backward) noexcept {
   return active_kernels(kTable).scratch_bytes(args, backward);

@@ -54,7 +54,7 @@ struct BackwardScratch {
   // Head h of the group, from row `row` on.
   HeadScratch<E> head(int32_t h, int64_t row) const {
     const int64_t at = h * length + row;
-    return {first.q + at * kH,        first.q_pairs + at * kH, first.dout + at * kH, first.dout_pairs + at * kH,
+    return {first.q + at * kH,    first.q_pairs + at * kH, first.dout + at * kH, first.dout_pairs + at * kH,
             first.minus_lse + at, first.delta + at,        first.dq + at * kH};
   }
 };
@@ -122,12 +122,13 @@ class Backward {
   }
 
   // Back through gate and xsa. With u = v / |v|, a = o . u and b = dy . u:
-  //   dgate = dy . z = dy . o - a b,  do = gate (dy - b u),  do . o = gate dgate,
+  //   do = gate (dy - b u),  dgate = dy . z = dy . o - a b,
   //   dv gets -(a do + gate b z) / |v|, summed over the heads of the group.
+  // delta is of do as rounded for the products: a query with a single key then gets the zero gradient that it should.
   GOLF_MEMBER void gradient_of_o(const In* dy, const In* o, int64_t i, int32_t n, E* dout, float* delta) {
     const AttentionArgs& args = unit_.args;
     const float gate = unit_.gate(i, n);
-    float dgate = dot_rows<kH>(dy, o);
+    float ab = 0.0f;
     if (!args.xsa) {
       for (int d = 0; d < kH; d += kLanes) store(dout + d, mul(load(dy + d), set1(gate)));
     } else {
@@ -135,7 +136,7 @@ class Backward {
       const float inverse = s_.inverse[i];
       const float a = dot_rows<kH>(o, v) * inverse, b = dot_rows<kH>(dy, v) * inverse;
       float* extra = s_.dv_extra + i * kH;
-      dgate -= a * b;
+      ab = a * b;
       for (int d = 0; d < kH; d += kLanes) {
         const V unit = mul(load(v + d), set1(inverse));
         const V z = fnma(set1(a), unit, load(o + d));
@@ -145,8 +146,8 @@ class Backward {
         store(extra + d, fnma(both, set1(inverse), load(extra + d)));
       }
     }
-    *delta = gate * dgate;
-    if (args.dgate != nullptr) unit_.put_dgate(i, n, dgate);
+    *delta = dot_rows<kH>(dout, o);
+    if (args.dgate != nullptr) unit_.put_dgate(i, n, dot_rows<kH>(dy, o) - ab);
   }
 
   void tile_pair(int32_t h, int64_t queries, int64_t keys) {
@@ -246,8 +247,7 @@ class Backward {
     const float* sums = s_.head(h, tile * kTile).dq;
     const V scale = set1(unit_.args.scale);
     for (int r = 0; r < unit_.queries(tile); ++r)
-      for (int d = 0; d < kH; d += kLanes)
-        store(dq.at(tile * kTile + r) + d, mul(load(sums + r * kH + d), scale));
+      for (int d = 0; d < kH; d += kLanes) store(dq.at(tile * kTile + r) + d, mul(load(sums + r * kH + d), scale));
   }
 
   void finish_keys(int64_t tile) {
@@ -270,8 +270,7 @@ class Backward {
 
   void turn_sums(const float* sums, int count) {
     for (int d = 0; d < kH; d += kLanes)
-      for (int r = 0; r < count; r += kLanes)
-        transpose_block(sums + d * kTile + r, kTile, s_.turned + r * kH + d, kH);
+      for (int r = 0; r < count; r += kLanes) transpose_block(sums + d * kTile + r, kTile, s_.turned + r * kH + d, kH);
   }
 
   static constexpr int kHalf = kRows / 2;  // two register blocks share the registers while p and ds are built

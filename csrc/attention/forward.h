@@ -68,8 +68,10 @@ class Forward {
     const int64_t oldest = unit_.oldest_tile(tile);
     for (int64_t keys = oldest; keys <= tile; ++keys) {
       const Mask mask = unit_.mask(tile, keys);
-      for (int row = 0; row < padded; row += kRows) probabilities(mask, row, s_.keys + keys * kTile * kH, keys > oldest);
-      for (int row = 0; row < padded; row += kRows) weigh_values(mask, row, s_.values + keys * kTile * kH, keys == oldest);
+      for (int row = 0; row < padded; row += kRows)
+        probabilities(mask, row, s_.keys + keys * kTile * kH, keys > oldest);
+      for (int row = 0; row < padded; row += kRows)
+        weigh_values(mask, row, s_.values + keys * kTile * kH, keys == oldest);
     }
     finish(head, tile, count);
   }
@@ -82,8 +84,8 @@ class Forward {
     for (int column = range.begin; column < range.end; column += kBlock) {
       V acc[kRows][kCols];
       begin_sum<kRows, kTile>(acc, nullptr, true);
-      multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kH / P::kDepth, s_.q + row * kH,
-                                                           keys + column * P::kDepth, acc);
+      multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kH / P::kDepth, s_.q + row * kH, keys + column * P::kDepth,
+                                                           acc);
       end_sum<kRows, kTile>(acc, &scores[0][column]);
       if (mask.hides(row, column)) hide(mask, row, column, scores);
     }

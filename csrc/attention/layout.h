@@ -5,11 +5,11 @@
 //   z_i  = o_i - (o_i . u_i) u_i,  u_i = v_i / |v_i|      where xsa: the token's own value is projected out
 //   y_i  = gate_i z_i                                     where there is a gate, one factor per token and head
 //
-// q and y are [batch, tokens, heads, head_dim], k and v [batch, tokens, kv_heads, head_dim]; the last dimension of every
-// tensor is contiguous, the other strides of q, k and v are free, everything else is contiguous. A document is a row of
-// the batch, or, with cu_seqlens, tokens cu_seqlens[s] .. cu_seqlens[s + 1] - 1 of the only row; documents may be empty.
-// lse is the logarithm of the softmax's denominator, [heads, batch * tokens]. Arithmetic is f32; with avx512bf16 the
-// operands of the products (probabilities among them) are rounded to bf16 as torch's own kernels do.
+// q and y are [batch, tokens, heads, head_dim], k and v [batch, tokens, kv_heads, head_dim]; the last dimension of
+// every tensor is contiguous, the other strides of q, k and v are free, everything else is contiguous. A document is a
+// row of the batch, or, with cu_seqlens, tokens cu_seqlens[s] .. cu_seqlens[s + 1] - 1 of the only row; documents may
+// be empty. lse is the logarithm of the softmax's denominator, [heads, batch * tokens]. Arithmetic is f32; with
+// avx512bf16 the operands of the products (probabilities among them) are rounded to bf16 as torch's own kernels do.
 //
 // One unit of work is a document and a key/value head. A unit writes results that no other unit touches, in an order of
 // its own, so the number of threads never changes a bit. A NaN in v or dy may reach any row of its document.
@@ -47,6 +47,8 @@ struct AttentionArgs {
   void *dq, *dk, *dv, *dgate;
 };
 
+// Tokens in the longest document; -1 unless cu_seqlens runs from 0 to `tokens` without ever falling.
+int64_t attention_longest(const int32_t* cu_seqlens, int64_t documents, int64_t tokens) noexcept;
 // Bytes of scratch for one thread, at the active instruction set.
 int64_t attention_scratch_bytes(const AttentionArgs& args, bool backward) noexcept;
 // `scratch`: 64-byte aligned, threads * attention_scratch_bytes() long.

@@ -39,7 +39,9 @@ struct Unit {
         group(a.heads / a.kv_heads) {}
 
   int64_t tiles() const { return (length + kTile - 1) / kTile; }
-  int queries(int64_t tile) const { return static_cast<int>(length - tile * kTile < kTile ? length - tile * kTile : kTile); }
+  int queries(int64_t tile) const {
+    return static_cast<int>(length - tile * kTile < kTile ? length - tile * kTile : kTile);
+  }
   // The first tile of keys that queries of this tile see.
   int64_t oldest_tile(int64_t tile) const {
     const int64_t key = tile * kTile - window + 1;
@@ -68,9 +70,7 @@ struct Unit {
     return {base + token() * width + head * args.head_dim, width};
   }
   Rows<In> result(void* base, int32_t heads, int32_t head) const { return dense(static_cast<In*>(base), heads, head); }
-  Rows<const In> saved(const void* base, int32_t n) const {
-    return dense(static_cast<const In*>(base), args.heads, n);
-  }
+  Rows<const In> saved(const void* base, int32_t n) const { return dense(static_cast<const In*>(base), args.heads, n); }
   float* lse(int32_t n) const { return args.lse + n * args.batch * args.tokens + token(); }
 
   float gate(int64_t i, int32_t n) const {
@@ -98,7 +98,8 @@ GOLF_INLINE void copy_row(const In* src, E* dst) {
 template <class P, int kH, class In>
 GOLF_INLINE void pack_rows(const Rows<const In>& rows, int64_t first, int count, int padded, typename P::E* out) {
   for (int i = 0; i < count; ++i) copy_row<kH>(rows.at(first + i), out + i * kH);
-  __builtin_memset(static_cast<void*>(out + count * kH), 0, sizeof(out[0]) * static_cast<size_t>((padded - count) * kH));
+  __builtin_memset(static_cast<void*>(out + count * kH), 0,
+                   sizeof(out[0]) * static_cast<size_t>((padded - count) * kH));
 }
 
 // [rows][kH] -> [rows / kDepth][kH][kDepth], to reduce over rows. Where kDepth is 1 that is a copy; callers alias.

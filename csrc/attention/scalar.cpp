@@ -107,14 +107,13 @@ float gradient_of_o(const View<In>& view, int64_t i, int32_t n, float* dout, flo
   const In *dy = view.at_query(const_cast<void*>(args.dy), i, n), *o = view.at_query(args.out, i, n), *v = view.v(i);
   const float gate = view.gate(i, n), inverse = args.xsa ? view.inverse_norm(i) : 0.0f;
   const float a = args.xsa ? view.dot(o, v) * inverse : 0.0f, b = args.xsa ? view.dot(dy, v) * inverse : 0.0f;
-  const float dgate = view.dot(dy, o) - a * b;
   for (int32_t d = 0; d < args.head_dim; ++d) {
     const float u = to_float(v[d]) * inverse;
     dout[d] = gate * (args.xsa ? to_float(dy[d]) - b * u : to_float(dy[d]));
     if (args.xsa) dv[d] -= (a * dout[d] + gate * b * (to_float(o[d]) - a * u)) * inverse;
   }
-  if (args.dgate != nullptr) view.put_dgate(i, n, dgate);
-  return gate * dgate;
+  if (args.dgate != nullptr) view.put_dgate(i, n, view.dot(dy, o) - a * b);
+  return view.dot(dout, o);
 }
 
 template <class In>

@@ -1,7 +1,8 @@
 // What the tiles of body.h are made of: packed operands, a register-blocked product, exp2, masks, transposes.
 //
-// A product reduces over pairs (bf16) or single numbers (f32), kDepth of them in each lane: the left operand is read one
-// unit (kDepth neighbours, four bytes) at a time and broadcast, the right one is laid out [reduction / kDepth][lane][kDepth].
+// A product reduces over pairs (bf16) or single numbers (f32), kDepth of them in each lane: the left operand is read
+// one unit (kDepth neighbours, four bytes) at a time and broadcast, the right one is laid out [reduction /
+// kDepth][lane][kDepth].
 #pragma once
 
 #include "attention/layout.h"
@@ -117,8 +118,8 @@ GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst,
 
 #endif
 
-constexpr int kCols = 2;                   // vectors of a register block
-constexpr int kBlock = kCols * kLanes;     // columns of a register block
+constexpr int kCols = 2;                // vectors of a register block
+constexpr int kBlock = kCols * kLanes;  // columns of a register block
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 // 2^x for x <= 126. Minimax in the fraction; relative error 1e-7 (kExact) or 3e-6, which is far below half a bf16 ulp.
@@ -176,9 +177,7 @@ struct PackBF16 {
   }
   static GOLF_MEMBER Operand operand(const E* p) { return (__m512bh)_mm512_loadu_si512(p); }
   static GOLF_MEMBER V dot(V acc, Operand a, Operand b) { return _mm512_dpbf16_ps(acc, a, b); }
-  static GOLF_MEMBER void store_row(E* p, V x0, V x1) {
-    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(x1, x0));
-  }
+  static GOLF_MEMBER void store_row(E* p, V x0, V x1) { _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(x1, x0)); }
   // Two rows of one vector of columns, neighbours in each lane.
   static GOLF_MEMBER void store_pair(E* p, V row0, V row1) {
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(lane_pairs(), (__m512i)_mm512_cvtne2ps_pbh(row1, row0)));

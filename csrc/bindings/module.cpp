@@ -19,6 +19,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("borrow_openmp",
         [](uintptr_t parallel) { golf::borrow_openmp(reinterpret_cast<golf::OpenMpParallel>(parallel)); });
   golf::bind_activation(m);
+  golf::bind_attention(m);
   golf::bind_device(m);
   golf::bind_norm(m);
   golf::bind_qk(m);
