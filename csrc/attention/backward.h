@@ -63,6 +63,7 @@ template <class P, class In, int kH>
 class Backward {
   using E = typename P::E;
   using Head = HeadScratch<E>;
+  static constexpr int kHalf = kRows / 2;  // two register blocks share the registers while p and ds are built
 
  public:
   Backward(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch)
@@ -94,7 +95,7 @@ class Backward {
       turn_rows<P, kH>(s_.rows, padded, s_.values + at);
     }
     if (!unit_.args.xsa) return;
-    for (int64_t i = 0; i < unit_.length; ++i) s_.inverse[i] = inverse_norm<kH>(v.at(i));
+    inverse_norms<kH>(v, unit_.length, s_.inverse);
     __builtin_memset(s_.dv_extra, 0, sizeof(float) * static_cast<size_t>(unit_.length * kH));
   }
 
@@ -128,26 +129,23 @@ class Backward {
   GOLF_MEMBER void gradient_of_o(const In* dy, const In* o, int64_t i, int32_t n, E* dout, float* delta) {
     const AttentionArgs& args = unit_.args;
     const float gate = unit_.gate(i, n);
+    const Row<kH> gradient = Row<kH>::of(dy), result = Row<kH>::of(o);
     float ab = 0.0f;
     if (!args.xsa) {
-      for (int d = 0; d < kH; d += kLanes) store(dout + d, mul(load(dy + d), set1(gate)));
+      gradient.times(set1(gate)).put(dout);
     } else {
-      const In* v = unit_.v().at(i);
       const float inverse = s_.inverse[i];
-      const float a = dot_rows<kH>(o, v) * inverse, b = dot_rows<kH>(dy, v) * inverse;
+      const Row<kH> unit = Row<kH>::of(unit_.v().at(i)).times(set1(inverse));
+      const float a = result.dot(unit), b = gradient.dot(unit);
+      const Row<kH> rest = gradient.plus(set1(-b), unit).times(set1(gate));
+      const Row<kH> z = result.plus(set1(-a), unit);
+      rest.put(dout);
       float* extra = s_.dv_extra + i * kH;
+      Row<kH>::of(extra).plus(set1(-a * inverse), rest).plus(set1(-gate * b * inverse), z).put(extra);
       ab = a * b;
-      for (int d = 0; d < kH; d += kLanes) {
-        const V unit = mul(load(v + d), set1(inverse));
-        const V z = fnma(set1(a), unit, load(o + d));
-        const V g = mul(fnma(set1(b), unit, load(dy + d)), set1(gate));
-        store(dout + d, g);
-        const V both = fma(set1(a), g, mul(set1(gate * b), z));
-        store(extra + d, fnma(both, set1(inverse), load(extra + d)));
-      }
     }
-    *delta = dot_rows<kH>(dout, o);
-    if (args.dgate != nullptr) unit_.put_dgate(i, n, dot_rows<kH>(dy, o) - ab);
+    *delta = Row<kH>::of(dout).dot(result);
+    if (args.dgate != nullptr) unit_.put_dgate(i, n, gradient.dot(result) - ab);
   }
 
   void tile_pair(int32_t h, int64_t queries, int64_t keys) {
@@ -197,20 +195,28 @@ class Backward {
         if (hides) p[r][c] = mask.apply(p[r][c], row + r, column + c * kLanes, zero());
         ds[r][c] = mul(p[r][c], sub(ds[r][c], set1(head.delta[row + r])));
       }
-      P::store_row(s_.ds + (row + r) * kTile + column, ds[r][0], ds[r][1]);
     }
+    keep(row, column, p, ds);
+  }
+
+  // p paired along queries for dv; ds paired for dk and by rows for dq.
+  GOLF_MEMBER void keep(int row, int column, const V (&p)[kHalf][kCols], const V (&ds)[kHalf][kCols]) {
     if constexpr (P::kDepth == 1) {
 #pragma GCC unroll 8
-      for (int r = 0; r < kHalf; ++r) P::store_row(s_.p + (row + r) * kTile + column, p[r][0], p[r][1]);
+      for (int r = 0; r < kHalf; ++r) {
+        P::store_row(s_.p + (row + r) * kTile + column, p[r][0], p[r][1]);
+        P::store_row(s_.ds + (row + r) * kTile + column, ds[r][0], ds[r][1]);
+      }
     } else {
 #pragma GCC unroll 8
       for (int r = 0; r < kHalf; r += 2) {
-#pragma GCC unroll 2
-        for (int c = 0; c < kCols; ++c) {
-          const int at = (row + r) * kTile + (column + c * kLanes) * 2;
-          P::store_pair(s_.p + at, p[r][c], p[r + 1][c]);
-          P::store_pair(s_.ds_pairs + at, ds[r][c], ds[r + 1][c]);
-        }
+        E *rows = s_.ds + (row + r) * kTile + column, *pairs = s_.ds_pairs + (row + r) * kTile + column * 2;
+        P::store_pairs(s_.p + (row + r) * kTile + column * 2, P::narrow_row(p[r][0], p[r][1]),
+                       P::narrow_row(p[r + 1][0], p[r + 1][1]));
+        const auto ds0 = P::narrow_row(ds[r][0], ds[r][1]), ds1 = P::narrow_row(ds[r + 1][0], ds[r + 1][1]);
+        P::store_pairs(pairs, ds0, ds1);
+        _mm512_storeu_si512(rows, ds0);
+        _mm512_storeu_si512(rows + kTile, ds1);
       }
     }
   }
@@ -229,7 +235,7 @@ class Backward {
   }
 
   GOLF_MEMBER void add_dq(const Mask& mask, const Head& head, int row, const E* key_rows, bool is_first) {
-    const Range range = mask.keys_of(row);
+    const Range range = mask.sum_of(row);
     for (int d = 0; d < kH; d += kBlock) {
       V acc[kRows][kCols];
       float* out = head.dq + row * kH + d;
@@ -272,8 +278,6 @@ class Backward {
     for (int d = 0; d < kH; d += kLanes)
       for (int r = 0; r < count; r += kLanes) transpose_block(sums + d * kTile + r, kTile, s_.turned + r * kH + d, kH);
   }
-
-  static constexpr int kHalf = kRows / 2;  // two register blocks share the registers while p and ds are built
 
   Unit<In> unit_;
   Arena arena_;

@@ -53,8 +53,7 @@ class Forward {
       pack_rows<P, kH>(v, tile * kTile, count, padded, P::kDepth == 1 ? values : s_.rows);
       if constexpr (P::kDepth == 2) pair_rows<P, kH>(s_.rows, padded, values);
     }
-    if (unit_.args.xsa)
-      for (int64_t i = 0; i < unit_.length; ++i) s_.inverse[i] = inverse_norm<kH>(v.at(i));
+    if (unit_.args.xsa) inverse_norms<kH>(v, unit_.length, s_.inverse);
   }
 
   void query_tile(int32_t head, int64_t tile) {
@@ -127,7 +126,7 @@ class Forward {
   }
 
   void weigh_values(const Mask& mask, int row, const E* values, bool is_first) {
-    const Range range = mask.keys_of(row);
+    const Range range = mask.sum_of(row);
     for (int d = 0; d < kH; d += kBlock) {
       V acc[kRows][kCols];
       begin_sum<kRows, kH>(acc, s_.o + row * kH + d, is_first);
@@ -140,40 +139,32 @@ class Forward {
 
   void finish(int32_t head, int64_t tile, int count) {
     const AttentionArgs& args = unit_.args;
-    const bool epilogue = args.xsa || args.gate != nullptr;
     const Rows<In> y = unit_.result(args.y, args.heads, head), out = unit_.result(args.out, args.heads, head);
     const Rows<const In> v = unit_.v();
-    float* lse = unit_.lse(head) + tile * kTile;
+    alignas(64) float share[kTile];  // 1 / total
+    finish_softmax(unit_.lse(head) + tile * kTile, share, count);
     for (int r = 0; r < count; ++r) {
       const int64_t i = tile * kTile + r;
-      const float total = sum(load(s_.total + r * kLanes));
-      lse[r] = top_[r] * kLn2 + __builtin_logf(total);
-      const V scale = set1(1.0f / total);
-      V o[kH / kLanes];
-#pragma GCC unroll 16
-      for (int d = 0; d < kH / kLanes; ++d) o[d] = mul(load(s_.o + r * kH + d * kLanes), scale);
-      if (epilogue) {
-#pragma GCC unroll 16
-        for (int d = 0; d < kH / kLanes; ++d) store(out.at(i) + d * kLanes, o[d]);
-        project_and_gate(o, v.at(i), i, head);
+      Row<kH> o = Row<kH>::of(s_.o + r * kH).times(set1(share[r]));
+      if (args.xsa || args.gate != nullptr) o.put(out.at(i));
+      if (args.xsa) {
+        const Row<kH> own = Row<kH>::of(v.at(i));
+        o = o.plus(set1(-o.dot(own) * s_.inverse[i] * s_.inverse[i]), own);
       }
-#pragma GCC unroll 16
-      for (int d = 0; d < kH / kLanes; ++d) store(y.at(i) + d * kLanes, o[d]);
+      if (args.gate != nullptr) o = o.times(set1(unit_.gate(i, head)));
+      o.put(y.at(i));
     }
   }
 
-  GOLF_MEMBER void project_and_gate(V (&o)[kH / kLanes], const In* v, int64_t i, int32_t head) {
-    if (unit_.args.xsa) {
-      V along = zero();
-#pragma GCC unroll 16
-      for (int d = 0; d < kH / kLanes; ++d) along = fma(o[d], load(v + d * kLanes), along);
-      const V by = set1(sum(along) * s_.inverse[i] * s_.inverse[i]);
-#pragma GCC unroll 16
-      for (int d = 0; d < kH / kLanes; ++d) o[d] = fnma(by, load(v + d * kLanes), o[d]);
+  void finish_softmax(float* lse, float* share, int count) {
+    for (int r = 0; r < count; ++r) share[r] = sum(load(s_.total + r * kLanes));
+    for (int r = count; r < kTile; ++r) share[r] = top_[r] = 1.0f;
+    for (int r = 0; r < count; r += kLanes) {
+      const V total = load(share + r);
+      const V log = mul(add(load(top_ + r), log2(total)), set1(kLn2));
+      store_lanes(lse + r, log, count - r < kLanes ? count - r : kLanes);
+      store(share + r, div(set1(1.0f), total));
     }
-    const V gate = set1(unit_.gate(i, head));
-#pragma GCC unroll 16
-    for (int d = 0; d < kH / kLanes; ++d) o[d] = mul(o[d], gate);
   }
 
   static constexpr float kNone = -1e30f;  // finite: a row that has seen no key yet must not make inf - inf

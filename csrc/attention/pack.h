@@ -88,9 +88,13 @@ struct Unit {
   }
 };
 
-template <int kH, class E, class In>
-GOLF_INLINE void copy_row(const In* src, E* dst) {
-#pragma GCC unroll 8
+template <int kH, class T>
+GOLF_INLINE void copy_row(const T* src, T* dst) {
+  __builtin_memcpy(static_cast<void*>(dst), src, kH * sizeof(T));
+}
+template <int kH>
+GOLF_INLINE void copy_row(const bf16* src, float* dst) {
+#pragma GCC unroll 16
   for (int d = 0; d < kH; d += kLanes) store(dst + d, load(src + d));
 }
 
@@ -102,11 +106,14 @@ GOLF_INLINE void pack_rows(const Rows<const In>& rows, int64_t first, int count,
                    sizeof(out[0]) * static_cast<size_t>((padded - count) * kH));
 }
 
-// [rows][kH] -> [rows / kDepth][kH][kDepth], to reduce over rows. Where kDepth is 1 that is a copy; callers alias.
+// [rows][kH] -> [rows / 2][kH][2], to reduce over rows in pairs. Operands of depth 1 need none of it: callers alias.
 template <class P, int kH>
 GOLF_INLINE void pair_rows(const typename P::E* in, int rows, typename P::E* out) {
   static_assert(P::kDepth == 2, "single rows need no pairing");
-  for (int i = 0; i < rows; i += 2) P::interleave(in + i * kH, kH, out + i * kH);
+  for (int i = 0; i < rows; i += 2)
+    for (int d = 0; d < kH; d += 32)
+      P::store_pairs(out + i * kH + 2 * d, _mm512_loadu_si512(in + i * kH + d),
+                     _mm512_loadu_si512(in + (i + 1) * kH + d));
 }
 
 // [kTile][kH] -> [kH / kDepth][kTile][kDepth], to reduce over kH; only the first `rows` (a multiple of kLanes) rows.
@@ -118,20 +125,53 @@ GOLF_INLINE void turn_rows(const typename P::E* in, int rows, typename P::E* out
       transpose_block(in + i * kH + u * P::kDepth, kUnits, out + (u * kTile + i) * P::kDepth, kTile);
 }
 
-template <int kH, class A, class B>
-GOLF_INLINE float dot_rows(const A* a, const B* b) {
-  V total = zero();
-#pragma GCC unroll 8
-  for (int d = 0; d < kH; d += kLanes) total = fma(load(a + d), load(b + d), total);
-  return sum(total);
-}
+// One row in registers.
+template <int kH>
+struct Row {
+  static constexpr int kCount = kH / kLanes;
+  V x[kCount];
 
-// 1 / |v|, bounded as torch.nn.functional.normalize bounds it.
+  template <class T>
+  static GOLF_MEMBER Row of(const T* p) {
+    Row row;
+#pragma GCC unroll 16
+    for (int c = 0; c < kCount; ++c) row.x[c] = load(p + c * kLanes);
+    return row;
+  }
+  template <class T>
+  GOLF_MEMBER void put(T* p) const {
+#pragma GCC unroll 16
+    for (int c = 0; c < kCount; ++c) store(p + c * kLanes, x[c]);
+  }
+  GOLF_MEMBER Row times(V by) const {
+    Row row;
+#pragma GCC unroll 16
+    for (int c = 0; c < kCount; ++c) row.x[c] = mul(x[c], by);
+    return row;
+  }
+  GOLF_MEMBER Row plus(V by, const Row& other) const {  // x + by other
+    Row row;
+#pragma GCC unroll 16
+    for (int c = 0; c < kCount; ++c) row.x[c] = fma(by, other.x[c], x[c]);
+    return row;
+  }
+  GOLF_MEMBER float dot(const Row& other) const {
+    V total = zero();
+#pragma GCC unroll 16
+    for (int c = 0; c < kCount; ++c) total = fma(x[c], other.x[c], total);
+    return sum(total);
+  }
+};
+
+// 1 / |v| of every row, bounded as torch.nn.functional.normalize bounds it.
 template <int kH, class In>
-GOLF_INLINE float inverse_norm(const In* v) {
-  constexpr float kSmallest = 1e-12f;
-  const float norm = __builtin_sqrtf(dot_rows<kH>(v, v));
-  return 1.0f / (norm < kSmallest ? kSmallest : norm);
+GOLF_INLINE void inverse_norms(const Rows<const In>& v, int64_t length, float* out) {
+  constexpr float kSmallest = 1e-24f;  // of the square
+  for (int64_t i = 0; i < length; ++i) {
+    const Row<kH> row = Row<kH>::of(v.at(i));
+    out[i] = row.dot(row);
+  }
+  for (int64_t i = 0; i < length; ++i) out[i] = 1.0f / __builtin_sqrtf(out[i] < kSmallest ? kSmallest : out[i]);
 }
 
 }  // namespace

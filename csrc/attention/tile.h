@@ -177,25 +177,17 @@ struct PackBF16 {
   }
   static GOLF_MEMBER Operand operand(const E* p) { return (__m512bh)_mm512_loadu_si512(p); }
   static GOLF_MEMBER V dot(V acc, Operand a, Operand b) { return _mm512_dpbf16_ps(acc, a, b); }
-  static GOLF_MEMBER void store_row(E* p, V x0, V x1) { _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(x1, x0)); }
-  // Two rows of one vector of columns, neighbours in each lane.
-  static GOLF_MEMBER void store_pair(E* p, V row0, V row1) {
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(lane_pairs(), (__m512i)_mm512_cvtne2ps_pbh(row1, row0)));
-  }
-  static GOLF_MEMBER __m512i lane_pairs() {  // 0, 16, 1, 17, ...
+  static GOLF_MEMBER void store_row(E* p, V x0, V x1) { _mm512_storeu_si512(p, narrow_row(x0, x1)); }
+  // Two rows of 32 -> [32][2].
+  static GOLF_MEMBER void store_pairs(E* p, __m512i row0, __m512i row1) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    return _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16)), 16));
+    // 0, 32, 1, 33, ...: 32 and above are the second row's.
+    const __m512i low = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    _mm512_storeu_si512(p, _mm512_permutex2var_epi16(row0, low, row1));
+    _mm512_storeu_si512(p + 32, _mm512_permutex2var_epi16(row0, high, row1));
   }
-  // [2][width] -> [width][2], width a multiple of 32.
-  static GOLF_MEMBER void interleave(const E* rows, int width, E* out) {
-    const __m512i low = lane_pairs(), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    const __m512i second = _mm512_slli_epi32(_mm512_set1_epi32(16), 16);  // lanes 32.. are the second row's
-    for (int c = 0; c < width; c += 32) {
-      const __m512i a = _mm512_loadu_si512(rows + c), b = _mm512_loadu_si512(rows + width + c);
-      _mm512_storeu_si512(out + 2 * c, _mm512_permutex2var_epi16(a, _mm512_add_epi16(low, second), b));
-      _mm512_storeu_si512(out + 2 * c + 32, _mm512_permutex2var_epi16(a, _mm512_add_epi16(high, second), b));
-    }
-  }
+  static GOLF_MEMBER __m512i narrow_row(V x0, V x1) { return (__m512i)_mm512_cvtne2ps_pbh(x1, x0); }
 };
 #endif
 
@@ -250,6 +242,11 @@ struct Mask {
     const int64_t oldest = query0 + row - window + 1 - key0, newest = query0 + row + kRows - 1 - key0;
     return {clamp(oldest, kTile) / kBlock * kBlock, (clamp(newest, kTile - 1) / kBlock + 1) * kBlock};
   }
+  // The same without the hidden keys at either end, even: what a sum over the block's keys needs.
+  Range sum_of(int row) const {
+    const int64_t oldest = query0 + row - window + 1 - key0, end = query0 + row + kRows - key0;
+    return {clamp(oldest, kTile) / 2 * 2, clamp(end, kTile)};
+  }
   Range queries_of(int column) const {
     const int64_t first_one = key0 + column - query0, end = key0 + column + kBlock - 1 + window - query0;
     return {clamp(first_one, queries) / kRows * kRows, (clamp(end, queries) + kRows - 1) / kRows * kRows};
@@ -264,6 +261,24 @@ struct Mask {
     return keep(x, clamp(oldest, kLanes), clamp(newest + 1, kLanes), fill);
   }
 };
+
+// log2(x) for x >= 1, by two of Halley's steps from the bits of x; as exact as exp2.
+GOLF_INLINE V log2(V x) {
+  alignas(64) float guess[kLanes];
+  store(guess, x);
+  for (int i = 0; i < kLanes; ++i) {
+    int32_t bits;
+    __builtin_memcpy(&bits, guess + i, 4);
+    guess[i] = static_cast<float>(bits) * 0x1p-23f - 127.0f;
+  }
+  V y = load(guess);
+#pragma GCC unroll 2
+  for (int step = 0; step < 2; ++step) {
+    const V power = exp2<true>(y);
+    y = fma(set1(2.0f * kLog2E), div(sub(x, power), add(x, power)), y);
+  }
+  return y;
+}
 
 // A bump allocator over the scratch of one thread; over null it only counts.
 class Arena {
