@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, m) {
   golf::bind_activation(m);
   golf::bind_bpe(m);
   golf::bind_checksum(m);
+  golf::bind_attention(m);
   golf::bind_device(m);
   golf::bind_norm(m);
   golf::bind_qk(m);

@@ -1,12 +1,14 @@
 """``OP_CASES``: every operation at every shape that matters, for opcheck, parity, gradcheck and bench."""
 
 from golfcore.ops.cases.activation import CASES as ACTIVATION
+from golfcore.ops.cases.attention import CASES as ATTENTION
 from golfcore.ops.cases.base import Case
 from golfcore.ops.cases.norm import CASES as NORM
 from golfcore.ops.cases.qk import CASES as QK
 
 OP_CASES: tuple[Case, ...] = (
     *ACTIVATION,
+    *ATTENTION,
     *NORM,
     *QK,
 )
