@@ -2,7 +2,8 @@
 
 from golfcore.ops.cases.activation import CASES as ACTIVATION
 from golfcore.ops.cases.base import Case
+from golfcore.ops.cases.head import CASES as HEAD
 
-OP_CASES: tuple[Case, ...] = (*ACTIVATION,)
+OP_CASES: tuple[Case, ...] = (*ACTIVATION, *HEAD)
 
 __all__ = ["OP_CASES", "Case"]
