@@ -54,9 +54,7 @@ def linear_cross_entropy(
 def _check(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, reduction: str) -> None:
     check_float("head", "x", x)
     if w.dtype not in (x.dtype, torch.float32) or w.device != x.device:
-        raise InputError(
-            f"head: w is {w.dtype} on {w.device}, x is {x.dtype} on {x.device}; w takes x's device and its dtype or fp32"
-        )
+        raise InputError(f"head: w is {w.dtype} on {w.device}, x is {x.dtype} on {x.device}; w takes x's, or fp32")
     if w.ndim != 2 or w.shape[0] < 1 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
         raise InputError(f"head: x {tuple(x.shape)} and w {tuple(w.shape)} do not fit; expected [..., D] and [V, D]")
     check_shape("head", "targets", targets, tuple(x.shape[:-1]))

@@ -44,7 +44,8 @@ def _strided(dtype: torch.dtype, generator: torch.Generator) -> Tensors:
 
 
 def _touched(arguments: Tensors) -> float:
-    x, w = arguments["x"], arguments["w"]
+    x: torch.Tensor = arguments["x"]
+    w: torch.Tensor = arguments["w"]
     return 2.0 * (x.numel() * x.element_size() + w.numel() * w.element_size())
 
 
@@ -53,7 +54,8 @@ def _case(name: str, build: Callable[..., Tensors], *, bench: bool = False, shap
     dtypes = (torch.float32,) if name in ("tiny", "tiny-uncapped") else (torch.float32, torch.bfloat16)
     return Case(
         op="head", name=name, build=build, call=linear_cross_entropy, reference=reference, plain=plain,
-        grads=("x", "w"), dtypes=dtypes, torch_products=True, gradcheck=name.startswith("tiny"), bench=bench, shape=shape, flops=flops, touched=_touched,
+        grads=("x", "w"), dtypes=dtypes, torch_products=True, gradcheck=name.startswith("tiny"),
+        bench=bench, shape=shape, flops=flops, touched=_touched,
     )  # fmt: skip
 
 
