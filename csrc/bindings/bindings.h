@@ -43,5 +43,6 @@ void bind_attention(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 void bind_norm(pybind11::module_& m);
 void bind_qk(pybind11::module_& m);
+void bind_head(pybind11::module_& m);
 
 }  // namespace golf

@@ -122,6 +122,8 @@ def test_results_and_gradients(case: Case, dtype: torch.dtype, level: str, isa: 
 
 @pytest.mark.parametrize(("case", "dtype"), ROWS)
 def test_same_bits_for_any_number_of_threads(case: Case, dtype: torch.dtype, threads: Any) -> None:
+    if case.torch_products and dtype == torch.float32:
+        pytest.skip("torch's own fp32 products depend on the number of threads")
     arguments = build(case, dtype)
     seeds = seeds_for(case, arguments)
     threads(1)

@@ -5,8 +5,9 @@ Shapes: B batch, T time, N tokens or heads, D model width, H head width, K key/v
 
 from golfcore.ops.activation import leaky2, relu2
 from golfcore.ops.attention import attention
+from golfcore.ops.head import linear_cross_entropy
 from golfcore.ops.norm import rms_norm
 from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
 
-__all__ = ["attention", "backends", "leaky2", "qk", "relu2", "rms_norm", "using"]
+__all__ = ["attention", "backends", "leaky2", "linear_cross_entropy", "qk", "relu2", "rms_norm", "using"]

@@ -3,12 +3,14 @@
 from golfcore.ops.cases.activation import CASES as ACTIVATION
 from golfcore.ops.cases.attention import CASES as ATTENTION
 from golfcore.ops.cases.base import Case
+from golfcore.ops.cases.head import CASES as HEAD
 from golfcore.ops.cases.norm import CASES as NORM
 from golfcore.ops.cases.qk import CASES as QK
 
 OP_CASES: tuple[Case, ...] = (
     *ACTIVATION,
     *ATTENTION,
+    *HEAD,
     *NORM,
     *QK,
 )

@@ -26,6 +26,7 @@ class Case:
             that a kernel may have, and is what the bench compares with.
         grads: the arguments that get a gradient.
         dtypes: the input dtypes that the kernels serve.
+        torch_products: whether torch multiplies matrices inside; its fp32 products may depend on the number of threads.
         gradcheck: whether the reference is small enough here for fp64 finite differences.
         bench: whether the bench runs it; such a row has a real model's shape and stays out of the tests.
         shape: what the bench prints.
@@ -41,6 +42,7 @@ class Case:
     plain: Callable[..., Any]
     grads: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
+    torch_products: bool = False
     gradcheck: bool = False
     bench: bool = False
     shape: str = ""
