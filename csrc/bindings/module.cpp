@@ -21,4 +21,5 @@ PYBIND11_MODULE(_core, m) {
   golf::bind_activation(m);
   golf::bind_device(m);
   golf::bind_head(m);
+  golf::bind_optim(m);
 }

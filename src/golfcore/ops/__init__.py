@@ -5,6 +5,18 @@ Shapes: B batch, T time, N tokens or heads, D model width, H head width, K key/v
 
 from golfcore.ops.activation import leaky2, relu2
 from golfcore.ops.head import linear_cross_entropy
+from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise
 from golfcore.ops.registry import backends, using
 
-__all__ = ["backends", "leaky2", "linear_cross_entropy", "relu2", "using"]
+__all__ = [
+    "POLAR_EXPRESS",
+    "QUINTIC",
+    "adamw_",
+    "backends",
+    "leaky2",
+    "linear_cross_entropy",
+    "muon_",
+    "orthogonalise",
+    "relu2",
+    "using",
+]

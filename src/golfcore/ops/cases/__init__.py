@@ -3,7 +3,8 @@
 from golfcore.ops.cases.activation import CASES as ACTIVATION
 from golfcore.ops.cases.base import Case
 from golfcore.ops.cases.head import CASES as HEAD
+from golfcore.ops.cases.optim import CASES as OPTIM
 
-OP_CASES: tuple[Case, ...] = (*ACTIVATION, *HEAD)
+OP_CASES: tuple[Case, ...] = (*ACTIVATION, *HEAD, *OPTIM)
 
 __all__ = ["OP_CASES", "Case"]
