@@ -26,4 +26,5 @@ PYBIND11_MODULE(_core, m) {
   golf::bind_norm(m);
   golf::bind_qk(m);
   golf::bind_head(m);
+  golf::bind_optim(m);
 }
