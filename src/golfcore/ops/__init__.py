@@ -7,7 +7,22 @@ from golfcore.ops.activation import leaky2, relu2
 from golfcore.ops.attention import attention
 from golfcore.ops.head import linear_cross_entropy
 from golfcore.ops.norm import rms_norm
+from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise
 from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
 
-__all__ = ["attention", "backends", "leaky2", "linear_cross_entropy", "qk", "relu2", "rms_norm", "using"]
+__all__ = [
+    "POLAR_EXPRESS",
+    "QUINTIC",
+    "adamw_",
+    "attention",
+    "backends",
+    "leaky2",
+    "linear_cross_entropy",
+    "muon_",
+    "orthogonalise",
+    "qk",
+    "relu2",
+    "rms_norm",
+    "using",
+]

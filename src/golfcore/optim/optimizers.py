@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from golfcore.config import OptimConfig
 from golfcore.errors import InputError
 from golfcore.model import Role
-from golfcore.ops.optim import QUINTIC, adamw_, muon_
+from golfcore.ops import QUINTIC, adamw_, muon_
 from golfcore.optim.schedule import muon_momentum
 
 
@@ -87,7 +87,7 @@ class Optimizers:
         for bank in self._banks.values():
             muon_(
                 *self._columns(bank, "m."), lr=config.matrix_lr * lr_multiplier, momentum=muon_momentum(step, config),
-                weight_decay=config.muon_weight_decay, coefficients=QUINTIC[:1] * config.muon_backend_steps,
+                weight_decay=config.muon_weight_decay, coefficients=[QUINTIC[0]] * config.muon_backend_steps,
                 emas=self._average_of(bank), ema_decay=average_decay,
             )  # fmt: skip
 

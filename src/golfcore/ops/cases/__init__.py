@@ -5,6 +5,7 @@ from golfcore.ops.cases.attention import CASES as ATTENTION
 from golfcore.ops.cases.base import Case
 from golfcore.ops.cases.head import CASES as HEAD
 from golfcore.ops.cases.norm import CASES as NORM
+from golfcore.ops.cases.optim import CASES as OPTIM
 from golfcore.ops.cases.qk import CASES as QK
 
 OP_CASES: tuple[Case, ...] = (
@@ -12,6 +13,7 @@ OP_CASES: tuple[Case, ...] = (
     *ATTENTION,
     *HEAD,
     *NORM,
+    *OPTIM,
     *QK,
 )
 
