@@ -20,6 +20,8 @@ PYBIND11_MODULE(_core, m) {
         [](uintptr_t parallel) { golf::borrow_openmp(reinterpret_cast<golf::OpenMpParallel>(parallel)); });
   golf::bind_activation(m);
   golf::bind_attention(m);
+  golf::bind_bpe(m);
+  golf::bind_checksum(m);
   golf::bind_device(m);
   golf::bind_norm(m);
   golf::bind_qk(m);

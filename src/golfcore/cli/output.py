@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
+
+from golfcore.progress import Tick, silent
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
@@ -25,15 +27,15 @@ def print_json(value: Mapping[str, Any] | list[Any]) -> None:
     sys.stdout.flush()
 
 
-class Tick(Protocol):
-    """Tells a progress display where the work stands: ``tick(done, total, note="")``."""
-
-    def __call__(self, done: float, total: float, note: str = "") -> None: ...
-
-
 @contextmanager
-def progress(label: str) -> Iterator[Tick]:
-    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds."""
+def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
+    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds.
+
+    Ranks other than the first pass ``shown=False``.
+    """
+    if not shown:
+        yield silent
+        return
     if err.is_terminal:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -43,12 +45,13 @@ def progress(label: str) -> Iterator[Tick]:
         )  # fmt: skip
         with Progress(*columns, console=err) as bar:
             task = bar.add_task(label, total=None, note="")
-            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+            yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=1, total=1, note="")  # what ended well is whole, whatever it last told
         return
 
     start = last = time.monotonic()
 
-    def line(done: float, total: float, note: str = "") -> None:
+    def line(done: float, total: float, note: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= 10:
