@@ -24,9 +24,8 @@ struct BackwardScratch {
   float *inverse, *dv_extra;    // 1 / |v|, and what xsa adds to dv [rows][kH]
   E *rows, *p, *ds, *ds_pairs;  // [kTile][kH], then [kTile][kTile] each; pairs along queries, ds along keys
   float *dk, *dv, *turned;      // [kH][kTile] twice, [kTile][kH]
-  int64_t length;
-  HeadScratch<E> first;  // of the group; each further head lies head_floats / head_elements on
-  int64_t group;
+  int64_t length, group;
+  HeadScratch<E> first;  // of the group; the others follow, `length` rows apart: head()
 
   BackwardScratch(Arena& arena, const AttentionArgs& args)
       : length(round_up(args.longest, kTile)), group(args.heads / args.kv_heads) {
