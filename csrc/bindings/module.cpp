@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, m) {
         [](uintptr_t parallel) { golf::borrow_openmp(reinterpret_cast<golf::OpenMpParallel>(parallel)); });
   golf::bind_activation(m);
   golf::bind_device(m);
+  golf::bind_embed(m);
   golf::bind_head(m);
   golf::bind_optim(m);
 }

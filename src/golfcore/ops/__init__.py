@@ -4,6 +4,7 @@ Shapes: B batch, T time, N tokens or heads, D model width, H head width, K key/v
 """
 
 from golfcore.ops.activation import leaky2, relu2
+from golfcore.ops.embed import embed
 from golfcore.ops.head import linear_cross_entropy
 from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise
 from golfcore.ops.registry import backends, using
@@ -13,6 +14,7 @@ __all__ = [
     "QUINTIC",
     "adamw_",
     "backends",
+    "embed",
     "leaky2",
     "linear_cross_entropy",
     "muon_",
