@@ -37,6 +37,7 @@ void run(const Fn& fn) {
 }
 
 void bind_activation(pybind11::module_& m);
+void bind_bitpack(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 void bind_embed(pybind11::module_& m);
 void bind_head(pybind11::module_& m);

@@ -2,10 +2,11 @@
 
 from golfcore.ops.cases.activation import CASES as ACTIVATION
 from golfcore.ops.cases.base import Case
+from golfcore.ops.cases.bitpack import CASES as BITPACK
 from golfcore.ops.cases.embed import CASES as EMBED
 from golfcore.ops.cases.head import CASES as HEAD
 from golfcore.ops.cases.optim import CASES as OPTIM
 
-OP_CASES: tuple[Case, ...] = (*ACTIVATION, *EMBED, *HEAD, *OPTIM)
+OP_CASES: tuple[Case, ...] = (*ACTIVATION, *BITPACK, *EMBED, *HEAD, *OPTIM)
 
 __all__ = ["OP_CASES", "Case"]
