@@ -22,6 +22,7 @@ GOLF_INLINE V times_power_of_two(V a, V n) {
 }
 #else
 GOLF_INLINE V min(V a, V b) { return a < b ? a : b; }
+GOLF_INLINE V round_even(V a) { return __builtin_rintf(a); }
 GOLF_INLINE V exp(V x) { return __builtin_expf(x); }
 GOLF_INLINE V tanh(V x) { return __builtin_tanhf(x); }
 #endif

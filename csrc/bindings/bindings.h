@@ -43,6 +43,9 @@ void bind_attention(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 void bind_norm(pybind11::module_& m);
 void bind_qk(pybind11::module_& m);
+void bind_bitpack(pybind11::module_& m);
+void bind_device(pybind11::module_& m);
+void bind_embed(pybind11::module_& m);
 void bind_head(pybind11::module_& m);
 void bind_optim(pybind11::module_& m);
 

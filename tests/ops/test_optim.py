@@ -109,8 +109,8 @@ P = torch.zeros(4, 6)
         ({"buffers": [P.bfloat16()]}, r"buffers\[0\] is torch.bfloat16"),
         ({"buffers": [torch.zeros(6, 4).t()]}, r"buffers\[0\] is not contiguous"),
         ({"shadows": [P]}, r"shadows\[0\] is torch.float32 on cpu; expected torch.bfloat16"),
-        (dict.fromkeys(("params", "grads", "buffers"), [torch.zeros(24)]), "matrices of one shape"),
-        (dict.fromkeys(("params", "grads", "buffers"), [P.bfloat16()]), "fp32 master weights"),
+        ({key: [torch.zeros(24)] for key in ("params", "grads", "buffers")}, "matrices of one shape"),
+        ({key: [P.bfloat16()] for key in ("params", "grads", "buffers")}, "fp32 master weights"),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_tensor(change: dict[str, Any], message: str) -> None:

@@ -117,14 +117,17 @@ def parity(case: Case, dtype: torch.dtype, function: Callable[..., Any] | None =
     """Results and gradients of ``function`` (default: the case's own call) against the reference in fp64."""
     judged = draws(case, dtype)
     ours = [with_grads(function or case.call, case, draw.arguments, draw.seeds) for draw in judged]
+    largest = max((float(e.abs().max()) for d in judged for e in d.exact if e is not None and e.numel()), default=0.0)
     return [
-        _finding(i, [results[i] for results in ours], [d.exact[i] for d in judged], max(d.plain[i] for d in judged))
+        _finding(
+            i, [results[i] for results in ours], [d.exact[i] for d in judged], max(d.plain[i] for d in judged), largest
+        )
         for i in range(len(judged[0].exact))
     ]
 
 
 def _finding(
-    index: int, results: list[torch.Tensor | None], exacts: list[torch.Tensor | None], plain: float
+    index: int, results: list[torch.Tensor | None], exacts: list[torch.Tensor | None], plain: float, largest: float
 ) -> Finding:
     worst = scale = 0.0
     note = ""
@@ -141,7 +144,8 @@ def _finding(
         else:
             worst = max(worst, error(result, exact))
             scale = max(scale, float(exact.abs().max()) if exact.numel() else 0.0)
-    return Finding(index, worst, plain, 4 * torch.finfo(torch.float32).eps * scale, note)
+    # A result that cancels to nothing is judged on the scale of what it is computed from.
+    return Finding(index, worst, plain, 4 * torch.finfo(torch.float32).eps * (scale or largest), note)
 
 
 def same_for_any_threads(case: Case, dtype: torch.dtype) -> bool:
