@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 
 from golfcore.bench.harness import NATIVE, Workload, require, sets_beyond_cache
+from golfcore.bench.train_step import train_step
 from golfcore.config import nearest
 from golfcore.errors import UsageError
 from golfcore.ops import check
 from golfcore.ops.cases import OP_CASES, Case
 from golfcore.ops.cases.base import with_grads
+from golfcore.recipes import load_recipe
 
+STEP = "train_step"
 RIVALS = ("torch", "compile", "reference")
 
 
@@ -35,19 +39,28 @@ def parse_rivals(text: str) -> tuple[str, ...]:
 def select(pattern: str | None, rivals: Sequence[str]) -> Iterator[Workload]:
     """The workloads of an operation (``norm``), a case (``norm/all-pocket``), a pattern (``*/*-pocket``), or all.
 
+    ``train_step`` is the whole step of the pocket recipe.
+
     Each is built when its turn comes.
 
     Raises:
         UsageError: nothing matches.
     """
+    if pattern == STEP:
+        return iter([_step(rivals)])
     cases = [case for case in OP_CASES if case.bench]
     if pattern is not None:
         chosen = [case for case in cases if pattern == case.op or fnmatchcase(case.id, pattern)]
         if not chosen:
             known = [*dict.fromkeys(case.op for case in cases), *(case.id for case in cases)]
-            raise UsageError(f"no bench case {pattern!r}{nearest(pattern, known)}; operations: {', '.join(known)}")
+            raise UsageError(f"no bench case {pattern!r}{nearest(pattern, known)}; known: {STEP}, {', '.join(known)}")
         cases = chosen
-    return (of_case(case, dtype, rivals) for case in cases for dtype in case.dtypes)
+    workloads = (of_case(case, dtype, rivals) for case in cases for dtype in case.dtypes)
+    return workloads if pattern is not None else chain(workloads, (_step(rivals) for _ in range(1)))
+
+
+def _step(rivals: Sequence[str]) -> Workload:
+    return train_step(load_recipe("pocket", environment={}).config, rivals)
 
 
 def _rival(case: Case, name: str) -> Callable[..., Any]:

@@ -98,9 +98,10 @@ def leaves() -> dict[str, list[str]]:
     return {op: list(names) for op, names in _leaves.items()}
 
 
-def backends() -> dict[str, str]:
-    """What serves each operation on this machine's CPU, for the run's log: ``{"activation": "native avx512"}``."""
-    served = f"native {_core.active_isa()}" if _mode == "native" else "reference"
+def backends(device: torch.device | None = None) -> dict[str, str]:
+    """What serves each operation, for the run's log: ``{"activation": "native-avx512"}``; default: on the CPU."""
+    on_cpu = device is None or device.type == "cpu"
+    served = f"native-{_core.active_isa()}" if _mode == "native" and on_cpu else "reference"
     return dict.fromkeys(_leaves, served)
 
 
