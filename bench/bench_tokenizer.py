@@ -5,7 +5,8 @@
 One process, one text, the same document borders for all. Before anything is timed the results are compared: our ids
 must be tiktoken's with the same vocabulary, and the vocabularies learned must agree (at equal counts the libraries may
 choose another pair). Rounds go through all candidates in turn, so that a busy moment of the machine hits them alike.
-"Cold" is a Tokenizer that has not encoded anything; "warm" the same text again. tiktoken has no cache of words.
+"Cold" is a Tokenizer that has not encoded anything; "warm" the same text again. tiktoken has no cache of words. All
+start from Python strings; tiktoken ends with lists of ints, golfcore with arrays.
 """
 
 from __future__ import annotations
@@ -55,17 +56,16 @@ def measure(
 
 
 def encoders(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Callable[[], Callable[[], object]]]:
-    docs = [text.encode() for text in texts]
     content = tokenizer.to_bytes()
     theirs = tokenizer.to_tiktoken()
 
     def one_by_one(fresh: bool) -> Callable[[], object]:
         ours = Tokenizer.from_bytes(content) if fresh else tokenizer
-        return lambda: [ours.encode(doc) for doc in docs]
+        return lambda: [ours.encode(text) for text in texts]
 
     def batch(threads: int) -> Callable[[], object]:
         ours = Tokenizer.from_bytes(content)
-        return lambda: ours.encode_batch(docs, threads)
+        return lambda: ours.encode_batch([text.encode() for text in texts], threads)
 
     return {
         "golfcore, 1 thread, cold": lambda: one_by_one(True),
@@ -107,10 +107,12 @@ def train_rustbpe(texts: Sequence[str], tokens: int) -> list[tuple[bytes, int]]:
 
 
 def trainers(texts: Sequence[str], vocab_size: int) -> dict[str, Callable[[], Callable[[], object]]]:
-    docs = [text.encode() for text in texts]
+    def train(threads: int) -> Tokenizer:
+        return Tokenizer.train([text.encode() for text in texts], vocab_size, threads)
+
     return {
-        "golfcore, 1 thread": lambda: lambda: Tokenizer.train(docs, vocab_size, 1),
-        "golfcore, all cores": lambda: lambda: Tokenizer.train(docs, vocab_size),
+        "golfcore, 1 thread": lambda: lambda: train(1),
+        "golfcore, all cores": lambda: lambda: train(0),
         "Hugging Face, all cores": lambda: lambda: train_huggingface(texts, vocab_size - FIRST_BYTE),
         "rustbpe, all cores": lambda: lambda: train_rustbpe(texts, vocab_size - FIRST_BYTE),
     }

@@ -55,13 +55,16 @@ def append(name: str, results: Iterable[Result], packages: Sequence[str] = ()) -
 
 
 def commit() -> str:
-    """The checked-out commit, with ``+`` where tracked files other than results differ from it."""
+    """The checked-out commit, with ``+`` where tracked files other than results differ; ``unknown`` without git."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def machine() -> str:

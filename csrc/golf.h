@@ -1,8 +1,9 @@
-// The native interface that every operation shares: status codes and the choice of instruction set.
+// The native interface that every operation shares: status codes, element types and the choice of instruction set.
 //
 // Kernels take raw pointers, sizes and strides, are noexcept, return a Status, and never allocate, print or throw.
 // Shapes are checked in Python, where a message can name the user's tensor; a Status only reports what Python cannot
-// see.
+// see. Each operation has a folder: layout.h (the contract), <operation>.cpp (threads, choice of instruction set),
+// body.h (the arithmetic, written on vec.h) and one file per instruction set that compiles body.h with its own flags.
 #pragma once
 
 #include <cstddef>
@@ -16,12 +17,37 @@ enum class Status : int32_t {
   kCudaError = 2,  // the text is in cuda_error()
 };
 
-// Ordered: a higher value is a superset of the lower ones.
-enum class Isa : int32_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+// The numbers are shared with golfcore.ops.registry.
+enum class DType : int32_t { kF32 = 0, kBF16 = 1 };
 
-// The best instruction set of this processor, lowered by the environment's GOLF_ISA (scalar, avx2, avx512); read once.
-Isa active_isa() noexcept;
+constexpr int64_t size_of(DType dtype) noexcept { return dtype == DType::kF32 ? 4 : 2; }
+
+struct bf16 {
+  uint16_t bits;
+};
+
+// Ordered: a higher value is a superset of the lower ones.
+enum class Isa : int32_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
+constexpr int32_t kIsaCount = 4;
+
+// The best instruction set of this processor.
 Isa detected_isa() noexcept;
+// The one in use: detected_isa(), lowered by the environment's GOLF_ISA (read once) and by set_isa().
+Isa active_isa() noexcept;
+// Lowers active_isa() for what follows; a wish above the processor's or GOLF_ISA's level is cut to it. For tests and
+// benches, which compare the levels in one process.
+void set_isa(Isa isa) noexcept;
 const char* isa_name(Isa isa) noexcept;
+// False where `name` is none of isa_name()'s.
+bool isa_from_name(const char* name, Isa* isa) noexcept;
+
+// The entry for the active level, or the next lower one that exists. Tables list scalar, avx2, avx512, avx512bf16;
+// later entries may be null.
+template <class Kernels>
+const Kernels& active_kernels(const Kernels* const (&table)[kIsaCount]) noexcept {
+  int32_t level = static_cast<int32_t>(active_isa());
+  while (table[level] == nullptr) --level;
+  return *table[level];
+}
 
 }  // namespace golf

@@ -1,6 +1,6 @@
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
-#include <initializer_list>
 
 #include "golf.h"
 
@@ -8,37 +8,51 @@ namespace golf {
 
 Isa detected_isa() noexcept {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    return Isa::kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+      __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+      return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Bf16 : Isa::kAvx512;
     return Isa::kAvx2;
+  }
 #endif
   return Isa::kScalar;
 }
 
 const char* isa_name(Isa isa) noexcept {
-  switch (isa) {
-    case Isa::kAvx512:
-      return "avx512";
-    case Isa::kAvx2:
-      return "avx2";
-    case Isa::kScalar:
-      break;
-  }
-  return "scalar";
+  constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512bf16"};
+  return kNames[static_cast<int32_t>(isa)];
 }
 
-Isa active_isa() noexcept {
+bool isa_from_name(const char* name, Isa* isa) noexcept {
+  for (int32_t i = 0; i < kIsaCount; ++i) {
+    if (std::strcmp(name, isa_name(static_cast<Isa>(i))) != 0) continue;
+    *isa = static_cast<Isa>(i);
+    return true;
+  }
+  return false;
+}
+
+namespace {
+
+Isa lower(Isa a, Isa b) noexcept { return a < b ? a : b; }
+
+// The level that nothing can raise: the processor's, lowered by GOLF_ISA. Python reports a GOLF_ISA that is no name.
+Isa ceiling() noexcept {
   static const Isa chosen = [] {
-    const Isa best = detected_isa();
-    const char* wish = std::getenv("GOLF_ISA");
-    if (wish == nullptr) return best;
-    for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512})
-      if (std::strcmp(wish, isa_name(isa)) == 0 && isa < best) return isa;
-    return best;
+    Isa wish = detected_isa();
+    if (const char* name = std::getenv("GOLF_ISA")) isa_from_name(name, &wish);
+    return lower(wish, detected_isa());
   }();
   return chosen;
 }
+
+std::atomic<Isa> wished{Isa::kAvx512Bf16};
+
+}  // namespace
+
+Isa active_isa() noexcept { return lower(wished.load(std::memory_order_relaxed), ceiling()); }
+
+void set_isa(Isa isa) noexcept { wished.store(isa, std::memory_order_relaxed); }
 
 }  // namespace golf

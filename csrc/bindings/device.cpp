@@ -13,7 +13,7 @@ namespace golf {
 #if GOLF_CUDA
 namespace {
 // By reference: the callee writes `why` while the argument list is still being evaluated.
-void check(Status status, const char* const& why) {
+void check_cuda(Status status, const char* const& why) {
   if (status != Status::kOk) throw std::runtime_error(why != nullptr ? why : "invalid argument");
 }
 }  // namespace
@@ -22,11 +22,11 @@ void bind_device(py::module_& m) {
   m.def("cuda_devices", [] {
     int32_t count = 0;
     const char* why = nullptr;
-    check(cuda_device_count(&count, &why), why);
+    check_cuda(cuda_device_count(&count, &why), why);
     py::list out;
     for (int32_t i = 0; i < count; ++i) {
       DeviceInfo info{};
-      check(cuda_device_info(i, &info, &why), why);
+      check_cuda(cuda_device_info(i, &info, &why), why);
       py::dict row;
       row["name"] = std::string(info.name);
       row["capability"] = py::make_tuple(info.major, info.minor);
@@ -38,7 +38,8 @@ void bind_device(py::module_& m) {
   });
   m.def("cuda_fill_f32", [](uintptr_t out, int64_t n, float value, int32_t device, uintptr_t stream) {
     const char* why = nullptr;
-    check(cuda_fill_f32(reinterpret_cast<float*>(out), n, value, device, reinterpret_cast<void*>(stream), &why), why);
+    check_cuda(cuda_fill_f32(reinterpret_cast<float*>(out), n, value, device, reinterpret_cast<void*>(stream), &why),
+               why);
   });
 }
 #else

@@ -1,5 +1,6 @@
 #include "bindings/bindings.h"
 #include "golf.h"
+#include "parallel.h"
 
 namespace py = pybind11;
 
@@ -10,8 +11,24 @@ PYBIND11_MODULE(_core, m) {
   m.attr("cuda_reason") = GOLF_CUDA_REASON;
   m.def("active_isa", [] { return golf::isa_name(golf::active_isa()); });
   m.def("detected_isa", [] { return golf::isa_name(golf::detected_isa()); });
+  m.def("set_isa", [](const char* name) {
+    golf::Isa isa;
+    if (!golf::isa_from_name(name, &isa)) throw std::invalid_argument("no instruction set has this name");
+    golf::set_isa(isa);
+  });
+  m.def("borrow_openmp",
+        [](uintptr_t parallel) { golf::borrow_openmp(reinterpret_cast<golf::OpenMpParallel>(parallel)); });
+  golf::bind_activation(m);
   golf::bind_bpe(m);
   golf::bind_checksum(m);
+  golf::bind_attention(m);
   golf::bind_device(m);
   golf::bind_entropy(m);
+  golf::bind_norm(m);
+  golf::bind_qk(m);
+  golf::bind_bitpack(m);
+  golf::bind_device(m);
+  golf::bind_embed(m);
+  golf::bind_head(m);
+  golf::bind_optim(m);
 }

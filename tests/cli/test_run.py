@@ -304,7 +304,13 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_half_written(home: Path, ti
     ]  # fmt: skip
     run_dir = home / "runs" / "stopped"
     with subprocess.Popen(
-        command, cwd=home, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=home,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
     ) as process:
         while not (run_dir / "checkpoint.pt").exists():
             assert process.poll() is None

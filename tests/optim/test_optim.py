@@ -1,57 +1,14 @@
-"""Muon, the routing of parameters, and the schedules."""
-
-import math
+"""The routing of parameters to optimisers, and the schedules; the steps themselves are tested in tests/ops."""
 
 import pytest
 import torch
 from tiny import TINY, VOCAB, recipe
-from torch import nn
 
 from golfcore.config import OptimConfig
 from golfcore.errors import InputError
 from golfcore.model import Role, get_family
-from golfcore.optim.muon import QUINTIC, Muon, orthogonalise
-from golfcore.optim.routing import Optimizers
+from golfcore.optim.optimizers import Optimizers
 from golfcore.optim.schedule import lr_multiplier, muon_momentum, progress
-
-
-@pytest.mark.parametrize("shape", [(3, 16, 48), (2, 48, 16), (1, 32, 32)])
-def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int, int]) -> None:
-    g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalise(g, 5).float())
-    assert values.min() > 0.3
-    assert values.max() < 1.3  # the quintic overshoots on purpose
-
-
-def test_orthogonalise_follows_its_polynomial_and_keeps_singular_vectors() -> None:
-    g = torch.randn(1, 8, 12, generator=torch.Generator().manual_seed(1))
-    u, s, vh = torch.linalg.svd(g, full_matrices=False)
-    s = s / g.norm()
-    a, b, c = QUINTIC
-    for _ in range(2):
-        s = a * s + b * s**3 + c * s**5
-    torch.testing.assert_close(orthogonalise(g, 2).float(), u @ torch.diag_embed(s) @ vh, rtol=0.05, atol=0.03)
-
-
-def test_muon_step_is_momentum_nesterov_and_shape_scale() -> None:
-    p = nn.Parameter(torch.ones(8, 4))
-    muon = Muon([p], lr=0.1, momentum=0.9, backend_steps=5, weight_decay=0.5)
-    buffer, expected = torch.zeros(8, 4), torch.ones(8, 4)
-    for seed in range(3):
-        grad = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed))
-        p.grad = grad.clone()
-        muon.step()
-        buffer = 0.9 * buffer + grad
-        update = orthogonalise((grad + 0.9 * buffer)[None], 5)[0].float()
-        expected = expected * (1 - 0.1 * 0.5) - 0.1 * math.sqrt(2) * update
-    torch.testing.assert_close(p.detach(), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_matrices_of_a_bank_do_not_mix() -> None:
-    g = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(2))
-    together = orthogonalise(g, 5)
-    alone = torch.cat([orthogonalise(g[i : i + 1], 5) for i in range(3)])
-    torch.testing.assert_close(together, alone, rtol=0.02, atol=0.02)
 
 
 def test_every_parameter_moves_at_its_own_rate() -> None:
@@ -68,6 +25,50 @@ def test_every_parameter_moves_at_its_own_rate() -> None:
     assert all(value > 0 for value in moved.values())
     optimizers.zero_grad()
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_matrices_move_by_muons_rule() -> None:
+    """Momentum, Nesterov, singular values near one, ``sqrt(max(1, rows / columns))``, as plain torch has it."""
+    model = get_family("gpt").build(TINY, VOCAB, 0)
+    config = OptimConfig(matrix_lr=0.1, muon_momentum=0.9, muon_momentum_warmup_steps=0, muon_weight_decay=0.5)
+    optimizers = Optimizers(model, model.parameter_roles(), config, tied=True)
+    name = "blocks.1.mlp.up.weight"
+    weight, buffer = model.get_parameter(name).detach().clone(), torch.zeros(64, 32)
+    for step in range(3):
+        for i, p in enumerate(model.parameters()):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * step + i))
+        gradient = model.get_parameter(name).grad
+        assert gradient is not None
+        buffer = 0.9 * buffer + gradient
+        u, s, vh = torch.linalg.svd(gradient + 0.9 * buffer, full_matrices=False)
+        s = s / s.norm()
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        weight = weight * (1 - 0.1 * 0.5) - 0.1 * 2**0.5 * (u @ torch.diag(s) @ vh)
+        optimizers.step(1.0, step)
+    torch.testing.assert_close(model.get_parameter(name).detach(), weight, rtol=0.02, atol=0.02)
+
+
+def test_the_average_follows_the_weights() -> None:
+    model = get_family("gpt").build(TINY, VOCAB, 0)
+    optimizers = Optimizers(model, model.parameter_roles(), OptimConfig(), tied=True, averaged=True)
+    expected = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for step in range(2):
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizers.step(1.0, step, average_decay=0.75)
+        expected = {n: 0.75 * e + 0.25 * model.get_parameter(n).detach() for n, e in expected.items()}
+    for name, average in optimizers.averages.items():
+        torch.testing.assert_close(average, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_state_of_another_model_is_refused() -> None:
+    model = get_family("gpt").build(TINY, VOCAB, 0)
+    roles = model.parameter_roles()
+    plain = Optimizers(model, roles, OptimConfig(), tied=True)
+    averaged = Optimizers(model, roles, OptimConfig(), tied=True, averaged=True)
+    with pytest.raises(InputError, match="does not fit the model"):
+        averaged.load_state_dict(plain.state_dict())
 
 
 def test_a_parameter_without_a_role_is_an_error() -> None:

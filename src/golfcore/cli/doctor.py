@@ -250,7 +250,7 @@ def check_data() -> Row:
     cache = cache_dir()
     manifests = sorted({*cache.glob("*/manifest.json"), *cache.glob("*/*/manifest.json")})
     if not manifests:
-        fix = "golfcore run pocket fetches and prepares the default text; golfcore data get fineweb fetches the contest's"
+        fix = "golfcore run pocket fetches and prepares the default text; data get fineweb the contest's"
         return Row("data", MISSING, f"nothing prepared in {cache}", fix)
     names = ", ".join(str(path.parent.relative_to(cache)) for path in manifests[:5])
     more = f" and {len(manifests) - 5} more" if len(manifests) > 5 else ""

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from golfcore.progress import Tick, silent
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
@@ -25,6 +28,25 @@ def print_json(value: Mapping[str, Any] | list[Any]) -> None:
     """One JSON document on one line of standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+def plain_table(*headings: str, right: Collection[str] = ()) -> Table:
+    """A borderless table, its columns left-aligned but for those named in ``right``, cells never wrapped."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Prints at full width where standard output is no terminal: a program or a file has no edge to wrap at."""
+    from rich.measure import Measurement
+
+    out.print(
+        table, width=None if out.is_terminal else Measurement.get(out, out.options.update(width=10_000), table).maximum
+    )
 
 
 @contextmanager
@@ -46,6 +68,7 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
         with Progress(*columns, console=err) as bar:
             task = bar.add_task(label, total=None, note="")
             yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=1, total=1, note="")  # what ended well is whole, whatever it last told
         return
 
     start = last = time.monotonic()

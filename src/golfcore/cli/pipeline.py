@@ -173,9 +173,13 @@ def train_stage(
 ) -> LanguageModel:
     """Trains, writes the last checkpoint, and returns the module with the weights to keep."""
     from golfcore.data.loader import TokenLoader
+    from golfcore.ops.memory import keep_freed_memory
+    from golfcore.ops.registry import backends
     from golfcore.train.loop import Trainer, choose_precision
 
     train = recipe.train
+    if world.device.type == "cpu":
+        keep_freed_memory()
     with log.phase("set-up"):
         module = get_family(recipe.model_family).build(recipe.model, tokens.vocab_size, train.seed).to(world.device)
         module.activation_dtype, why = choose_precision(train.precision, world.device)
@@ -186,6 +190,7 @@ def train_stage(
         parameters = sum(p.numel() for p in module.parameters())
         log.line(f"model_params:{parameters} family:{recipe.model_family} vocab:{tokens.vocab_size}")
         log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
+        log.line("ops: " + " ".join(f"{op}={served}" for op, served in backends(world.device).items()))
         log.line(f"seed:{train.seed} train_batch_tokens:{train.batch_tokens} train_seq_len:{train.seq_len}")
     evaluate = _in_training_score(recipe, tokens, world) if train.val_every else None
     with loader:

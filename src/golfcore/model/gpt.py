@@ -1,31 +1,31 @@
-"""The contest's baseline GPT in plain torch (`records/track_10min_16mb/2026-03-17_NaiveBaseline`).
+"""The contest's baseline GPT (`records/track_10min_16mb/2026-03-17_NaiveBaseline`).
 
 Pre-norm blocks of grouped-query attention and relu^2 MLP, no biases and no norm gains. RMSNorm of the embedding gives
 x0, which every block mixes back in per channel (resid_mix); the first half of the blocks pushes its outputs and the
 second half pops them (U-Net skips); q and k are normalised per head, q times a learned gain; output projections start
 at zero, so every block starts as the identity; logits are soft-capped.
 
-Weights are kept in fp32 and cast to the activations' dtype where they are used.
+Matrix products are torch's; what lies between them is ``golfcore.ops``. Weights are kept in fp32 and cast to the
+activations' dtype where they are used. A block hands its last branch on unadded, with its scale, so that the addition
+happens inside the next norm's pass over the stream.
 
-Shape suffixes: B batch, T time, D model, N query heads, K key/value heads, H head dimension, V vocabulary.
+Shape suffixes: B batch, T time, D model, N query heads, K key/value heads, H head dimension, R rotary
+pairs, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from golfcore import ops
 from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.model.gpt_config import GPTConfig
 from golfcore.model.registry import Role
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """RMSNorm over the last dimension, without a gain."""
-    return F.rms_norm(x, (x.size(-1),))
 
 
 class Linear(nn.Module):
@@ -45,22 +45,15 @@ class Rotary(nn.Module):
     def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
         self.head_dim, self.base = head_dim, base
-        self.cos_TH = self.sin_TH = torch.empty(0, head_dim // 2)  # derived, so neither saved nor moved
+        self.cos_TR = self.sin_TR = torch.empty(0, head_dim // 2)  # derived, so neither saved nor moved
 
     def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """fp32 cos and sin [length, head_dim / 2]; grown when a longer window comes by."""
-        if self.cos_TH.size(0) < length or self.cos_TH.device != device:
+        if self.cos_TR.size(0) < length or self.cos_TR.device != device:
             frequency = self.base ** (-torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim)
-            angle_TH = torch.outer(torch.arange(length, device=device).float(), frequency)
-            self.cos_TH, self.sin_TH = angle_TH.cos(), angle_TH.sin()
-        return self.cos_TH[:length], self.sin_TH[:length]
-
-
-def apply_rotary(x_BTNH: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-    """Rotates the first half of each head against the second by the position's angles."""
-    a, b = x_BTNH.chunk(2, dim=-1)
-    cos, sin = cos_TH[:, None].to(x_BTNH.dtype), sin_TH[:, None].to(x_BTNH.dtype)
-    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
+            angle_TR = torch.outer(torch.arange(length, device=device).float(), frequency)
+            self.cos_TR, self.sin_TR = angle_TR.cos(), angle_TR.sin()
+        return self.cos_TR[:length], self.sin_TR[:length]
 
 
 class Attention(nn.Module):
@@ -73,16 +66,10 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.o = Linear(d, d), Linear(d, kv), Linear(d, kv), Linear(d, d)
         self.q_gain_N = nn.Parameter(torch.full((config.num_heads,), config.qk_gain_init))
 
-    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-        b, t, d = x_BTD.shape
-        q_BTNH = apply_rotary(rms_norm(self.q(x_BTD).view(b, t, -1, self.head_dim)), cos_TH, sin_TH)
-        k_BTKH = apply_rotary(rms_norm(self.k(x_BTD).view(b, t, -1, self.head_dim)), cos_TH, sin_TH)
-        v_BTKH = self.v(x_BTD).view(b, t, -1, self.head_dim)
-        q_BTNH = q_BTNH * self.q_gain_N.to(q_BTNH.dtype)[:, None]
-        y_BNTH = F.scaled_dot_product_attention(
-            q_BTNH.transpose(1, 2), k_BTKH.transpose(1, 2), v_BTKH.transpose(1, 2), is_causal=True, enable_gqa=True
-        )
-        out_BTD: Tensor = self.o(y_BNTH.transpose(1, 2).reshape(b, t, d))
+    def forward(self, x_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+        q_BTNH, k_BTKH, v_BTKH = (f(x_BTD).unflatten(-1, (-1, self.head_dim)) for f in (self.q, self.k, self.v))
+        q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, cos_TR, sin_TR, self.q_gain_N)
+        out_BTD: Tensor = self.o(ops.attention(q_BTNH, k_BTKH, v_BTKH).flatten(-2))
         return out_BTD
 
 
@@ -95,8 +82,22 @@ class MLP(nn.Module):
         self.down = Linear(config.model_dim * config.mlp_mult, config.model_dim)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        out_BTD: Tensor = self.down(F.relu(self.up(x_BTD)).square())
+        out_BTD: Tensor = self.down(ops.relu2(self.up(x_BTD)))
         return out_BTD
+
+
+class Stream(NamedTuple):
+    """The residual stream as ``x + s * y``: a branch's output y waits for the next norm to add it."""
+
+    x_BTD: Tensor
+    y_BTD: Tensor | None = None
+    s_D: Tensor | None = None
+
+    def sum(self) -> Tensor:
+        """The stream itself."""
+        if self.y_BTD is None or self.s_D is None:
+            return self.x_BTD
+        return torch.addcmul(self.x_BTD, self.s_D.to(self.x_BTD.dtype), self.y_BTD)
 
 
 class Block(nn.Module):
@@ -110,12 +111,12 @@ class Block(nn.Module):
         self.attn_scale_D = nn.Parameter(torch.ones(d))
         self.mlp_scale_D = nn.Parameter(torch.ones(d))
 
-    def forward(self, x_BTD: Tensor, x0_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-        mix_2D = self.resid_mix_2D.to(x_BTD.dtype)
-        x_BTD = mix_2D[0] * x_BTD + mix_2D[1] * x0_BTD
-        x_BTD = x_BTD + self.attn_scale_D.to(x_BTD.dtype) * self.attn(rms_norm(x_BTD), cos_TH, sin_TH)
-        mlp_BTD: Tensor = self.mlp(rms_norm(x_BTD))
-        return x_BTD + self.mlp_scale_D.to(x_BTD.dtype) * mlp_BTD
+    def forward(self, stream: Stream, x0_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Stream:
+        a_D, b_D = self.resid_mix_2D
+        x_BTD, h_BTD = ops.rms_norm(stream.x_BTD, stream.y_BTD, x0_BTD, a=a_D, s=stream.s_D, b=b_D)
+        attn_BTD = self.attn(h_BTD, cos_TR, sin_TR)
+        x_BTD, h_BTD = ops.rms_norm(x_BTD, attn_BTD, s=self.attn_scale_D)
+        return Stream(x_BTD, self.mlp(h_BTD), self.mlp_scale_D)
 
 
 class GPT(LanguageModel):
@@ -133,17 +134,19 @@ class GPT(LanguageModel):
 
     def hidden(self, symbols_BT: Tensor) -> Tensor:
         """The normed output [B, T, D] of the last block."""
-        cos_TH, sin_TH = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
-        x_BTD = x0_BTD = rms_norm(self.embed(symbols_BT).to(self.activation_dtype))
+        cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
+        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT).to(self.activation_dtype))
+        stream = Stream(x0_BTD)
         skips: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             if i >= self.encoder_layers and skips:
-                weight_D = self.skip_weight_SD[i - self.encoder_layers].to(x_BTD.dtype)
-                x_BTD = x_BTD + weight_D * skips.pop()
-            x_BTD = block(x_BTD, x0_BTD, cos_TH, sin_TH)
+                weight_D = self.skip_weight_SD[i - self.encoder_layers].to(x0_BTD.dtype)
+                stream = Stream(torch.addcmul(stream.sum(), weight_D, skips.pop()))
+            stream = block(stream, x0_BTD, cos_TR, sin_TR)
             if i < self.encoder_layers:
-                skips.append(x_BTD)
-        return rms_norm(x_BTD)
+                stream = Stream(stream.sum())
+                skips.append(stream.x_BTD)
+        return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D)[1]
 
     def head_logits(self, x_BTD: Tensor) -> Tensor:
         """Soft-capped fp32 logits [..., V] of normed outputs."""
@@ -152,8 +155,9 @@ class GPT(LanguageModel):
         return cap * torch.tanh(F.linear(x_BTD, weight_VD.to(x_BTD.dtype)).float() / cap)
 
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
-        logits_NV = self.head_logits(self.hidden(batch.inputs_BT)).flatten(0, 1)
-        ce = F.cross_entropy(logits_NV, batch.targets_BT.flatten())
+        weight_VD = (self.embed if self.head is None else self.head).weight
+        x_BTD = self.hidden(batch.inputs_BT)
+        ce = ops.linear_cross_entropy(x_BTD, weight_VD, batch.targets_BT, self.config.logit_softcap)
         return ce, {"ce": ce.detach()}
 
     def new_state(self, rows: int) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from golfcore.report.load import CONFIG, MODEL, REPORT, SCORE, RunData, load_run
 from golfcore.report.summary import summarize
 from golfcore.train.runlog import ENV, LEDGER, LOG, METRICS
 
-ROLES = ("matrix", "embedding", "scale", "control", "tokenizer", "code", "framing")
+OVERHEAD = ("scale", "control", "tokenizer", "code", "framing")  # every other role is a group of matrices
 FILES = (
     (CONFIG, "the resolved recipe"),
     (LOG, "the contest's log lines"),
@@ -183,18 +183,24 @@ def _curves(run: RunData) -> dict[str, Any]:
     }
 
 
+def _role_css(role: str) -> str:
+    if role in OVERHEAD:
+        return role
+    return "embedding" if role in ("embed", "head", "embedding") else "matrix"
+
+
 def _bytes(run: RunData, size: dict[str, Any]) -> dict[str, Any] | None:
-    """The byte bar: the roles in a fixed order, then what is free; shares are of the larger of cap and total."""
+    """The byte bar: matrices, overhead, then what is free; shares are of the larger of cap and total."""
     if not run.artifact:
         return None
-    order = {role: index for index, role in enumerate(ROLES)}
-    rows = sorted(run.artifact["roles"], key=lambda row: order.get(row["role"], len(order)))
+    order = {role: index for index, role in enumerate(OVERHEAD)}
+    rows = sorted(run.artifact["roles"], key=lambda row: order.get(row["role"], -1))
     total = run.artifact["total"]
     whole = max(total, size["cap"] or 0) or 1
     shown = [
         {
             "role": row["role"],
-            "css": row["role"] if row["role"] in order else "other",
+            "css": _role_css(row["role"]),
             "bytes": row["bytes"],
             "share": row["bytes"] / whole,
             "params": row["params"],

@@ -21,7 +21,7 @@ from torch import Tensor
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError
 from golfcore.model.base import Batch, Context, LanguageModel
-from golfcore.optim.routing import Optimizers
+from golfcore.optim.optimizers import Optimizers
 from golfcore.optim.schedule import lr_multiplier, progress
 from golfcore.train.checkpoint import save_checkpoint
 from golfcore.train.runlog import RunLog, stopping_early
@@ -86,9 +86,9 @@ class Trainer:
             module.parameter_roles(),
             recipe.optim,
             tied=getattr(recipe.model, "tie_embeddings", True),
+            averaged=train.ema_decay > 0,
         )
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.ema = [p.detach().clone() for p in self.parameters] if train.ema_decay else []
         self.state = TrainState()
         self.budget_s = recipe.track.train_s
         self.loss_fn = torch.compile(module.loss) if train.compile else module.loss
@@ -119,12 +119,10 @@ class Trainer:
         self.world.mean_gradients(self.parameters)
         if optim.grad_clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.parameters, optim.grad_clip_norm)
-        self.optimizers.step(multiplier, self.state.step)
+        # Early on the average is taken over what there is, so that it does not remember the initial weights.
+        decay = min(train.ema_decay, (1 + self.state.step) / (10 + self.state.step))
+        self.optimizers.step(multiplier, self.state.step, decay)
         self.optimizers.zero_grad()
-        if self.ema:
-            # Early on the average is taken over what there is, so that it does not remember the initial weights.
-            decay = min(train.ema_decay, (1 + self.state.step) / (10 + self.state.step))
-            torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
@@ -193,11 +191,10 @@ class Trainer:
             self.save()
         return paused
 
+    @torch.no_grad()
     def _use_average(self) -> None:
-        if self.ema:
-            with torch.no_grad():
-                for parameter, average in zip(self.parameters, self.ema, strict=True):
-                    parameter.copy_(average)
+        for name, average in self.optimizers.averages.items():
+            self.optimizers.parameters[name].copy_(average)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -205,15 +202,12 @@ class Trainer:
         return {
             "module": self.module.state_dict(),
             "optimizers": self.optimizers.state_dict(),
-            "ema": self.ema,
             "loader": self.loader.state_dict(),
         }
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.module.load_state_dict(saved["module"])
         self.optimizers.load_state_dict(saved["optimizers"])
-        for average, value in zip(self.ema, saved["ema"], strict=True):
-            average.copy_(value)
         self.loader.load_state_dict(saved["loader"])
 
     def save(self, *, final: bool = False) -> None:
@@ -222,10 +216,7 @@ class Trainer:
         state.saved_at = time.monotonic()
         if not self.world.primary:
             return
-        weights = self.module.state_dict()
-        if self.ema and not final:
-            names = [name for name, p in self.module.named_parameters() if p.requires_grad]
-            weights = {**weights, **dict(zip(names, self.ema, strict=True))}
+        weights = self.module.state_dict() | ({} if final else self.optimizers.averages)
         save_checkpoint(
             self.log.run_dir,
             {

@@ -1,0 +1,76 @@
+#include <pybind11/stl.h>
+
+#include <array>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "optim/layout.h"
+
+namespace py = pybind11;
+
+namespace golf {
+namespace {
+
+// Of Python's tuples (p, g, m, v, ema, shadow, n, lr, weight_decay, dtype of g); 0 for what is absent.
+std::vector<OptimTensor> tensors_of(const py::list& rows) {
+  std::vector<OptimTensor> tensors;
+  tensors.reserve(rows.size());
+  for (const py::handle& item : rows) {
+    const py::tuple row = py::cast<py::tuple>(item);
+    const auto at = [&](size_t i) { return row[i].cast<uintptr_t>(); };
+    tensors.push_back({address<float>(at(0)), address<const void>(at(1)), address<float>(at(2)), address<float>(at(3)),
+                       address<float>(at(4)), address<bf16>(at(5)), row[6].cast<int64_t>(), row[7].cast<float>(),
+                       row[8].cast<float>(), dtype_of(row[9].cast<int32_t>()), 0});
+  }
+  number_chunks(tensors.data(), static_cast<int64_t>(tensors.size()));
+  return tensors;
+}
+
+}  // namespace
+
+void bind_optim(py::module_& m) {
+  m.def("adamw_step", [](const py::list& rows, float beta1, float beta2, float eps, float grad_scale, float ema_rate,
+                         float bias1, float bias2, int32_t threads) {
+    const std::vector<OptimTensor> tensors = tensors_of(rows);
+    const AdamStep step{beta1, beta2, eps, grad_scale, ema_rate, bias1, bias2};
+    run([&] { return adamw_step(tensors.data(), static_cast<int64_t>(tensors.size()), step, threads); });
+  });
+  m.def("muon_momentum", [](const py::list& matrices, int64_t rows, int64_t columns, float momentum, bool row_norm,
+                            float eps, uintptr_t bank, uintptr_t row_scale, int32_t threads) {
+    const std::vector<OptimTensor> tensors = tensors_of(matrices);
+    run([&] {
+      return muon_momentum(tensors.data(), static_cast<int64_t>(tensors.size()), rows, columns, momentum, row_norm, eps,
+                           address<bf16>(bank), address<float>(row_scale), threads);
+    });
+  });
+  m.def("muon_apply", [](const py::list& rows, uintptr_t update, float factor, float ema_rate, int32_t threads) {
+    const std::vector<OptimTensor> tensors = tensors_of(rows);
+    run([&] {
+      return muon_apply(tensors.data(), static_cast<int64_t>(tensors.size()), address<const bf16>(update), factor,
+                        ema_rate, threads);
+    });
+  });
+  m.def("has_symmetric_product", [] { return has_symmetric_product(); });
+  m.def("polynomial_workspace",
+        [](int64_t count, int64_t rows, int64_t columns) { return polynomial_workspace(count, rows, columns); });
+  m.def("newton_schulz_polynomial", [](uintptr_t x, uintptr_t gram, uintptr_t out, const std::array<int64_t, 3>& shape,
+                                       const std::array<int64_t, 3>& strides, const std::array<float, 3>& coefficients,
+                                       uintptr_t packed, int32_t threads) {
+    const auto& [a, b, c] = coefficients;
+    const Polynomial p{address<const bf16>(x),
+                       address<bf16>(gram),
+                       address<bf16>(out),
+                       shape[0],
+                       shape[1],
+                       shape[2],
+                       strides[0],
+                       strides[1],
+                       strides[2],
+                       a,
+                       b,
+                       c};
+    run([&] { return newton_schulz_polynomial(p, address<void>(packed), threads); });
+  });
+}
+
+}  // namespace golf

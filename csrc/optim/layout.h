@@ -1,0 +1,104 @@
+// Optimiser steps over many tensors in one call: each parameter and its state pass through the processor once.
+//
+// Parameters and states are f32 and contiguous; gradients f32 or bf16. Work is cut into chunks of one tensor each whose
+// size does not depend on the number of threads, so results do not either.
+#pragma once
+
+#include "golf.h"
+
+namespace golf {
+
+// A parameter with what its update writes besides: the exponential average and the bf16 copy may be null.
+struct OptimTensor {
+  float* p;
+  const void* g;
+  float* m;  // AdamW: first moment; Muon: momentum
+  float* v;  // AdamW: second moment; Muon: unused
+  float* ema;
+  bf16* shadow;
+  int64_t n;
+  float lr, weight_decay;
+  DType g_dtype;
+  int64_t first_chunk;  // number_chunks()
+};
+
+// Numbers the chunks of all tensors through; before adamw_step() and muon_apply().
+void number_chunks(OptimTensor* tensors, int64_t count) noexcept;
+
+// Scalars of a step, the same for every tensor.
+//   g <- grad_scale g;  p <- (1 - lr wd) p;  m <- m + (1 - beta1) (g - m);  v <- beta2 v + (1 - beta2) g^2
+//   p <- p - lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps);  ema <- ema + ema_rate (p - ema);  shadow <- p
+struct AdamStep {
+  float beta1, beta2, eps, grad_scale, ema_rate;
+  float bias1, bias2;  // 1 - beta^t
+};
+
+Status adamw_step(const OptimTensor* tensors, int64_t count, const AdamStep& step, int32_t threads) noexcept;
+
+// Muon's first part on `count` matrices [rows, columns]: m <- momentum m + g, u = g + momentum m, and
+// bank[b] = bf16(u / ||u||_F); with row_norm each row of u is divided by its own norm first. eps is added to each norm.
+// row_scale [count, rows] is workspace.
+Status muon_momentum(const OptimTensor* tensors, int64_t count, int64_t rows, int64_t columns, float momentum,
+                     bool row_norm, float eps, bf16* bank, float* row_scale, int32_t threads) noexcept;
+
+// Muon's last part: p <- (1 - lr wd) p - lr factor update[b], then ema and shadow as for AdamW.
+Status muon_apply(const OptimTensor* tensors, int64_t count, const bf16* update, float factor, float ema_rate,
+                  int32_t threads) noexcept;
+
+// The polynomial of a Newton-Schulz step, for `count` matrices x [m, k] with element strides (row, column), one of them
+// 1, and m <= k:  gram[b] = bf16(x[b] x[b]^T),  out[b] = a I + b gram[b] + c gram[b]^2.  Both are [m, m] and
+// contiguous. Sums in f32; only lower triangles are computed, and mirrored. `packed` is workspace of
+// polynomial_workspace() bytes. kInvalidArgument where !has_symmetric_product().
+struct Polynomial {
+  const bf16* x;
+  bf16* gram;
+  bf16* out;
+  int64_t count, m, k, matrix_stride, row_stride, column_stride;
+  float a, b, c;
+};
+bool has_symmetric_product() noexcept;
+int64_t polynomial_workspace(int64_t count, int64_t m, int64_t k) noexcept;
+Status newton_schulz_polynomial(const Polynomial& p, void* packed, int32_t threads) noexcept;
+
+// out = alpha a a^T + beta c + diagonal I for one matrix a [m, k]; c null for none.
+struct SymmetricProduct {
+  const bf16* a;
+  const bf16* c;
+  bf16* out;
+  int64_t m, k, row_stride, column_stride;
+  float alpha, beta, diagonal;
+};
+
+// Packed layout: panels of kPanel rows of a, then pairs of k, then the rows of the panel: 32-bit elements, zero-padded.
+constexpr int64_t kPanel = 32, kTileRows = 8;
+
+struct Slice {  // elements [begin, end) of a tensor
+  int64_t begin, end;
+};
+
+// One range on one thread, for each instruction set.
+struct OptimKernels {
+  void (*adamw)(const OptimTensor& t, Slice s, const AdamStep& step);
+  // norms2[i] = ||u row i||^2 of the rows [s.begin, s.end)
+  void (*momentum)(const OptimTensor& t, Slice s, int64_t columns, float momentum, float* norms2);
+  void (*normalise)(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, bf16* out);
+  void (*apply)(const OptimTensor& t, Slice s, const bf16* update, float factor, float ema_rate);
+  // Null where the instruction set has no bf16 product.
+  void (*pack)(const SymmetricProduct& p, int64_t panel, uint32_t* packed);
+  void (*multiply)(const SymmetricProduct& p, int64_t panel, const uint32_t* packed);
+  void (*mirror)(const SymmetricProduct& p, int64_t panel);
+};
+namespace scalar {
+extern const OptimKernels optim_kernels;
+}
+namespace avx2 {
+extern const OptimKernels optim_kernels;
+}
+namespace avx512 {
+extern const OptimKernels optim_kernels;
+}
+namespace avx512bf16 {
+extern const OptimKernels optim_kernels;
+}
+
+}  // namespace golf

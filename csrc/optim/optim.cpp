@@ -1,0 +1,168 @@
+#include <cmath>
+
+#include "isa_table.h"
+#include "optim/layout.h"
+#include "parallel.h"
+
+namespace golf {
+namespace {
+
+constexpr const OptimKernels* kTable[kIsaCount] = GOLF_ISA_TABLE(optim_kernels);
+constexpr int64_t kGrain = 32768;    // elements of a chunk: large against the hand-out
+constexpr int64_t kWave = 1 << 20;   // elements of the matrices worked on at a time: their parts stay in an L3 cache
+constexpr int64_t kInner = 1 << 11;  // smallest chunk of a wave, in elements
+constexpr int64_t kWhole = 1 << 18;  // elements of a matrix that one thread takes on alone, where there are several
+
+// The tensor that chunk `chunk` lies in; first_chunk is ascending, and empty tensors share theirs with the next.
+const OptimTensor& tensor_of(const OptimTensor* tensors, int64_t count, int64_t chunk) {
+  int64_t low = 0, high = count;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    (tensors[middle].first_chunk <= chunk ? low : high) = middle;
+  }
+  return tensors[low];
+}
+
+template <class Fn>
+void for_chunks(const OptimTensor* tensors, int64_t count, int32_t threads, const Fn& fn) {
+  const int64_t chunks = count == 0 ? 0 : tensors[count - 1].first_chunk + chunk_count(tensors[count - 1].n, kGrain);
+  parallel_for(chunks, 1, threads, [&](int64_t chunk, int64_t, int64_t) {
+    const OptimTensor& t = tensor_of(tensors, count, chunk);
+    const int64_t begin = (chunk - t.first_chunk) * kGrain;
+    fn(t, Slice{begin, begin + kGrain < t.n ? begin + kGrain : t.n});
+  });
+}
+
+// fn(matrix, rows of it) over the matrices [first, last).
+template <class Fn>
+void for_rows(int64_t first, int64_t last, int64_t rows, int64_t columns, int32_t threads, const Fn& fn) {
+  const int64_t grain = columns < kInner ? kInner / columns : 1, pieces = chunk_count(rows, grain);
+  parallel_for((last - first) * pieces, 1, threads, [&](int64_t chunk, int64_t, int64_t) {
+    const int64_t begin = chunk % pieces * grain;
+    fn(first + chunk / pieces, Slice{begin, begin + grain < rows ? begin + grain : rows});
+  });
+}
+
+constexpr int64_t wave_size(int64_t elements) { return elements < kWave ? kWave / elements : 1; }
+
+template <class Fn>
+void for_waves(int64_t count, int64_t elements, const Fn& fn) {
+  const int64_t size = wave_size(elements);
+  for (int64_t first = 0; first < count; first += size) fn(first, first + size < count ? first + size : count);
+}
+
+constexpr int64_t packed_words(int64_t m, int64_t k) { return chunk_count(m, kPanel) * kPanel * ((k + 1) / 2); }
+
+// From ||u row||^2 to the factor that makes the whole matrix's norm 1; on one thread, in order.
+void scales(float* row_scale, int64_t rows, bool row_norm, float eps) {
+  double total = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    const float norm = std::sqrt(row_scale[i]);
+    const double scaled = row_norm ? static_cast<double>(norm) / (norm + eps) : norm;
+    total += scaled * scaled;
+    row_scale[i] = row_norm ? 1.0f / (norm + eps) : 1.0f;
+  }
+  const float whole = 1.0f / (static_cast<float>(std::sqrt(total)) + eps);
+  for (int64_t i = 0; i < rows; ++i) row_scale[i] *= whole;
+}
+
+}  // namespace
+
+void number_chunks(OptimTensor* tensors, int64_t count) noexcept {
+  int64_t chunk = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    tensors[i].first_chunk = chunk;
+    chunk += chunk_count(tensors[i].n, kGrain);
+  }
+}
+
+Status adamw_step(const OptimTensor* tensors, int64_t count, const AdamStep& step, int32_t threads) noexcept {
+  const OptimKernels& kernels = active_kernels(kTable);
+  for_chunks(tensors, count, threads, [&](const OptimTensor& t, Slice s) { kernels.adamw(t, s, step); });
+  return Status::kOk;
+}
+
+Status muon_momentum(const OptimTensor* tensors, int64_t count, int64_t rows, int64_t columns, float momentum,
+                     bool row_norm, float eps, bf16* bank, float* row_scale, int32_t threads) noexcept {
+  if (rows < 1 || columns < 1) return Status::kInvalidArgument;
+  const OptimKernels& kernels = active_kernels(kTable);
+  for_waves(count, rows * columns, [&](int64_t first, int64_t last) {
+    for_rows(first, last, rows, columns, threads,
+             [&](int64_t b, Slice s) { kernels.momentum(tensors[b], s, columns, momentum, row_scale + b * rows); });
+    parallel_for(last - first, 1, threads,
+                 [&](int64_t b, int64_t, int64_t) { scales(row_scale + (first + b) * rows, rows, row_norm, eps); });
+    for_rows(first, last, rows, columns, threads, [&](int64_t b, Slice s) {
+      kernels.normalise(tensors[b], s, columns, momentum, row_scale + b * rows, bank + b * rows * columns);
+    });
+  });
+  return Status::kOk;
+}
+
+Status muon_apply(const OptimTensor* tensors, int64_t count, const bf16* update, float factor, float ema_rate,
+                  int32_t threads) noexcept {
+  const OptimKernels& kernels = active_kernels(kTable);
+  for_chunks(tensors, count, threads, [&](const OptimTensor& t, Slice s) {
+    kernels.apply(t, s, update + (&t - tensors) * t.n, factor, ema_rate);
+  });
+  return Status::kOk;
+}
+
+bool has_symmetric_product() noexcept { return active_kernels(kTable).multiply != nullptr; }
+
+int64_t polynomial_workspace(int64_t count, int64_t m, int64_t k) noexcept {
+  return packed_words(m, k) * 4 * (m * k <= kWhole || count < wave_size(m * k) ? count : wave_size(m * k));
+}
+
+Status newton_schulz_polynomial(const Polynomial& p, void* packed, int32_t threads) noexcept {
+  const OptimKernels& kernels = active_kernels(kTable);
+  if (p.m < 1 || p.k < p.m || (p.row_stride != 1 && p.column_stride != 1) || kernels.multiply == nullptr)
+    return Status::kInvalidArgument;
+  const int64_t panels = chunk_count(p.m, kPanel), words = packed_words(p.m, p.k), square = p.m * p.m;
+  const auto gram = [&](int64_t i) {
+    return SymmetricProduct{p.x + i * p.matrix_stride,
+                            nullptr,
+                            p.gram + i * square,
+                            p.m,
+                            p.k,
+                            p.row_stride,
+                            p.column_stride,
+                            1.0f,
+                            0.0f,
+                            0.0f};
+  };
+  const auto polynomial = [&](int64_t i) {
+    return SymmetricProduct{
+        p.gram + i * square, p.gram + i * square, p.out + i * square, p.m, p.m, p.m, 1, p.c, p.b, p.a};
+  };
+  const auto workspace = [&](int64_t i) { return static_cast<uint32_t*>(packed) + i * words; };
+  if (p.m * p.k <= kWhole && p.count >= 4 * threads) {
+    parallel_for(p.count, 1, threads, [&](int64_t i, int64_t, int64_t) {
+      const SymmetricProduct products[] = {gram(i), polynomial(i)};
+      for (const SymmetricProduct& product : products) {
+        for (int64_t j = 0; j < panels; ++j) kernels.pack(product, j, workspace(i));
+        for (int64_t j = 0; j < panels; ++j) kernels.multiply(product, j, workspace(i));
+        for (int64_t j = 0; j < panels; ++j) kernels.mirror(product, j);
+      }
+    });
+    return Status::kOk;
+  }
+  for_waves(p.count, p.m * p.k, [&](int64_t first, int64_t last) {
+    const int64_t matrices = last - first;
+    const auto product = [&](const auto& at) {
+      parallel_for(matrices * panels, 1, threads, [&](int64_t i, int64_t, int64_t) {
+        kernels.pack(at(first + i / panels), i % panels, workspace(i / panels));
+      });
+      // By panel first: the long columns are handed out before the short ones.
+      parallel_for(matrices * panels, 1, threads, [&](int64_t i, int64_t, int64_t) {
+        kernels.multiply(at(first + i % matrices), i / matrices, workspace(i % matrices));
+      });
+      parallel_for(matrices * panels, 1, threads,
+                   [&](int64_t i, int64_t, int64_t) { kernels.mirror(at(first + i / panels), i % panels); });
+    };
+    product(gram);
+    product(polynomial);
+  });
+  return Status::kOk;
+}
+
+}  // namespace golf

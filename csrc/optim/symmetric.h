@@ -1,0 +1,167 @@
+// Products a a^T of which only the lower triangle is computed: half the arithmetic of a general product.
+// For avx512bf16 alone; elsewhere the pointers are null and torch multiplies.
+#pragma once
+
+#include "optim/layout.h"
+#include "vec.h"
+
+namespace golf {
+namespace GOLF_ISA_NS {
+namespace {
+
+#if defined(__AVX512BF16__)
+
+// Element (row, pair) of a panel, for the rows and columns that exist.
+GOLF_INLINE uint32_t pair_at(const SymmetricProduct& p, int64_t row, int64_t pair) {
+  if (row >= p.m) return 0;
+  const bf16* low = p.a + row * p.row_stride + 2 * pair * p.column_stride;
+  const uint32_t high = 2 * pair + 1 < p.k ? low[p.column_stride].bits : 0;
+  return low->bits | high << 16;
+}
+
+// 16 rows of 16 pairs each -> 16 pairs of 16 rows.
+GOLF_INLINE void transpose16(__m512i (&r)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {  // r[4 q + i] holds, in lane l, column 4 l + i of rows 4 q .. 4 q + 3
+    const __m512i low = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88), high = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
+    const __m512i low2 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+    const __m512i high2 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+    t[i] = _mm512_shuffle_i32x4(low, low2, 0x88);
+    t[8 + i] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+    t[4 + i] = _mm512_shuffle_i32x4(high, high2, 0x88);
+    t[12 + i] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) r[i] = t[i];
+}
+
+// Rows contiguous in k: 16 x 16 transposes of pairs.
+GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, int64_t first, uint32_t* out) {
+  int64_t pair = 0;
+  for (; 2 * (pair + 16) <= p.k; pair += 16)
+    for (int64_t half = 0; half < kPanel; half += 16) {
+      __m512i r[16];
+      for (int64_t i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(p.a + (first + half + i) * p.row_stride + 2 * pair);
+      transpose16(r);
+      for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(out + (pair + i) * kPanel + half, r[i]);
+    }
+  return pair;
+}
+
+// Columns contiguous in m: two of them interleaved.
+GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, int64_t first, uint32_t* out) {
+  int64_t pair = 0;
+  for (; 2 * (pair + 1) <= p.k; ++pair) {
+    const bf16* low = p.a + 2 * pair * p.column_stride + first;
+    for (int64_t half = 0; half < kPanel; half += 16) {
+      const __m256i* x = reinterpret_cast<const __m256i*>(low + half);
+      const __m256i* y = reinterpret_cast<const __m256i*>(low + p.column_stride + half);
+      const __m512i even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x));
+      const __m512i odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(y));
+      _mm512_storeu_si512(out + pair * kPanel + half, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+    }
+  }
+  return pair;
+}
+
+void pack(const SymmetricProduct& p, int64_t panel, uint32_t* packed) {
+  const int64_t pairs = (p.k + 1) / 2, first = panel * kPanel;
+  uint32_t* out = packed + panel * kPanel * pairs;
+  int64_t pair = 0;
+  if (first + kPanel <= p.m) pair = p.column_stride == 1 ? pack_rows(p, first, out) : pack_columns(p, first, out);
+  for (; pair < pairs; ++pair)
+    for (int64_t i = 0; i < kPanel; ++i) out[pair * kPanel + i] = pair_at(p, first + i, pair);
+}
+
+GOLF_INLINE __m512bh pairs_of(const uint32_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
+
+// out[i][j] for the kTileRows rows i from `row` and the kPanel columns j of a panel.
+GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, const uint32_t* packed) {
+  const int64_t pairs = (p.k + 1) / 2;
+  const uint32_t* left = packed + row / kPanel * kPanel * pairs + row % kPanel;
+  const uint32_t* right = packed + panel * kPanel * pairs;
+  __m512 total[kTileRows][2];
+  for (auto& t : total) t[0] = t[1] = _mm512_setzero_ps();
+  for (int64_t pair = 0; pair < pairs; ++pair, left += kPanel, right += kPanel) {
+    const __m512bh b0 = pairs_of(right), b1 = pairs_of(right + 16);
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kTileRows; ++i) {
+      const __m512bh x = (__m512bh)_mm512_set1_epi32(static_cast<int32_t>(left[i]));
+      total[i][0] = _mm512_dpbf16_ps(total[i][0], x, b0);
+      total[i][1] = _mm512_dpbf16_ps(total[i][1], x, b1);
+    }
+  }
+  const V alpha = set1(p.alpha), beta = set1(p.beta), diagonal = set1(p.diagonal);
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < kTileRows; ++i)
+#pragma GCC unroll 2
+    for (int64_t half = 0; half < 2; ++half) {
+      const int64_t column = panel * kPanel + 16 * half, left_over = p.m - column;
+      if (row + i >= p.m || left_over <= 0) continue;
+      const int lanes = left_over < 16 ? static_cast<int>(left_over) : 16;
+      const int64_t at = (row + i) * p.m + column;
+      V y = mul(alpha, total[i][half]);
+      if (p.c != nullptr) y = fma(beta, load_n(p.c + at, lanes), y);
+      const int64_t own = row + i - column;  // the lane on the diagonal
+      if (own >= 0 && own < 16) y = _mm512_mask_add_ps(y, static_cast<__mmask16>(1u << own), y, diagonal);
+      store_n(p.out + at, y, lanes);
+    }
+}
+
+void multiply(const SymmetricProduct& p, int64_t panel, const uint32_t* packed) {
+  for (int64_t row = panel * kPanel; row < p.m; row += kTileRows) tile(p, row, panel, packed);
+}
+
+GOLF_INLINE void transpose8(const bf16* in, bf16* out, int64_t stride) {
+  __m128i r[8], t[8];
+  for (int i = 0; i < 8; ++i) r[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i * stride));
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+  }
+  for (int i = 0; i < 2; ++i)
+    for (int h = 0; h < 2; ++h) {
+      r[4 * i + 2 * h] = _mm_unpacklo_epi32(t[4 * i + h], t[4 * i + 2 + h]);
+      r[4 * i + 2 * h + 1] = _mm_unpackhi_epi32(t[4 * i + h], t[4 * i + 2 + h]);
+    }
+  for (int c = 0; c < 4; ++c) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * c * stride), _mm_unpacklo_epi64(r[c], r[4 + c]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + (2 * c + 1) * stride), _mm_unpackhi_epi64(r[c], r[4 + c]));
+  }
+}
+
+// The rows of one panel, right of the computed triangle, from the columns below it.
+void mirror(const SymmetricProduct& p, int64_t panel) {
+  bf16* out = p.out;
+  const int64_t first = panel * kPanel, last = first + kPanel < p.m ? first + kPanel : p.m;
+  int64_t column = last;
+  if (last == first + kPanel)
+    for (; column + 8 <= p.m; column += 8)
+      for (int64_t row = first; row < last; row += 8)
+        transpose8(out + column * p.m + row, out + row * p.m + column, p.m);
+  for (; column < p.m; ++column)
+    for (int64_t row = first; row < last; ++row) out[row * p.m + column] = out[column * p.m + row];
+}
+
+constexpr auto kPack = &pack;
+constexpr auto kMultiply = &multiply;
+constexpr auto kMirror = &mirror;
+
+#else
+
+constexpr auto kPack = nullptr, kMultiply = nullptr, kMirror = nullptr;
+
+#endif
+
+}  // namespace
+}  // namespace GOLF_ISA_NS
+}  // namespace golf

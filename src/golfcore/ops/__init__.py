@@ -1,0 +1,37 @@
+"""What lies between the matrix products, each with a plain-torch reference and native kernels.
+
+Shapes: B batch, T time, N tokens or heads, D model width, H head width, K key/value heads, V vocabulary.
+"""
+
+from golfcore.ops.activation import leaky2, relu2
+from golfcore.ops.attention import attention
+from golfcore.ops.bitpack import dequantise, fake_quantise, pack, packed_linear, row_bytes, unpack
+from golfcore.ops.embed import embed
+from golfcore.ops.head import linear_cross_entropy
+from golfcore.ops.norm import rms_norm
+from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise
+from golfcore.ops.qk import qk
+from golfcore.ops.registry import backends, using
+
+__all__ = [
+    "POLAR_EXPRESS",
+    "QUINTIC",
+    "adamw_",
+    "attention",
+    "backends",
+    "dequantise",
+    "embed",
+    "fake_quantise",
+    "leaky2",
+    "linear_cross_entropy",
+    "muon_",
+    "orthogonalise",
+    "pack",
+    "packed_linear",
+    "qk",
+    "relu2",
+    "rms_norm",
+    "row_bytes",
+    "unpack",
+    "using",
+]

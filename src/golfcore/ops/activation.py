@@ -1,0 +1,75 @@
+"""Squared activations of the MLP, forward and backward in one pass each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from golfcore import _core
+from golfcore.errors import InputError
+from golfcore.ops.reference.activation import leaky2 as reference
+from golfcore.ops.registry import DTYPE_CODE, check_float, join, leaf, native, threads
+
+
+def relu2(u: torch.Tensor) -> torch.Tensor:
+    """``max(u, 0)**2`` in the dtype of ``u``, any shape, computed in fp32.
+
+    Raises:
+        InputError: ``u`` is not a floating-point tensor.
+    """
+    return leaky2(u, 0.0)
+
+
+def leaky2(u: torch.Tensor, slope: float = 0.5) -> torch.Tensor:
+    """``phi(u)**2`` with ``phi(u) = u`` above zero and ``slope * u`` below, in the dtype of ``u``, computed in fp32.
+
+    Raises:
+        InputError: ``u`` is not a floating-point tensor, or ``slope`` lies outside 0..1.
+    """
+    check_float("activation", "u", u)
+    if not 0.0 <= slope <= 1.0:
+        raise InputError(f"activation: slope = {slope}; expected 0 to 1 (0 is relu squared)")
+    if not native(u):
+        return reference(u, slope)
+    result: torch.Tensor = _leaf(u, slope)
+    return result
+
+
+def _forward(u: torch.Tensor, slope: float) -> torch.Tensor:
+    u = u.contiguous()
+    y = torch.empty_like(u)
+    _core.activation_forward(DTYPE_CODE[u.dtype], u.data_ptr(), y.data_ptr(), u.numel(), slope, threads())
+    return y
+
+
+def _backward(u: torch.Tensor, dy: torch.Tensor, slope: float) -> torch.Tensor:
+    u, dy = u.contiguous(), dy.contiguous()
+    du = torch.empty_like(u)
+    _core.activation_backward(
+        DTYPE_CODE[u.dtype], u.data_ptr(), dy.data_ptr(), du.data_ptr(), u.numel(), slope, threads()
+    )
+    return du
+
+
+_leaf = leaf(
+    "activation", "activation(Tensor u, float slope) -> Tensor", _forward, lambda u, slope: u.new_empty(u.shape)
+)
+_leaf_backward = leaf(
+    "activation",
+    "activation_backward(Tensor u, Tensor dy, float slope) -> Tensor",
+    _backward,
+    lambda u, dy, slope: u.new_empty(u.shape),
+)
+
+
+def _setup(ctx: Any, inputs: tuple[torch.Tensor, float], output: torch.Tensor) -> None:
+    u, ctx.slope = inputs
+    ctx.save_for_backward(u)
+
+
+def _gradient(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
+    return _leaf_backward(ctx.saved_tensors[0], dy, ctx.slope), None
+
+
+join(_leaf, _setup, _gradient)

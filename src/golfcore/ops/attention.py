@@ -1,0 +1,226 @@
+"""Causal attention with grouped heads, packed documents, sliding window, XSA and output gate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from golfcore import _core
+from golfcore.errors import InputError
+from golfcore.ops.reference.attention import attention as reference
+from golfcore.ops.registry import (
+    DTYPE_CODE,
+    address,
+    check_float,
+    check_same,
+    check_shape,
+    join,
+    leaf,
+    native,
+    threads,
+)
+
+WIDTHS = (32, 64, 128)  # of a head, as csrc/attention serves them; narrower heads are padded with zeros
+
+MaybeTensor = torch.Tensor | None
+
+
+def attention(
+    q_BTNH: torch.Tensor,
+    k_BTKH: torch.Tensor,
+    v_BTKH: torch.Tensor,
+    gate_BTN: MaybeTensor = None,
+    cu_seqlens: MaybeTensor = None,
+    window: int = 0,
+    scale: float | None = None,
+    xsa: bool = False,
+) -> torch.Tensor:
+    """``y_t = gate_t (o_t - (o_t . u_t) u_t)`` with ``o`` the causal attention and ``u = v / |v|``; see the options.
+
+    Query head ``n`` reads key/value head ``n // (N / K)``. Memory grows with T, never with T x T.
+
+    Args:
+        q_BTNH: [B, T, N, H] float, any strides; views with a contiguous last dimension are read in place.
+        k_BTKH: [B, T, K, H], same dtype, ``N`` a multiple of ``K``.
+        v_BTKH: the same.
+        gate_BTN: [B, T, N], dtype of q or fp32: a factor for each token and head; absent: 1.
+        cu_seqlens: int32 [documents + 1], from 0 to T without falling, with B = 1: tokens
+            ``cu_seqlens[s] : cu_seqlens[s + 1]`` see only each other; absent: each row of the batch is a document.
+        window: how many keys a query sees at most, its own included; 0: all.
+        scale: of the scores; absent: ``H ** -0.5``.
+        xsa: exclusive self-attention: the component along the token's own value is taken out.
+
+    Returns:
+        [B, T, N, H] in the dtype of q, contiguous.
+
+    Raises:
+        InputError: a tensor of another shape, dtype or device than the above, a negative window, or a scale that is
+            not a positive number.
+    """
+    _check(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale)
+    width = q_BTNH.shape[3]
+    if not native(q_BTNH) or width > WIDTHS[-1]:
+        return reference(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale, xsa)
+    scale = width**-0.5 if scale is None else scale
+    served = next(w for w in WIDTHS if width <= w)
+    if served != width:
+        q_BTNH, k_BTKH, v_BTKH = (F.pad(x, (0, served - width)) for x in (q_BTNH, k_BTKH, v_BTKH))
+    y: torch.Tensor = _leaf(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale, xsa)[0]
+    return y if served == width else y[..., :width].contiguous()
+
+
+def _check(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor, window: int,
+    scale: float | None,
+) -> None:  # fmt: skip
+    check_float("attention", "q", q)
+    if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3] or q.shape[3] == 0:
+        raise InputError(
+            f"attention: q has shape {tuple(q.shape)}, k {tuple(k.shape)}; expected [B, T, N, H] and [B, T, K, H] with "
+            "the same B, T and H"
+        )
+    if k.shape[2] == 0 or q.shape[2] == 0 or q.shape[2] % k.shape[2]:
+        raise InputError(f"attention: q has {q.shape[2]} heads, k {k.shape[2]}; expected a multiple")
+    check_shape("attention", "v", v, tuple(k.shape))
+    check_same("attention", "k", k, "q", q)
+    check_same("attention", "v", v, "q", q)
+    if gate is not None:
+        check_shape("attention", "gate", gate, tuple(q.shape[:3]))
+        check_same("attention", "gate", gate, "q", q, dtype=torch.float32 if gate.dtype == torch.float32 else None)
+    if cu_seqlens is not None and (cu_seqlens.ndim != 1 or cu_seqlens.dtype != torch.int32 or q.shape[0] != 1):
+        raise InputError(
+            f"attention: cu_seqlens is {cu_seqlens.dtype} {tuple(cu_seqlens.shape)} with B = {q.shape[0]}; expected "
+            "int32 [documents + 1] with B = 1: flatten the batch into one row"
+        )
+    if cu_seqlens is not None:
+        check_same("attention", "cu_seqlens", cu_seqlens, "q", q, dtype=torch.int32)
+    if window < 0:
+        raise InputError(f"attention: window = {window}; expected a number of keys, or 0 for all")
+    if scale is not None and not 0 < scale < math.inf:
+        raise InputError(f"attention: scale = {scale}; expected a positive number")
+
+
+def _readable(x: torch.Tensor) -> torch.Tensor:
+    return x if x.stride(3) == 1 else x.contiguous()
+
+
+def _sizes(q: torch.Tensor, k: torch.Tensor, cu_seqlens: MaybeTensor, window: int) -> tuple[int, ...]:
+    """B, T, N, K, H, window, documents, tokens of the longest document."""
+    b, t, n, h = q.shape
+    if cu_seqlens is None:
+        return b, t, n, k.shape[2], h, window, b, t
+    documents = cu_seqlens.numel() - 1
+    longest = _core.attention_longest(cu_seqlens.data_ptr(), documents, t) if documents >= 0 else -1
+    if longest < 0:
+        raise InputError(
+            f"attention: cu_seqlens = {cu_seqlens[:8].tolist()}...; expected numbers that never fall, from 0 to T = {t}"
+        )
+    return b, t, n, k.shape[2], h, window, documents, longest
+
+
+def _scratch(dtype: int, sizes: tuple[int, ...], xsa: bool, backward: bool) -> torch.Tensor:
+    """Working memory of every thread; torch aligns CPU tensors to 64 bytes."""
+    return torch.empty(
+        threads() * _core.attention_scratch_bytes(dtype, sizes, xsa, backward), dtype=torch.uint8, device="cpu"
+    )
+
+
+def _strides(*tensors: torch.Tensor) -> tuple[int, ...]:
+    return tuple(step for x in tensors for step in x.stride()[:3])
+
+
+def _forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor, window: int,
+    scale: float, xsa: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    y, out, lse = _fake(q, k, v, gate, cu_seqlens, window, scale, xsa)
+    if y.numel() == 0:
+        return y, out, lse
+    q, k, v = _readable(q), _readable(k), _readable(v)
+    gate = None if gate is None else gate.contiguous()
+    cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
+    code, sizes = DTYPE_CODE[q.dtype], _sizes(q, k, cu_seqlens, window)
+    scratch = _scratch(code, sizes, xsa, False)
+    _core.attention_forward(
+        code, 0 if gate is None else DTYPE_CODE[gate.dtype], sizes,
+        (q.data_ptr(), k.data_ptr(), v.data_ptr(), address(gate), address(cu_seqlens)), _strides(q, k, v), (scale, xsa),
+        out.data_ptr(), y.data_ptr(), lse.data_ptr(), scratch.data_ptr(), threads(),
+    )  # fmt: skip
+    return y, out, lse
+
+
+def _fake(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor, window: int,
+    scale: float, xsa: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """The result, what precedes xsa and gate (empty where there is neither), and the softmax's log-denominators."""
+    b, t, n, _ = q.shape
+    between = xsa or gate is not None
+    return q.new_empty(q.shape), q.new_empty(q.shape if between else (0,)), q.new_empty((n, b * t), dtype=torch.float32)
+
+
+def _backward(
+    dy: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor,
+    out: torch.Tensor, lse: torch.Tensor, window: int, scale: float, xsa: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    dq, dk, dv, dgate = _backward_fake(dy, q, k, v, gate, cu_seqlens, out, lse, window, scale, xsa)
+    if dq.numel() == 0:
+        return dq, dk, dv, dgate
+    q, k, v, dy = _readable(q), _readable(k), _readable(v), dy.contiguous()
+    gate = None if gate is None else gate.contiguous()
+    cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
+    code, sizes = DTYPE_CODE[q.dtype], _sizes(q, k, cu_seqlens, window)
+    scratch = _scratch(code, sizes, xsa, True)
+    _core.attention_backward(
+        code, 0 if gate is None else DTYPE_CODE[gate.dtype], sizes,
+        (q.data_ptr(), k.data_ptr(), v.data_ptr(), address(gate), address(cu_seqlens)), _strides(q, k, v), (scale, xsa),
+        out.data_ptr(), lse.data_ptr(), dy.data_ptr(), dq.data_ptr(), dk.data_ptr(), dv.data_ptr(),
+        0 if gate is None else dgate.data_ptr(), scratch.data_ptr(), threads(),
+    )  # fmt: skip
+    return dq, dk, dv, dgate
+
+
+def _backward_fake(
+    dy: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor,
+    out: torch.Tensor, lse: torch.Tensor, window: int, scale: float, xsa: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    dgate = q.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dgate
+
+
+_leaf = leaf(
+    "attention",
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? gate, Tensor? cu_seqlens, int window, float scale, bool xsa)"
+    " -> (Tensor, Tensor, Tensor)",
+    _forward,
+    _fake,
+)
+_leaf_backward = leaf(
+    "attention",
+    "attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor? gate, Tensor? cu_seqlens, Tensor out,"
+    " Tensor lse, int window, float scale, bool xsa) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    q, k, v, gate, cu_seqlens, ctx.window, ctx.scale, ctx.xsa = inputs
+    y, out, lse = output
+    ctx.mark_non_differentiable(out, lse)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, gate, cu_seqlens, out if ctx.xsa or gate is not None else y, lse)
+
+
+def _gradient(ctx: Any, dy: MaybeTensor, *_: Any) -> tuple[Any, ...]:
+    if dy is None:
+        return (None,) * 8
+    q, k, v, gate, cu_seqlens, out, lse = ctx.saved_tensors
+    dq, dk, dv, dgate = _leaf_backward(dy, q, k, v, gate, cu_seqlens, out, lse, ctx.window, ctx.scale, ctx.xsa)
+    return dq, dk, dv, None if gate is None else dgate, None, None, None, None
+
+
+join(_leaf, _setup, _gradient)

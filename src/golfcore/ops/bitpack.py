@@ -1,0 +1,246 @@
+"""Weights in a few bits, for kernels that read them packed: pack, unpack, dequantise, fake-quantise, products.
+
+Formats are "int2" to "int8" (codes in -2^(b-1) .. 2^(b-1) - 1) and "ternary" (-1, 0, 1; five to a byte). A matrix is
+its packed bytes [O, row bytes] and fp32 scales [O, G], one for each ``group`` of columns; without ``group`` one a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from golfcore import _core
+from golfcore.errors import InputError
+from golfcore.ops.reference import bitpack as reference
+from golfcore.ops.reference.bitpack import FORMATS
+from golfcore.ops.registry import DTYPE_CODE, check_float, check_shape, join, leaf, native, threads
+
+
+def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
+    """Codes to bytes.
+
+    Args:
+        q_OI: int8 [O, I].
+        fmt: "int2" .. "int8" or "ternary".
+
+    Returns:
+        uint8 [O, ``row_bytes(fmt, I)``].
+
+    Raises:
+        InputError: not an int8 matrix, an unknown format, or a code outside its range.
+    """
+    bits = _bits(fmt)
+    if q_OI.dtype != torch.int8 or q_OI.ndim != 2 or not q_OI.shape[1]:
+        raise InputError(f"bitpack: q is {q_OI.dtype} {tuple(q_OI.shape)}; expected int8 [O, I]")
+    low, high = (-1, 1) if bits == 0 else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    if q_OI.numel() and not low <= int(q_OI.min()) <= int(q_OI.max()) <= high:
+        raise InputError(f"bitpack: codes reach from {q_OI.min()} to {q_OI.max()}; {fmt} holds {low} to {high}")
+    if not _served(q_OI):
+        return reference.pack(q_OI, fmt)
+    result: torch.Tensor = _pack(q_OI, bits)
+    return result
+
+
+def unpack(packed: torch.Tensor, fmt: str, columns: int) -> torch.Tensor:
+    """The int8 codes [O, columns] that ``pack`` was given.
+
+    Raises:
+        InputError: ``packed`` is not what ``pack`` makes of ``columns`` columns.
+    """
+    bits = _bits(fmt)
+    _check_packed(packed, fmt, columns)
+    if not _served(packed):
+        return reference.unpack(packed, fmt, columns)
+    result: torch.Tensor = _unpack(packed, bits, columns)
+    return result
+
+
+def row_bytes(fmt: str, columns: int) -> int:
+    """Bytes of a packed row."""
+    result: int = _core.bitpack_row_bytes(_bits(fmt), columns)
+    return result
+
+
+def dequantise(
+    packed: torch.Tensor, scales: torch.Tensor, fmt: str, columns: int, *, group: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:  # fmt: skip
+    """``scale q`` as [O, columns] in fp32 or bf16.
+
+    Raises:
+        InputError: shapes that do not fit.
+    """
+    bits, group = _bits(fmt), _group(group, columns)
+    _check_packed(packed, fmt, columns)
+    _check_scales(scales, packed.shape[0], columns, group)
+    if not native(scales) or scales.dtype != torch.float32 or dtype not in DTYPE_CODE:
+        return reference.dequantise(packed, scales, fmt, columns, group, dtype)
+    result: torch.Tensor = _dequantise(packed, scales, bits, columns, group, DTYPE_CODE[dtype])
+    return result
+
+
+def fake_quantise(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None) -> torch.Tensor:
+    """``scale clamp(round(w / scale))``: what the weight is after quantisation, with the gradient of the identity.
+
+    Codes are clamped to the symmetric range, -31..31 for int6. A scale of 0 gives 0. ``scales`` gets no gradient.
+
+    Args:
+        w_OI: fp32 or bf16 [O, I].
+        scales: fp32 [O, G].
+
+    Raises:
+        InputError: shapes or dtypes that do not fit.
+    """
+    check_float("bitpack", "w", w_OI)
+    if w_OI.ndim != 2 or not w_OI.shape[1]:
+        raise InputError(f"bitpack: w has shape {tuple(w_OI.shape)}; expected [O, I]")
+    bits, group = _bits(fmt), _group(group, w_OI.shape[1])
+    _check_scales(scales, w_OI.shape[0], w_OI.shape[1], group)
+    if not native(w_OI):
+        return reference.fake_quantise(w_OI, scales, fmt, group)
+    result: torch.Tensor = _fake_quantise(w_OI, scales, bits, group)
+    return result
+
+
+def packed_linear(
+    x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None
+) -> torch.Tensor:
+    """``x w^T`` straight from packed weights, for one or a few rows of x; summed in fp32, no gradient.
+
+    Args:
+        x: fp32 or bf16 [..., I].
+        packed: uint8 [O, row bytes].
+        scales: fp32 [O, G].
+
+    Returns:
+        [..., O] in the dtype of x.
+
+    Raises:
+        InputError: shapes or dtypes that do not fit.
+    """
+    check_float("bitpack", "x", x)
+    bits, columns = _bits(fmt), x.shape[-1] if x.ndim else 0
+    group = _group(group, columns)
+    _check_packed(packed, fmt, columns)
+    _check_scales(scales, packed.shape[0], columns, group)
+    if not native(x):
+        return reference.product(x, packed, scales, fmt, group)
+    result: torch.Tensor = _product(x, packed, scales, bits, group)
+    return result
+
+
+def _served(integers: torch.Tensor) -> bool:
+    return native(integers.new_empty(0, dtype=torch.float32))
+
+
+def _bits(fmt: str) -> int:
+    if fmt not in FORMATS:
+        raise InputError(f"bitpack: format {fmt!r}; expected one of {', '.join(FORMATS)}")
+    return FORMATS[fmt]
+
+
+def _group(group: int | None, columns: int) -> int:
+    if group is not None and group < 1:
+        raise InputError(f"bitpack: group = {group}; expected 1 or more columns to a scale, or None for one a row")
+    return max(columns, 1) if group is None else group
+
+
+def _check_packed(packed: torch.Tensor, fmt: str, columns: int) -> None:
+    if columns < 1:
+        raise InputError(f"bitpack: {columns} columns; expected 1 or more")
+    expected = row_bytes(fmt, columns)
+    if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != expected:
+        raise InputError(
+            f"bitpack: packed is {packed.dtype} {tuple(packed.shape)}; {columns} columns of {fmt} take uint8 "
+            f"[O, {expected}], as pack() makes them"
+        )
+
+
+def _check_scales(scales: torch.Tensor, rows: int, columns: int, group: int) -> None:
+    if scales.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"bitpack: scales are {scales.dtype}; expected fp32, as scales.float() gives")
+    check_shape("bitpack", "scales", scales, (rows, -(-columns // group)))
+
+
+def _pack_cpu(q: torch.Tensor, bits: int) -> torch.Tensor:
+    q = q.contiguous()
+    packed = q.new_empty(q.shape[0], _core.bitpack_row_bytes(bits, q.shape[1]), dtype=torch.uint8)
+    _core.bitpack_pack(q.data_ptr(), bits, *q.shape, packed.data_ptr(), threads())
+    return packed
+
+
+def _unpack_cpu(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+    packed = packed.contiguous()
+    q = packed.new_empty(packed.shape[0], columns, dtype=torch.int8)
+    _core.bitpack_unpack((packed.data_ptr(), 0), (bits, *q.shape, columns), q.data_ptr(), threads())
+    return q
+
+
+def _dequantise_cpu(
+    packed: torch.Tensor, scales: torch.Tensor, bits: int, columns: int, group: int, dtype: int
+) -> torch.Tensor:
+    packed, scales = packed.contiguous(), scales.contiguous()
+    w = _dequantise_fake(packed, scales, bits, columns, group, dtype)
+    _core.bitpack_dequantise(
+        (packed.data_ptr(), scales.data_ptr()), (bits, *w.shape, group), dtype, w.data_ptr(), threads()
+    )
+    return w
+
+
+def _dequantise_fake(
+    packed: torch.Tensor, scales: torch.Tensor, bits: int, columns: int, group: int, dtype: int
+) -> torch.Tensor:
+    kind = torch.float32 if dtype == DTYPE_CODE[torch.float32] else torch.bfloat16
+    return scales.new_empty(packed.shape[0], columns, dtype=kind)
+
+
+def _fake_quantise_cpu(w: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+    w, scales = w.contiguous(), scales.float().contiguous()
+    y = torch.empty_like(w)
+    _core.bitpack_fake_quantise(
+        DTYPE_CODE[w.dtype], w.data_ptr(), scales.data_ptr(), y.data_ptr(), (bits, *w.shape, group), threads()
+    )
+    return y
+
+
+def _product_cpu(x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+    x, packed, scales = x.contiguous(), packed.contiguous(), scales.float().contiguous()
+    columns, rows = x.shape[-1], packed.shape[0]
+    batch = x.numel() // columns
+    y = x.new_empty(*x.shape[:-1], rows, dtype=torch.float32)
+    prepared = x.new_empty(_core.bitpack_workspace(batch, columns), dtype=torch.uint8)
+    _core.bitpack_product(
+        (packed.data_ptr(), scales.data_ptr()), (bits, rows, columns, group), DTYPE_CODE[x.dtype], x.data_ptr(),
+        y.data_ptr(), batch, prepared.data_ptr(), threads(),
+    )  # fmt: skip
+    return y.to(x.dtype)
+
+
+_pack = leaf(
+    "bitpack", "pack(Tensor q, int bits) -> Tensor", _pack_cpu,
+    lambda q, bits: q.new_empty(q.shape[0], _core.bitpack_row_bytes(bits, int(q.shape[1])), dtype=torch.uint8),
+)  # fmt: skip
+_unpack = leaf(
+    "bitpack", "unpack(Tensor packed, int bits, int columns) -> Tensor", _unpack_cpu,
+    lambda packed, bits, columns: packed.new_empty(packed.shape[0], columns, dtype=torch.int8),
+)  # fmt: skip
+_dequantise = leaf(
+    "bitpack", "dequantise(Tensor packed, Tensor scales, int bits, int columns, int group, int dtype) -> Tensor",
+    _dequantise_cpu, _dequantise_fake,
+)  # fmt: skip
+_fake_quantise = leaf(
+    "bitpack", "fake_quantise(Tensor w, Tensor scales, int bits, int group) -> Tensor", _fake_quantise_cpu,
+    lambda w, scales, bits, group: w.new_empty(w.shape),
+)  # fmt: skip
+_product = leaf(
+    "bitpack", "packed_linear(Tensor x, Tensor packed, Tensor scales, int bits, int group) -> Tensor", _product_cpu,
+    lambda x, packed, scales, bits, group: x.new_empty(*x.shape[:-1], packed.shape[0]),
+)  # fmt: skip
+
+
+def _straight_through(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    return dy, None, None, None
+
+
+join(_fake_quantise, lambda ctx, inputs, output: None, _straight_through)

@@ -1,0 +1,166 @@
+"""The language model's head: linear layer, soft-cap and cross-entropy, in chunks of tokens.
+
+Logits exist for one chunk at a time: torch multiplies, one native pass turns the chunk's logits into losses and, in
+place, into their gradients, torch multiplies those back. The mean loss is a scalar, so its gradients are finished in
+the forward pass and backward only scales them; per-token losses compute the chunks a second time instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from golfcore import _core
+from golfcore.errors import InputError
+from golfcore.ops.reference.head import linear_cross_entropy as reference
+from golfcore.ops.registry import DTYPE_CODE, check_float, check_shape, join, leaf, native, threads
+
+# A chunk's logits: small enough to stay in an L3 cache between the two products, with rows enough for both.
+CHUNK_LOGITS, MIN_CHUNK = 1 << 21, 512
+
+
+def linear_cross_entropy(
+    x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float = 0.0, reduction: str = "mean"
+) -> torch.Tensor:
+    """``-log softmax(softcap(x w^T))[targets]`` in nats, with ``softcap(z) = c tanh(z / c)``.
+
+    Args:
+        x: hidden states [..., D], fp32 or bf16. Logits have this dtype; the softmax is computed in fp32.
+        w: the output matrix [V, D], in the dtype of ``x`` or fp32; its gradient is summed in fp32 over the chunks and
+            comes in the dtype of ``w``.
+        targets: int64 [...], ids in 0..V-1.
+        softcap: c; 0 for none.
+        reduction: "mean" over all tokens, or "none".
+
+    Returns:
+        fp32, a scalar or [...].
+
+    Raises:
+        InputError: shapes or dtypes that do not fit, a target outside 0..V-1, a mean over no tokens.
+    """
+    _check(x, w, targets, softcap, reduction)
+    if not native(x) or w.shape[0] > _core.head_max_vocab:
+        return reference(x, w, targets, softcap, reduction)
+    x_ND, targets_N = x.reshape(targets.numel(), x.shape[-1]), targets.reshape(-1)
+    if reduction == "none":
+        losses_N: torch.Tensor = _losses(x_ND, w, targets_N, softcap)
+        return losses_N.view(targets.shape)
+    grads = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
+    loss: torch.Tensor = _mean(x_ND, w, targets_N, softcap, grads)[0]
+    return loss
+
+
+def _check(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, reduction: str) -> None:
+    check_float("head", "x", x)
+    if w.dtype not in (x.dtype, torch.float32) or w.device != x.device:
+        raise InputError(f"head: w is {w.dtype} on {w.device}, x is {x.dtype} on {x.device}; w takes x's, or fp32")
+    if w.ndim != 2 or w.shape[0] < 1 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
+        raise InputError(f"head: x {tuple(x.shape)} and w {tuple(w.shape)} do not fit; expected [..., D] and [V, D]")
+    check_shape("head", "targets", targets, tuple(x.shape[:-1]))
+    if targets.dtype != torch.int64:
+        raise InputError(f"head: targets are {targets.dtype}; expected int64, as targets.long() gives")
+    if not softcap >= 0:
+        raise InputError(f"head: softcap = {softcap}; expected a positive number, or 0 for none")
+    if reduction not in ("mean", "none"):
+        raise InputError(f"head: reduction = {reduction!r}; expected 'mean' or 'none'")
+    if reduction == "mean" and targets.numel() == 0:
+        raise InputError("head: the mean loss of no tokens does not exist; skip the batch or use reduction='none'")
+
+
+def _chunks(x_ND: torch.Tensor, w_VD: torch.Tensor, targets_N: torch.Tensor, softcap: float,
+            scale_N: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Losses [N] and, where ``scale_N`` holds the gradient of each, dx [N, D] and dw [V, D]; else empty tensors."""
+    (n, _), v = x_ND.shape, w_VD.shape[0]
+    if n and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < v:
+        raise InputError(f"head: targets reach from {targets_N.min()} to {targets_N.max()}; expected 0 to {v - 1}")
+    size = min(max(CHUNK_LOGITS // v, MIN_CHUNK), max(n, 1))
+    w_like_x, targets_N = w_VD.to(x_ND.dtype), targets_N.contiguous()
+    losses_N, chunk = x_ND.new_empty(n, dtype=torch.float32), x_ND.new_empty(size, v)
+    dx_ND, dw_VD = (x_ND.new_empty(x_ND.shape), None) if scale_N is not None else (x_ND.new_empty(0), None)
+    for begin in range(0, n, size):
+        x, z = x_ND[begin : begin + size], chunk[: n - begin]
+        torch.mm(x, w_like_x.t(), out=z)
+        _core.head_cross_entropy(
+            DTYPE_CODE[z.dtype], z.data_ptr(), targets_N[begin:].data_ptr(),
+            0 if scale_N is None else scale_N[begin:].data_ptr(), losses_N[begin:].data_ptr(),
+            z.shape[0], v, softcap, threads(),
+        )  # fmt: skip
+        if scale_N is not None:
+            torch.mm(z, w_like_x, out=dx_ND[begin : begin + size])
+            dw_VD = _add_product(dw_VD, z, x)
+    if scale_N is None:
+        return losses_N, dx_ND, w_VD.new_empty(0)
+    return losses_N, dx_ND, torch.zeros_like(w_VD) if dw_VD is None else dw_VD.to(w_VD.dtype)
+
+
+def _add_product(total: torch.Tensor | None, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``total + z^T x`` in fp32, in place where there is a total already."""
+    if total is None:
+        return torch.mm(z.t(), x).float()
+    if x.dtype == torch.float32:
+        return total.addmm_(z.t(), x)
+    part = torch.mm(z.t(), x)
+    _core.head_accumulate(total.data_ptr(), part.data_ptr(), part.numel(), threads())
+    return total
+
+
+def _mean_cpu(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, grads: bool) -> Any:
+    scale_N = x.new_full((x.shape[0],), 1.0 / x.shape[0], dtype=torch.float32) if grads else None
+    losses_N, dx, dw = _chunks(x, w, targets, softcap, scale_N)
+    return losses_N.mean(), dx, dw
+
+
+def _mean_fake(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, grads: bool) -> Any:
+    dx, dw = (x.new_empty(x.shape), w.new_empty(w.shape)) if grads else (x.new_empty(0), w.new_empty(0))
+    return x.new_empty((), dtype=torch.float32), dx, dw
+
+
+_mean = leaf(
+    "head",
+    "head(Tensor x, Tensor w, Tensor targets, float softcap, bool grads) -> (Tensor, Tensor, Tensor)",
+    _mean_cpu,
+    _mean_fake,
+)
+
+
+def _mean_setup(ctx: Any, inputs: Any, output: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[1:])
+
+
+def _mean_gradient(ctx: Any, dloss: torch.Tensor | None, *_: Any) -> Any:
+    if dloss is None:
+        return None, None, None, None, None
+    dx, dw = ctx.saved_tensors
+    return dx * dloss.to(dx.dtype), dw * dloss.to(dw.dtype), None, None, None
+
+
+join(_mean, _mean_setup, _mean_gradient)
+
+_losses = leaf(
+    "head",
+    "head_losses(Tensor x, Tensor w, Tensor targets, float softcap) -> Tensor",
+    lambda x, w, targets, softcap: _chunks(x, w, targets, softcap, None)[0],
+    lambda x, w, targets, softcap: x.new_empty(x.shape[:1], dtype=torch.float32),
+)
+_losses_backward = leaf(
+    "head",
+    "head_losses_backward(Tensor x, Tensor w, Tensor targets, Tensor dlosses, float softcap) -> (Tensor, Tensor)",
+    lambda x, w, targets, dlosses, softcap: _chunks(x, w, targets, softcap, dlosses.contiguous())[1:],
+    lambda x, w, targets, dlosses, softcap: (x.new_empty(x.shape), w.new_empty(w.shape)),
+)
+
+
+def _losses_setup(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, float], output: Any) -> None:
+    *tensors, ctx.softcap = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _losses_gradient(ctx: Any, dlosses: torch.Tensor) -> Any:
+    x, w, targets = ctx.saved_tensors
+    return *_losses_backward(x, w, targets, dlosses, ctx.softcap), None, None
+
+
+join(_losses, _losses_setup, _losses_gradient)

@@ -1,0 +1,44 @@
+"""Native operations train as plain torch does: the curves part no further than rounding alone makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny import TINY, VOCAB, recipe
+
+from golfcore.data.loader import TokenLoader
+from golfcore.data.shards import ShardSet, ShardWriter
+from golfcore.model import get_family
+from golfcore.ops import using
+from golfcore.train.loop import Trainer
+from golfcore.train.runlog import METRICS, RunLog, read_metrics
+from golfcore.train.world import World
+
+STEPS = 200
+
+
+def curve(shards: ShardSet, run_dir: Path, mode: str, micro_batch_tokens: int) -> np.ndarray:
+    """The bf16 losses of ``STEPS`` steps; the micro-batch changes nothing but the order of sums."""
+    config = recipe(iterations=STEPS, micro_batch_tokens=micro_batch_tokens, warmup_steps=0, warmdown_iters=50)
+    module = get_family("gpt").build(TINY, VOCAB, 1)
+    module.activation_dtype = torch.bfloat16
+    loader = TokenLoader(shards, batch_tokens=config.train.batch_tokens, seq_len=config.train.seq_len)
+    world = World(rank=0, size=1, device=torch.device("cpu"))
+    with using(mode), loader, RunLog(run_dir, primary=True) as log:
+        Trainer(config, module, loader, world, log).run()
+    return np.array([row["train_loss"] for row in read_metrics(run_dir / METRICS)])
+
+
+def test_the_loss_curve_is_that_of_the_reference(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 3, 60_000)
+    with ShardWriter(tmp_path, "train") as writer:
+        writer.append(((np.cumsum(noise) * 7) % VOCAB).astype(np.uint16))
+    shards = ShardSet.of_split(tmp_path, "train")
+    reference = curve(shards, tmp_path / "a", "reference", 256)
+    rounding = np.abs(curve(shards, tmp_path / "b", "reference", 64) - reference)
+    native = np.abs(curve(shards, tmp_path / "c", "native", 256) - reference)
+    assert reference[-20:].mean() < 0.7 * reference[:5].mean()  # there is a curve to follow
+    assert native.mean() <= 2 * rounding.mean()
+    assert native[-20:].mean() <= 2 * max(rounding[-20:].mean(), rounding.mean())
