@@ -119,7 +119,8 @@ def pack(
     config = pipeline.read_config(source)
     tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
     target = output or source / pipeline.ARTIFACT
-    packed = pipeline.pack_stage(source, config, tokens, target)
+    with progress("pack") as tick:
+        packed = pipeline.pack_stage(source, config, tokens, target, tick)
     if json:
         print_json(packed)
     else:
