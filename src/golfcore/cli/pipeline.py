@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -406,8 +407,10 @@ def packed_bytes(packed: dict[str, Any], *roles: str) -> int:
 
 def _matrix_codec(packed: dict[str, Any]) -> str:
     """The codec that holds most of the weights: what the log's lines are named after."""
-    symbols = [row for row in packed["chunks"] if row["kind"].startswith("int")]
-    return str(max(symbols, key=lambda row: row["weights"])["codec"]) if symbols else "raw"
+    weights: Counter[str] = Counter()
+    for row in packed["chunks"]:
+        weights[row["codec"]] += row["weights"] if row["kind"].startswith("int") else 0
+    return max(weights, key=lambda codec: weights[codec])
 
 
 def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:

@@ -1,8 +1,8 @@
 """Round to nearest with one scale a row.
 
 ``symbol = clip(round(w / s), -q, q)`` with ``q = 2^(bits-1) - 1`` and ``s = clip / q``; s is rounded before it is used,
-to fp16 or to a grid of eight values to the octave, so ``symbol * s`` is what the reader gets. The grid moves a step by at
-most 4.4 %, which costs next to nothing: it is still the step that is used. Where nothing may be clipped it rounds up.
+to fp16 or to a grid of eight values to the octave, so ``symbol * s`` is what the reader gets. The grid moves a step by
+at most 4.4 %, which costs next to nothing: it is still the step that is used. Where nothing may be clipped it rounds up.
 
 The clip of a row is
 
