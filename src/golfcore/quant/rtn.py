@@ -2,7 +2,7 @@
 
 ``symbol = clip(round(w / s), -q, q)`` with ``q = 2^(bits-1) - 1`` and ``s = clip / q``; s is rounded before it is used,
 to fp16 or to a grid of eight values to the octave, so ``symbol * s`` is what the reader gets. The grid moves a step by
-at most 4.4 %, which costs next to nothing: it is still the step that is used. Where nothing may be clipped it rounds up.
+at most 4.4 %, which costs next to nothing, being the step that is used. Where nothing may be clipped it rounds up.
 
 The clip of a row is
 
