@@ -1,4 +1,4 @@
-// Square root, exp and tanh of one vector (vec.h), for body.h files only. Coefficients were fitted by weighted least squares for the
+// Rounding, exp and tanh of one vector (vec.h), for body.h files only. Coefficients were fitted by weighted least squares for the
 // smallest relative error on the reduced range; tests/ops/test_head.py measures them through the head against fp64.
 // The level without vectors asks the C library.
 #pragma once
@@ -10,12 +10,10 @@ namespace GOLF_ISA_NS {
 
 #if defined(__AVX512F__)
 GOLF_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }  // b where either is NaN
-GOLF_INLINE V sqrt(V a) { return _mm512_sqrt_ps(a); }
 GOLF_INLINE V round_even(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 GOLF_INLINE V times_power_of_two(V a, V n) { return _mm512_scalef_ps(a, n); }
 #elif defined(__AVX2__)
 GOLF_INLINE V min(V a, V b) { return _mm256_min_ps(a, b); }
-GOLF_INLINE V sqrt(V a) { return _mm256_sqrt_ps(a); }
 GOLF_INLINE V round_even(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 // -127 <= n <= 128: 0 at the lower end and infinity at the upper.
 GOLF_INLINE V times_power_of_two(V a, V n) {
@@ -24,7 +22,6 @@ GOLF_INLINE V times_power_of_two(V a, V n) {
 }
 #else
 GOLF_INLINE V min(V a, V b) { return a < b ? a : b; }
-GOLF_INLINE V sqrt(V a) { return __builtin_sqrtf(a); }
 GOLF_INLINE V round_even(V a) { return __builtin_rintf(a); }
 GOLF_INLINE V exp(V x) { return __builtin_expf(x); }
 GOLF_INLINE V tanh(V x) { return __builtin_tanhf(x); }

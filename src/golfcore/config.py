@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from golfcore.errors import UsageError
 
@@ -110,13 +110,16 @@ class TrainConfig:
     batch_tokens: int = 524_288  # a step, over all ranks
     micro_batch_tokens: int = 65_536  # a forward pass, on one rank
     seq_len: int = 1024
+    order: Literal["sequential", "shuffled"] = (
+        "sequential"  # sequential: the stream as it is; shuffled: rows in a random order, anew each epoch
+    )
     warmup_steps: int = 20  # to compile and allocate; state is restored after them, and they are off the clock
     warmdown_iters: int = 1200
     warmdown_fraction: float = 0.0  # share of the clock that decays; replaces warmdown_iters when above 0
     log_every: int = 200
     val_every: int = 0  # 0: only at the end
     checkpoint_every_s: float = 0.0  # 0: none
-    precision: str = "auto"  # auto | bf16 | fp32; auto measures and the log says what it found
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto measures and the log says what it found
     compile: bool = False
     ema_decay: float = 0.0  # 0: off
 
@@ -139,7 +142,7 @@ class TrainConfig:
         )  # fmt: skip
 
 
-CLIPS = ("sigma", "absmax", "percentile")
+Clip = Literal["sigma", "absmax", "percentile"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,10 +150,10 @@ class QuantConfig:
     """Bits and clip by tensor role: round to nearest, one scale a row (`techniques.md` 2.4)."""
 
     matrix_bits: int = 6
-    matrix_clip: str = "sigma"  # sigma: k standard deviations of the row; absmax; percentile
+    matrix_clip: Clip = "sigma"  # sigma: k standard deviations of the row; absmax; percentile
     matrix_k: float = 12.85
     embed_bits: int = 8
-    embed_clip: str = "sigma"
+    embed_clip: Clip = "sigma"
     embed_k: float = 20.0
 
     def __post_init__(self) -> None:
@@ -270,6 +273,10 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) in (tuple, list) and isinstance(value, (list, tuple)):
         inner = typing.get_args(kind)[0]
         return tuple(_coerce(inner, v, where) for v in value)
+    if typing.get_origin(kind) is Literal:
+        words = typing.get_args(kind)
+        require(value in words, where, value, " or ".join(words) + nearest(str(value), words))
+        return value
     if isinstance(kind, types.UnionType):
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
     if kind is bool and isinstance(value, int) and value in (0, 1):

@@ -1,0 +1,81 @@
+"""The command line. Commands are loaded when they are called: ``golfcore --help`` imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+import cyclopts
+
+from golfcore.errors import GolfError
+
+
+def _version() -> str:
+    from golfcore.environment import version_text
+
+    return version_text()
+
+
+app = cyclopts.App(
+    name="golfcore",
+    help="Train the best language model that fits a byte cap, and prove its score. Any command takes --debug.",
+    version=_version,
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
+)
+for _name, _target, _help in (
+    ("run", "run:run", "Text to a trained, quantised, packed model and its proven score."),
+    ("train", "stages:train", "Train a recipe."),
+    ("quantize", "stages:quantize", "Quantise a trained run."),
+    ("pack", "stages:pack", "Pack a quantised run, or an unpacked folder, into a .golf file."),
+    ("eval", "stages:evaluate", "Score a packed model: bits per byte, each token once."),
+    ("report", "report:report", "Write a run's report.html."),
+    ("inspect", "artifact:inspect", "Show where a .golf file's bytes go."),
+    ("verify", "artifact:verify", "Check a .golf file whole."),
+    ("unpack", "artifact:unpack", "Take a .golf file apart."),
+    ("data", "data:app", "Fetch, prepare and verify text and token shards."),
+    ("tok", "tok:app", "Train, use and audit tokenizers."),
+    ("kernels", "kernels:app", "List and test the native operations."),
+    ("bench", "bench:bench", "Time operations against plain torch, checked first."),
+    ("doctor", "doctor:doctor", "What this machine has, and what to do about the rest."),
+):
+    app.command(f"golfcore.cli.{_target}", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0 done, 1 a check failed or the input cannot serve, 2 wrong usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = app(words, exit_on_error=False, print_error=True, result_action="return_value")
+    except cyclopts.CycloptsError:
+        return 2
+    except GolfError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"golfcore: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        hint = f"; {interrupt}" if str(interrupt) else "; nothing was left half-written"
+        if debug:
+            traceback.print_exc()
+        print(f"golfcore: interrupted{hint}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe went away: no message, and none from the interpreter either
+        return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"golfcore: {error}; run again with --debug for where", file=sys.stderr)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

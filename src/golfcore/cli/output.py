@@ -9,11 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from golfcore.progress import Tick, silent
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
@@ -25,15 +30,34 @@ def print_json(value: Mapping[str, Any] | list[Any]) -> None:
     sys.stdout.flush()
 
 
-class Tick(Protocol):
-    """Tells a progress display where the work stands: ``tick(done, total, note="")``."""
+def plain_table(*headings: str, right: Collection[str] = ()) -> Table:
+    """A borderless table, its columns left-aligned but for those named in ``right``, cells never wrapped."""
+    from rich.table import Table
 
-    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Prints at full width where standard output is no terminal: a program or a file has no edge to wrap at."""
+    from rich.measure import Measurement
+
+    out.print(
+        table, width=None if out.is_terminal else Measurement.get(out, out.options.update(width=10_000), table).maximum
+    )
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Tick]:
-    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds."""
+def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
+    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds.
+
+    Ranks other than the first pass ``shown=False``.
+    """
+    if not shown:
+        yield silent
+        return
     if err.is_terminal:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -43,12 +67,13 @@ def progress(label: str) -> Iterator[Tick]:
         )  # fmt: skip
         with Progress(*columns, console=err) as bar:
             task = bar.add_task(label, total=None, note="")
-            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+            yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=1, total=1, note="")  # what ended well is whole, whatever it last told
         return
 
     start = last = time.monotonic()
 
-    def line(done: float, total: float, note: str = "") -> None:
+    def line(done: float, total: float, note: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= 10:

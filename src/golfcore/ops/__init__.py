@@ -7,7 +7,9 @@ from golfcore.ops.activation import leaky2, relu2
 from golfcore.ops.bitpack import dequantise, fake_quantise, pack, packed_linear, row_bytes, unpack
 from golfcore.ops.embed import embed
 from golfcore.ops.head import linear_cross_entropy
+from golfcore.ops.norm import rms_norm
 from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise
+from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "orthogonalise",
     "pack",
     "packed_linear",
+    "qk",
     "relu2",
+    "rms_norm",
     "row_bytes",
     "unpack",
     "using",

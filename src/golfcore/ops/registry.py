@@ -109,16 +109,17 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
-def check_same(op: str, name: str, x: torch.Tensor, like_name: str, like: torch.Tensor) -> None:
-    """Raises InputError unless ``x`` has the dtype and the device of ``like``."""
+def check_same(
+    op: str, name: str, x: torch.Tensor, like_name: str, like: torch.Tensor, dtype: torch.dtype | None = None
+) -> None:
+    """Raises InputError unless ``x`` is on the device of ``like`` and has ``dtype`` (default: that of ``like``)."""
     if x.device != like.device:
         raise InputError(
             f"{op}: {name} is on {x.device}, {like_name} on {like.device}; move one with {name}.to({like_name}.device)"
         )
-    if x.dtype != like.dtype:
-        raise InputError(
-            f"{op}: {name} is {x.dtype}, {like_name} {like.dtype}; convert one with {name}.to({like_name}.dtype)"
-        )
+    expected = dtype or like.dtype
+    if x.dtype != expected:
+        raise InputError(f"{op}: {name} is {x.dtype}; expected {expected}: convert it with {name}.to({expected})")
 
 
 def check_shape(op: str, name: str, x: torch.Tensor, expected: tuple[int, ...]) -> None:
@@ -134,6 +135,31 @@ def check_float(op: str, name: str, x: torch.Tensor) -> None:
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
-    """``x`` as [rows, last] with a contiguous last dimension and one row stride; a view where the strides allow it."""
-    flat = x.reshape(-1, x.shape[-1]) if x.numel() else x.new_empty(0, x.shape[-1])
-    return flat if flat.stride(-1) == 1 or flat.shape[-1] <= 1 else flat.contiguous()
+    """``x`` as [rows, last] with a contiguous last dimension; a view where one row stride describes it."""
+    d = x.shape[-1]
+    if x.stride(-1) != 1 and d > 1:
+        x = x.contiguous()
+    return x.reshape(-1, d) if x.numel() else x.new_empty(0, d)
+
+
+def row_stride(x_ND: torch.Tensor | None) -> int:
+    """The distance of rows in elements; 0 for an absent tensor."""
+    return 0 if x_ND is None else x_ND.stride(0)
+
+
+def address(x: torch.Tensor | None) -> int:
+    """Where the data starts; 0, a null pointer, for an absent tensor."""
+    return 0 if x is None else x.data_ptr()
+
+
+def heads(x_BTNH: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """``x`` with each token's heads contiguous and tokens at one stride (the second result, in elements).
+
+    A view into a wider product is taken as it is; anything else is copied.
+    """
+    b, t, n, h = x_BTNH.shape
+    together = (x_BTNH.stride(3) == 1 or h == 1) and (x_BTNH.stride(2) == h or n == 1)
+    if not together or (b > 1 and t > 0 and x_BTNH.stride(0) != t * x_BTNH.stride(1)):
+        x_BTNH = x_BTNH.contiguous()
+    # A dimension of size 1 may have any stride.
+    return x_BTNH, x_BTNH.stride(1) if t > 1 else x_BTNH.stride(0)

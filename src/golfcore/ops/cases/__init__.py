@@ -5,8 +5,18 @@ from golfcore.ops.cases.base import Case
 from golfcore.ops.cases.bitpack import CASES as BITPACK
 from golfcore.ops.cases.embed import CASES as EMBED
 from golfcore.ops.cases.head import CASES as HEAD
+from golfcore.ops.cases.norm import CASES as NORM
 from golfcore.ops.cases.optim import CASES as OPTIM
+from golfcore.ops.cases.qk import CASES as QK
 
-OP_CASES: tuple[Case, ...] = (*ACTIVATION, *BITPACK, *EMBED, *HEAD, *OPTIM)
+OP_CASES: tuple[Case, ...] = (
+    *ACTIVATION,
+    *BITPACK,
+    *EMBED,
+    *HEAD,
+    *NORM,
+    *OPTIM,
+    *QK,
+)
 
 __all__ = ["OP_CASES", "Case"]

@@ -1,0 +1,70 @@
+"""The contest's entry point: trains, packs and scores a recipe, on one process or under torchrun.
+
+    torchrun --standalone --nproc_per_node=8 python/train_gpt.py
+    torchrun --standalone --nproc_per_node=2 python/train_gpt.py --recipe pocket
+
+Settings come from the environment under the contest's names (MATRIX_LR=0.03 NUM_LAYERS=10 ...), over the recipe's.
+Lines are printed, and written to runs/RUN_ID/log.txt, in the contest's form. The score is read from the packed bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from golfcore.cli import pipeline
+from golfcore.cli.run import begin, judge, run_stages
+from golfcore.errors import GolfError
+from golfcore.train.world import World, join_world
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="baseline_8xh100", help="a recipe's name or a .toml file")
+    parser.add_argument("--data", type=Path, help="a folder of token shards (DATA_PATH)")
+    parser.add_argument("--text", type=Path, nargs="*", default=[], help="own text instead of shards")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are made")
+    parser.add_argument("--run-id", default="", help="the run folder's name (RUN_ID)")
+    parser.add_argument("--resume", type=Path, help="a run folder that was cut off")
+    return parser.parse_args()
+
+
+def main(options: argparse.Namespace, world: World) -> None:
+    start = begin_together(options, world)
+    config = start.config
+    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+
+    def evaluate(artifact: Path) -> dict[str, Any]:
+        return pipeline.evaluate_artifact(
+            artifact, pipeline.validation_of(tokens), world, batch_tokens=config.eval.batch_tokens
+        )
+
+    result = run_stages(start, world, evaluate)
+    if world.primary:
+        judge(config, result)
+
+
+def begin_together(options: argparse.Namespace, world: World) -> Any:
+    """``begin`` on rank 0 first, so that text is prepared and the run folder named once."""
+    arguments = {
+        "text": options.text, "data": options.data, "sets": (), "runs": options.runs, "resume": options.resume,
+    }  # fmt: skip
+    start = begin(options.recipe, **arguments, run_id=options.run_id, shown=world.primary) if world.primary else None
+    run_id = world.text_from_primary(start.run_dir.name if start else "")
+    if start is None:
+        start = begin(options.recipe, **arguments, run_id=run_id, shown=False)
+    world.barrier()
+    return dataclasses.replace(start, echo=print)
+
+
+if __name__ == "__main__":
+    options = parse()
+    try:
+        with join_world() as world:
+            main(options, world)
+    except GolfError as error:
+        print(f"train_gpt.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

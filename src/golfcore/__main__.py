@@ -1,0 +1,5 @@
+import sys
+
+from golfcore.cli import main
+
+sys.exit(main())

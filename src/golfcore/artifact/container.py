@@ -1,0 +1,322 @@
+"""The artifact container GCF1: named tensors and a manifest in few bytes, deterministic, safe to open (docs/format.md).
+
+    Header 24 | directory (one zstd frame) | chunks, back to back | trailer 8
+
+Opening reads the header and the directory only; a tensor is decoded when it is asked for. Nothing is executed and
+nothing is allocated before the length it needs has been checked against the caller's limit.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from golfcore import _core
+from golfcore.artifact import directory as directories
+from golfcore.artifact.codecs import CODECS, CodecError, Layout, encode_smallest, zstd_compress, zstd_decompress
+from golfcore.artifact.directory import MAX_DIRECTORY, ChunkInfo, TensorInfo
+from golfcore.artifact.manifest import ManifestError
+from golfcore.artifact.tensors import (
+    MAX_TENSORS,
+    Array,
+    Kind,
+    Tensor,
+    kind_of,
+    name_problem,
+    role_problem,
+    shape_problem,
+    symbol_problem,
+)
+from golfcore.config import nearest
+from golfcore.errors import FormatError, InputError
+from golfcore.paths import atomic_write
+
+__all__ = ["ChunkInfo", "Container", "Tensor", "TensorInfo", "encode", "predict_size", "write"]
+
+MAGIC = b"GCF1"
+MAJOR, MINOR = 1, 0
+HEADER = struct.Struct("<4sBBHIIII")  # magic, major, minor, flags, dir_raw, dir_coded, payload, crc32c
+TRAILER = struct.Struct("<Q")
+DEFAULT_LIMIT = 1 << 30
+_DAMAGED = "the file is damaged: copy or download it again"
+
+
+def encode(tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> bytes:
+    """A container's bytes; equal input gives equal bytes.
+
+    Args:
+        tensors: stored grouped by role and kind; groups stand in the order of their first tensor, tensors in the order
+            given.
+        manifest: str, int, float, bool, None, lists and mappings of them; the order of keys does not matter.
+
+    Raises:
+        InputError: what a container cannot hold, naming the tensor.
+    """
+    groups: dict[tuple[str, int], list[Tensor]] = {}
+    for tensor, kind in _checked(tensors):
+        groups.setdefault((tensor.role, kind.code), []).append(tensor)
+    chunks: list[ChunkInfo] = []
+    payload: list[bytes] = []
+    for (role, code), group in groups.items():
+        chunk, coded = _encode_chunk(role, code, group, sum(map(len, payload)))
+        chunks.append(chunk)
+        payload.append(coded)
+    try:
+        raw = directories.to_bytes(manifest, chunks, [tensor.name for group in groups.values() for tensor in group])
+    except ManifestError as error:
+        raise InputError(f"manifest: {error}") from error
+    return _assemble(raw, b"".join(payload))
+
+
+def _encode_chunk(role: str, code: int, group: list[Tensor], offset: int) -> tuple[ChunkInfo, bytes]:
+    kind = Kind.from_code(code)
+    if kind is None:
+        raise InputError(f"role {role}: unknown kind 0x{code:02x}")
+    layout = Layout(kind, tuple(tensor.array.shape for tensor in group))
+    raw = b"".join(tensor.array.astype(kind.numpy, order="C", copy=False).tobytes() for tensor in group)
+    codec, params, coded = encode_smallest(raw, layout)
+    return ChunkInfo(role, layout, codec, params, len(coded), _core.crc32c(coded), offset), coded
+
+
+def _assemble(raw_directory: bytes, payload: bytes) -> bytes:
+    if len(raw_directory) > MAX_DIRECTORY or len(payload) >= 1 << 32:
+        raise InputError(
+            f"a directory of {len(raw_directory)} bytes and {len(payload)} coded bytes, expected at most"
+            f" {MAX_DIRECTORY} and {(1 << 32) - 1}; write fewer tensors into one container"
+        )
+    coded = zstd_compress(raw_directory)
+    head = HEADER.pack(MAGIC, MAJOR, MINOR, 0, len(raw_directory), len(coded), len(payload), 0)[:-4]
+    body = head + _core.crc32c(coded, _core.crc32c(head)).to_bytes(4, "little") + coded + payload
+    return body + TRAILER.pack(_core.xxh64(body))
+
+
+def _checked(tensors: Iterable[Tensor]) -> Iterable[tuple[Tensor, Kind]]:
+    names: set[str] = set()
+    for tensor in tensors:
+        kind = kind_of(tensor)
+        try:
+            name = tensor.name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"tensor {tensor.name!r}: the name holds a lone surrogate") from None
+        problem = kind if isinstance(kind, str) else shape_problem(tensor.array.shape, kind.itemsize)
+        problem = problem or name_problem(name) or role_problem(tensor.role)
+        if problem or isinstance(kind, str):
+            raise InputError(f"tensor {tensor.name!r}: {problem}")
+        if tensor.name in names:
+            raise InputError(f"tensor {tensor.name!r} is given twice; names must differ")
+        names.add(tensor.name)
+        if len(names) > MAX_TENSORS:
+            raise InputError(f"more than {MAX_TENSORS} tensors; stack some of them into one")
+        yield tensor, kind
+
+
+def write(path: Path | str, tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> None:
+    """Writes ``encode(tensors, manifest)``; ``path`` never holds half a container.
+
+    Raises:
+        InputError: as ``encode``, or the file cannot be written.
+    """
+    data = encode(tensors, manifest)
+    with atomic_write(Path(path)) as f:
+        f.write(data)
+
+
+def predict_size(tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> int:
+    """Bytes that ``write`` would write: the real coders run, so it is exact and as slow."""
+    return len(encode(tensors, manifest))
+
+
+class Container:
+    """An open container: the directory is read and checked, tensors are decoded on demand.
+
+    Use it as a context manager. One object serves one thread; open the file again for another.
+
+    Attributes:
+        path: where it came from, for messages.
+        manifest: the manifest.
+        tensors: name -> what the directory says of it, in file order.
+        chunks: in file order.
+        minor: minor format version of the file.
+        directory_raw, directory_coded, payload_len, file_len: bytes.
+        directory_crc32c: checksum over header and directory, as stored.
+    """
+
+    def __init__(self, source: BinaryIO, path: str, limit: int = DEFAULT_LIMIT) -> None:
+        """Reads from a seekable ``source``, of which it takes ownership; see ``open`` and ``from_bytes``."""
+        self.path = path
+        self._source = source
+        self._decoded: tuple[int, bytes] | None = None  # the last chunk: its tensors are usually read in turn
+        try:
+            self._read_header()
+            self._read_directory(limit)
+        except BaseException:
+            source.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path | str, limit: int = DEFAULT_LIMIT) -> Container:
+        """Opens a file.
+
+        Args:
+            path: a regular file.
+            limit: most bytes that all tensors together may take when decoded.
+
+        Raises:
+            InputError: no such file, or it cannot be read.
+            FormatError: not a container this version reads, with the reason and the byte.
+        """
+        try:
+            mode = Path(path).stat().st_mode
+            if not stat.S_ISREG(mode):
+                what = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+                raise FormatError(f"{path} is {what}; a container is read at random, so save it as a file first")
+            source = Path(path).open("rb")  # noqa: SIM115 (owned by the container)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        return cls(source, str(path), limit)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, limit: int = DEFAULT_LIMIT, path: str = "container") -> Container:
+        """Opens a container held in memory; raises as ``open``."""
+        return cls(io.BytesIO(data), path, limit)
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; nothing can be read afterwards."""
+        self._source.close()
+        self._decoded = None
+
+    def read(self, name: str) -> Array:
+        """A tensor's values as a new C-contiguous little-endian array of its shape.
+
+        ``bf16`` comes as uint16 patterns, quantised symbols as int8.
+
+        Raises:
+            InputError: no tensor has this name.
+            FormatError: its chunk is damaged, with the tensor and the byte.
+        """
+        info = self.tensors.get(name)
+        if info is None:
+            raise InputError(f"{self.path} has no tensor {name!r}{nearest(name, self.tensors)}")
+        raw = self._decode(info)
+        array = np.frombuffer(raw, info.kind.numpy, info.size, info.offset).reshape(info.shape)
+        if info.bits and (problem := symbol_problem(array, info.bits)):
+            raise self._fail(info, problem)
+        return array.copy()
+
+    def verify(self) -> None:
+        """Checks the trailer, every chunk's checksum, and that every tensor decodes.
+
+        Raises:
+            FormatError: the first failure.
+        """
+        body = self._read(0, self.file_len - TRAILER.size, "the file")
+        (stored,) = TRAILER.unpack(self._read(len(body), TRAILER.size, "the trailer"))
+        if (found := _core.xxh64(body)) != stored:
+            raise FormatError(
+                f"{self.path} byte {len(body)}: xxh64 of the file is {found:016x}, the trailer says {stored:016x};"
+                f" {_DAMAGED}"
+            )
+        del body
+        for name in self.tensors:
+            self.read(name)
+
+    def _decode(self, info: TensorInfo) -> bytes:
+        if self._decoded is not None and self._decoded[0] == info.chunk:
+            return self._decoded[1]
+        self._decoded = None  # so that two chunks are never held at once
+        chunk = self.chunks[info.chunk]
+        coded = self._read(self._payload_start + chunk.offset, chunk.coded_len, f"tensor {info.name!r}")
+        if (found := _core.crc32c(coded)) != chunk.crc32c:
+            raise self._fail(info, f"crc32c is {found:08x}, the directory says {chunk.crc32c:08x}; {_DAMAGED}")
+        try:
+            raw = CODECS[chunk.codec].decode(coded, chunk.layout, chunk.params)
+        except CodecError as error:
+            raise self._fail(info, f"codec {CODECS[chunk.codec].name}: {error}") from error
+        self._decoded = info.chunk, raw
+        return raw
+
+    def _fail(self, info: TensorInfo, problem: str) -> FormatError:
+        at = self._payload_start + self.chunks[info.chunk].offset
+        return FormatError(f"{self.path}: tensor {info.name!r} (chunk {info.chunk} at byte {at}): {problem}")
+
+    def _read(self, at: int, n: int, what: str) -> bytes:
+        try:
+            self._source.seek(at)
+            data = self._source.read(n)
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if len(data) != n:  # it was whole when it was opened
+            raise FormatError(f"{self.path} byte {at}: {what} needs {n} bytes, the file now ends after {len(data)}")
+        return data
+
+    def _read_header(self) -> None:
+        self.file_len = self._source.seek(0, os.SEEK_END)
+        self._source.seek(0)
+        head = self._source.read(HEADER.size)
+        if head[: len(MAGIC)] != MAGIC[: len(head)]:
+            raise FormatError(
+                f"{self.path} byte 0: starts with {head[:4]!r}, expected {MAGIC!r}: not a model container"
+            )
+        if len(head) < HEADER.size:
+            raise FormatError(
+                f"{self.path}: cut off after {len(head)} bytes, inside the header of {HEADER.size}; {_DAMAGED}"
+            )
+        _, major, self.minor, flags, self.directory_raw, self.directory_coded, self.payload_len, crc = HEADER.unpack(
+            head
+        )
+        if major != MAJOR:
+            raise FormatError(
+                f"{self.path} byte 4: format version {major}, expected {MAJOR}; it needs another golfcore"
+            )
+        if flags:
+            raise FormatError(f"{self.path} byte 6: unknown flags 0x{flags:04x}; it needs a newer golfcore")
+        self._payload_start = HEADER.size + self.directory_coded
+        expected = self._payload_start + self.payload_len + TRAILER.size
+        if self.file_len < expected:
+            raise FormatError(f"{self.path}: cut off after {self.file_len} of {expected} bytes; {_DAMAGED}")
+        if self.file_len > expected:
+            raise FormatError(f"{self.path} byte {expected}: {self.file_len - expected} bytes follow the trailer")
+        self._header, self.directory_crc32c = head, crc
+
+    def _read_directory(self, limit: int) -> None:
+        where = f"{self.path}: directory"
+        if not 0 < self.directory_raw <= MAX_DIRECTORY or not 0 < self.directory_coded <= MAX_DIRECTORY:
+            raise FormatError(
+                f"{self.path} byte 8: directory of {self.directory_raw} bytes, {self.directory_coded} coded, expected 1"
+                f" to {MAX_DIRECTORY}"
+            )
+        coded = self._read(HEADER.size, self.directory_coded, "the directory")
+        if (found := _core.crc32c(coded, _core.crc32c(self._header[:-4]))) != self.directory_crc32c:
+            raise FormatError(
+                f"{self.path} byte 20: crc32c of header and directory is {found:08x}, the header says"
+                f" {self.directory_crc32c:08x}; {_DAMAGED}"
+            )
+        try:
+            raw = zstd_decompress(coded, self.directory_raw)
+        except CodecError as error:
+            raise FormatError(f"{where} at byte {HEADER.size}: {error}") from error
+        parsed = directories.from_bytes(raw, where)
+        self.manifest = parsed.manifest
+        self.chunks = parsed.chunks
+        self.tensors: Mapping[str, TensorInfo] = {info.name: info for info in parsed.tensors}
+        coded_len = sum(chunk.coded_len for chunk in self.chunks)
+        if coded_len != self.payload_len:
+            raise FormatError(f"{where}: chunks of {coded_len} bytes, the header says {self.payload_len}")
+        if (raw_len := sum(chunk.layout.raw_len for chunk in self.chunks)) > limit:
+            raise FormatError(f"{where}: tensors of {raw_len} bytes, more than the limit of {limit}")

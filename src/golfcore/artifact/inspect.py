@@ -1,0 +1,130 @@
+"""Where a container's bytes go: framing, roles and tensors, and how far each is from its order-0 entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from golfcore.artifact.codecs import CODECS
+from golfcore.artifact.container import HEADER, MAJOR, TRAILER, Container
+from golfcore.artifact.tensors import Array
+
+
+def order0_bits(array: Array) -> float:
+    """Order-0 entropy in bits an element: that of each byte position by itself, summed (0 for an empty array).
+
+    For symbols and bytes it is the entropy of the values. A coder below it has found structure; one above it wastes.
+    """
+    if not array.size:
+        return 0.0
+    planes = np.frombuffer(array.tobytes(), np.uint8).reshape(array.size, -1)
+    total = 0.0
+    for plane in planes.T:
+        counts = np.bincount(plane, minlength=256)
+        p = counts[counts > 0] / array.size
+        total -= float(np.sum(p * np.log2(p)))
+    return max(total, 0.0)
+
+
+def summary(path: Path | str, cap: int | None = None, limit: int = 1 << 30) -> dict[str, Any]:
+    """Everything ``golfcore inspect`` shows, as plain values; decodes every tensor.
+
+    Args:
+        path: a container file.
+        cap: the byte cap to measure free bytes against.
+        limit: as for ``Container.open``.
+
+    Returns:
+        ``path``, ``version``, ``manifest``; ``bytes`` (file, header, directory, directory_raw, trailer, framing,
+        payload, and with a cap: cap, free); ``roles``, ``chunks`` and ``tensors`` as lists of rows in file order.
+        ``raw`` and ``coded`` are bytes, ``bits_per_weight`` and ``order0_bits`` bits an element. A chunk's bytes are
+        apportioned to its tensors by raw size; ``alone`` says that a tensor's are exact.
+
+    Raises:
+        InputError, FormatError: as ``Container.open`` and ``Container.read``.
+    """
+    with Container.open(path, limit) as container:
+        framing = HEADER.size + container.directory_coded + TRAILER.size
+        sizes = {
+            "file": container.file_len,
+            "header": HEADER.size,
+            "directory": container.directory_coded,
+            "directory_raw": container.directory_raw,
+            "trailer": TRAILER.size,
+            "framing": framing,
+            "payload": container.payload_len,
+        }
+        if cap is not None:
+            sizes |= {"cap": cap, "free": cap - container.file_len}
+        rows = [_tensor_row(container, name) for name in container.tensors]
+        return {
+            "path": str(path),
+            "version": f"{MAJOR}.{container.minor}",
+            "manifest": container.manifest,
+            "bytes": sizes,
+            "roles": _totals(rows, "role"),
+            "chunks": _chunk_rows(container, rows),
+            "tensors": rows,
+        }
+
+
+def _tensor_row(container: Container, name: str) -> dict[str, Any]:
+    info = container.tensors[name]
+    chunk = container.chunks[info.chunk]
+    coded = chunk.coded_len * info.nbytes / chunk.layout.raw_len if chunk.layout.raw_len else 0.0
+    return {
+        "name": name,
+        "role": info.role,
+        "shape": list(info.shape),
+        "kind": "quantised" if info.bits else "plain",
+        "dtype": info.dtype,
+        "bits": info.bits,
+        "chunk": info.chunk,
+        "codec": CODECS[chunk.codec].name,
+        "raw": info.nbytes,
+        "coded": round(coded, 1),
+        "alone": len(chunk.layout.shapes) == 1,
+        "bits_per_weight": round(8 * coded / info.size, 4) if info.size else 0.0,
+        "order0_bits": round(order0_bits(container.read(name)), 4),
+        "crc32c": f"{chunk.crc32c:08x}",
+    }
+
+
+def _chunk_rows(container: Container, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    totals = _totals(rows, "chunk")
+    for total, chunk in zip(totals, container.chunks, strict=True):
+        total |= {
+            "role": chunk.role,
+            "kind": chunk.layout.kind.label,
+            "codec": CODECS[chunk.codec].name,
+            "coded": chunk.coded_len,
+            "crc32c": f"{chunk.crc32c:08x}",
+        }
+    return totals
+
+
+def _totals(rows: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Sums of tensor rows by ``key``, in order of first appearance."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return [_total(key, value, group) for value, group in groups.items()]
+
+
+def _total(key: str, value: Any, group: list[dict[str, Any]]) -> dict[str, Any]:
+    weights = [math.prod(row["shape"]) for row in group]
+    coded = sum(row["coded"] for row in group)
+    order0 = sum(row["order0_bits"] * n for row, n in zip(group, weights, strict=True))
+    return {
+        key: value,
+        "tensors": len(group),
+        "weights": sum(weights),
+        "raw": sum(row["raw"] for row in group),
+        "coded": round(coded),
+        "bits_per_weight": round(8 * coded / sum(weights), 4) if sum(weights) else 0.0,
+        "order0_bits": round(order0 / sum(weights), 4) if sum(weights) else 0.0,
+    }

@@ -1,0 +1,149 @@
+"""Models in and out of ``model.golf``: which tensors, which manifest, which code.
+
+The artifact is complete: quantised weights, the tokenizer, the model's code (counted, never executed) and a manifest
+that says how to build the module and how its score is read. Nothing from outside the file decides the number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from golfcore.artifact import container
+from golfcore.config import from_mapping
+from golfcore.errors import FormatError, GolfError
+from golfcore.model import Family, get_family
+
+if TYPE_CHECKING:
+    from golfcore.model.base import LanguageModel
+
+TOKENIZER, CODE = "@tokenizer", "@code"
+SCALE_SUFFIX = ".scale"
+# What turns the bytes back into weights; the model's own files come from its family.
+READER_SOURCES = tuple(
+    f"artifact/{name}.py" for name in ("codecs", "container", "directory", "manifest", "model_io", "tensors", "wire")
+)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A parameter as it is stored: fp16 values, or int8 symbols of ``bits`` bits with fp16 row scales [O]."""
+
+    name: str
+    group: str
+    values: Tensor
+    scale_O: Tensor | None = None
+    bits: int = 0
+
+    def dequantise(self) -> Tensor:
+        """The values as a reader gets them, fp32."""
+        if self.scale_O is None:
+            return self.values.float()
+        return self.values.float() * self.scale_O.float()[:, None]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What an artifact holds, decoded."""
+
+    module: LanguageModel
+    manifest: dict[str, Any]
+    tokenizer: bytes  # as the file that Tokenizer.load reads; empty if the artifact names one by hash only
+    code: bytes
+
+
+def code_bundle(family: Family) -> bytes:
+    """The source files that the score depends on, each behind a line with its name; the same bytes on any machine."""
+    package = files("golfcore")
+    parts = []
+    for name in sorted({*family.sources, *READER_SOURCES}):
+        text = package.joinpath(name).read_text(encoding="utf-8")
+        parts.append(f"# --- {name}\n{text}")
+    return "".join(parts).encode()
+
+
+def save_model(
+    path: Path,
+    family: Family,
+    model_config: Any,
+    vocab_size: int,
+    stored: Sequence[StoredTensor],
+    tokenizer: bytes,
+    manifest: Mapping[str, Any],
+) -> None:
+    """Packs a quantised model into ``path``, atomically.
+
+    Args:
+        path: where to.
+        family: the model's family.
+        model_config: its config.
+        vocab_size: rows of the embedding.
+        stored: every parameter once.
+        tokenizer: the tokenizer's file content, or empty.
+        manifest: further facts: recipe, evaluation, hashes of the data. No dates, paths or host names: the same
+            weights must give the same bytes.
+    """
+    tensors: list[container.Tensor] = []
+    for item in stored:
+        tensors.append(container.Tensor(item.name, item.group, item.values.numpy(), item.bits))
+        if item.scale_O is not None:
+            tensors.append(container.Tensor(item.name + SCALE_SUFFIX, "scale", item.scale_O.numpy()))
+    if tokenizer:
+        tensors.append(container.Tensor(TOKENIZER, "tokenizer", np.frombuffer(tokenizer, np.uint8)))
+    tensors.append(container.Tensor(CODE, "code", np.frombuffer(code_bundle(family), np.uint8)))
+    model = {"family": family.name, "vocab_size": vocab_size, "config": asdict(model_config)}
+    container.write(path, tensors, {**manifest, "model": model})
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Builds the module an artifact describes and fills in its weights, in fp32.
+
+    Raises:
+        FormatError: a broken file, an unknown family, or tensors that do not fit the model.
+    """
+    with container.Container.open(path) as file:
+        manifest = dict(file.manifest)
+        arrays = {name: file.read(name) for name in file.tensors}
+    try:
+        model = manifest["model"]
+        family = get_family(str(model["family"]))
+        config: Any = from_mapping(family.config, model["config"], "model")
+        module = family.build(config, int(model["vocab_size"]), 0)
+    except (KeyError, TypeError, ValueError, GolfError) as error:
+        raise FormatError(f"{path}: the manifest does not describe a model golfcore knows: {error}") from error
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(_weight(path, name, arrays, parameter.shape))
+    return LoadedModel(
+        module=module.eval(),
+        manifest=manifest,
+        tokenizer=arrays.get(TOKENIZER, np.empty(0, np.uint8)).tobytes(),
+        code=arrays.get(CODE, np.empty(0, np.uint8)).tobytes(),
+    )
+
+
+def _weight(path: Path, name: str, arrays: Mapping[str, np.ndarray], shape: torch.Size) -> Tensor:
+    if name not in arrays:
+        raise FormatError(f"{path}: tensor {name!r} is missing")
+    values = torch.from_numpy(np.array(arrays[name])).float()
+    scale = arrays.get(name + SCALE_SUFFIX)
+    if scale is not None and values.ndim == 2 and scale.shape == (values.size(0),):
+        values = values * torch.from_numpy(np.array(scale)).float()[:, None]
+    elif scale is not None:
+        raise FormatError(f"{path}: {name!r} has shape {tuple(values.shape)}, its scales {scale.shape}")
+    if values.shape != shape:
+        raise FormatError(f"{path}: {name!r} has shape {tuple(values.shape)}, the model wants {tuple(shape)}")
+    return values
+
+
+def sha256_of(data: bytes) -> str:
+    """Hex SHA-256."""
+    return hashlib.sha256(data).hexdigest()

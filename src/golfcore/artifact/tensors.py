@@ -1,0 +1,138 @@
+"""What a container holds: named arrays of a few kinds, and the limits on their names, roles and shapes."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+MAX_TENSORS = 65_535
+MAX_NAME = 255  # bytes of UTF-8
+MAX_NDIM = 8
+MAX_DIM = (1 << 31) - 1
+MAX_TENSOR_BYTES = 1 << 40  # also with zero dims counted as one, so that numpy can always hold the shape
+MAX_BITS = 8
+QUANTISED = 0x80  # a kind code is QUANTISED | bits, or an index into DTYPES
+
+DTYPES: tuple[str, ...] = ("f16", "bf16", "f32", "i8", "u8", "i16", "u16", "i32", "i64")
+# numpy has no bfloat16: such a tensor is an array of its 16-bit patterns.
+_NUMPY: dict[str, np.dtype[Any]] = {
+    "f16": np.dtype("<f2"), "bf16": np.dtype("<u2"), "f32": np.dtype("<f4"), "i8": np.dtype("i1"),
+    "u8": np.dtype("u1"), "i16": np.dtype("<i2"), "u16": np.dtype("<u2"), "i32": np.dtype("<i4"),
+    "i64": np.dtype("<i8"),
+}  # fmt: skip
+_ROLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}", re.ASCII)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The element type of a chunk: a dtype of ``DTYPES``, or int8 symbols of ``bits`` bits (dtype ``"i8"``)."""
+
+    dtype: str
+    bits: int = 0
+
+    @property
+    def code(self) -> int:
+        return QUANTISED | self.bits if self.bits else DTYPES.index(self.dtype)
+
+    @property
+    def label(self) -> str:
+        """``"int6"`` for six-bit symbols, else the dtype."""
+        return f"int{self.bits}" if self.bits else self.dtype
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The little-endian dtype of the array."""
+        return _NUMPY[self.dtype]
+
+    @property
+    def itemsize(self) -> int:
+        return self.numpy.itemsize
+
+    @classmethod
+    def from_code(cls, code: int) -> Kind | None:
+        """The kind of a code, None for an unknown one."""
+        if QUANTISED < code <= QUANTISED | MAX_BITS:
+            return cls("i8", code & 0x7F)
+        return cls(DTYPES[code]) if code < len(DTYPES) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """An array to store.
+
+    Attributes:
+        name: 1 to 255 bytes of UTF-8 without control characters, unique in its container.
+        role: what it is for (``"matrix"``, ``"scale"``, ``"control"``, ``"code"``): ``[a-z0-9][a-z0-9_.-]*``, at most
+            32 characters. Tensors of one role and kind are coded together, in the order given.
+        array: the values; any memory layout and byte order.
+        bits: above 0, ``array`` is int8 and holds symbols in [-2**(bits-1), 2**(bits-1)).
+        dtype: one of ``DTYPES``; empty for the array's own. Only ``"bf16"`` needs naming (a uint16 array of patterns).
+    """
+
+    name: str
+    role: str
+    array: Array
+    bits: int = 0
+    dtype: str = ""
+
+
+def kind_of(tensor: Tensor) -> Kind | str:
+    """The kind of a tensor, or what is wrong with its array, dtype or bits."""
+    array = tensor.array
+    if not isinstance(array, np.ndarray):
+        return f"array is a {type(array).__name__}, expected a numpy array (np.asarray)"
+    little = array.dtype.newbyteorder("<")
+    own = next((name for name, dtype in _NUMPY.items() if dtype == little and name != "bf16"), None)
+    if own is None:
+        return f"array has dtype {array.dtype}, expected one of {', '.join(DTYPES)} (bf16 as uint16 patterns)"
+    dtype = tensor.dtype or own
+    if dtype not in DTYPES or _NUMPY[dtype] != little:
+        return f"dtype = {tensor.dtype!r} does not fit an array of {array.dtype}"
+    if not tensor.bits:
+        return Kind(dtype)
+    if dtype != "i8" or not 0 < tensor.bits <= MAX_BITS:
+        return f"bits = {tensor.bits} with dtype {dtype}: symbols are int8 of 1 to {MAX_BITS} bits"
+    return symbol_problem(array, tensor.bits) or Kind("i8", tensor.bits)
+
+
+def symbol_problem(symbols: Array, bits: int) -> str | None:
+    """Names the first symbol outside the range of ``bits`` bits, None if all are inside."""
+    half = 1 << (bits - 1)
+    if not symbols.size or (int(symbols.min()) >= -half and int(symbols.max()) < half):
+        return None
+    flat = symbols.reshape(-1)
+    index = int(np.argmax((flat < -half) | (flat >= half)))
+    return f"symbol {index} is {int(flat[index])}, expected {-half} to {half - 1} ({bits} bits)"
+
+
+def name_problem(name: bytes) -> str | None:
+    """What is wrong with a tensor's name in UTF-8, None if nothing is."""
+    if not 0 < len(name) <= MAX_NAME:
+        return f"a name of {len(name)} bytes, expected 1 to {MAX_NAME}"
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return f"the name {name!r} is not UTF-8"
+    return f"the name {text!r} holds a control character" if _CONTROL.search(text) else None
+
+
+def role_problem(role: str) -> str | None:
+    """What is wrong with a role, None if nothing is."""
+    return None if _ROLE.fullmatch(role) else f"role {role!r}, expected [a-z0-9][a-z0-9_.-]* of at most 32 characters"
+
+
+def shape_problem(shape: tuple[int, ...], itemsize: int) -> str | None:
+    """What is wrong with a shape, None if nothing is."""
+    if len(shape) > MAX_NDIM:
+        return f"{len(shape)} dimensions, expected at most {MAX_NDIM}"
+    if any(d > MAX_DIM for d in shape) or math.prod(max(d, 1) for d in shape) * itemsize > MAX_TENSOR_BYTES:
+        return f"shape {shape} is beyond {MAX_DIM} a dimension or {MAX_TENSOR_BYTES} bytes"
+    return None

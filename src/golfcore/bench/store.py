@@ -1,0 +1,120 @@
+"""Bench results as append-only CSV, and the comparison of a run with an earlier one."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from golfcore.bench.harness import Ceilings, Row
+from golfcore.errors import FormatError, InputError, UsageError
+
+ABOUT = ("date", "commit", "cpu", "cores", "threads", "isa", "torch", "bandwidth_gb_s", "gemm_gflop_s")
+COLUMNS = (*ABOUT, *(field.name for field in fields(Row)))
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """``<folder>/<name>.csv``.
+
+    Raises:
+        UsageError: ``name`` is not a plain name.
+    """
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise UsageError(f"{name!r}: expected a plain name such as before or avx512; the file is {folder}/<name>.csv")
+    return folder / f"{name}.csv"
+
+
+def about(environment: Mapping[str, Any], ceilings: Ceilings) -> dict[str, Any]:
+    """What a number means nothing without."""
+    return {
+        "date": environment["started"],
+        "commit": environment["commit"] + ("+" if environment["dirty"] else ""),
+        "cpu": environment["cpu"],
+        "cores": environment["cores"],
+        "threads": environment["threads"],
+        "isa": environment["isa"],
+        "torch": environment["torch"],
+        "bandwidth_gb_s": round(ceilings.bandwidth / 1e9, 2),
+        "gemm_gflop_s": " ".join(f"{name} {rate / 1e9:.0f}" for name, rate in ceilings.gemm.items()),
+    }
+
+
+def save(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Appends ``rows``; earlier ones stay as they are.
+
+    Raises:
+        FormatError: the file has other columns.
+        InputError: it cannot be written.
+    """
+    if path.exists():
+        read(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+            if f.tell() == 0:
+                writer.writeheader()
+            for row in rows:
+                writer.writerow({**header, **asdict(row)})
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Every row, oldest first.
+
+    Raises:
+        InputError: there is no such file.
+        FormatError: its columns are not a bench's.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            reader = csv.DictReader(f)
+            rows = list(reader)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; save a run first with --save {path.stem}") from error
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise FormatError(f"{path}: its columns are not those of a bench result; move it away or use another name")
+    return rows
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row against the last saved one of the same case, dtype, shape and backend.
+
+    ``verdict`` is faster or slower only where the ranges p20..p80 lie apart.
+    """
+
+    case: str
+    dtype: str
+    shape: str
+    backend: str
+    before_us: float
+    after_us: float
+    speedup: float
+    verdict: str
+
+
+def compare(before: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> list[Change]:
+    """The rows that were measured before, in their order.
+
+    Raises:
+        FormatError: a saved time is not a number.
+    """
+    known = {(r["case"], r["dtype"], r["shape"], r["backend"]): r for r in before}
+    changes = []
+    for row in rows:
+        old = known.get((row.case, row.dtype, row.shape, row.backend))
+        if old is None:
+            continue
+        try:
+            p20, p50, p80 = (float(old[name]) for name in ("p20_us", "p50_us", "p80_us"))
+        except ValueError as error:
+            raise FormatError(f"{row.case}: a saved time is not a number ({error})") from error
+        verdict = "faster" if row.p80_us < p20 else "slower" if row.p20_us > p80 else "same"
+        who = (row.case, row.dtype, row.shape, row.backend)
+        changes.append(Change(*who, p50, row.p50_us, round(p50 / row.p50_us, 4), verdict))
+    return changes

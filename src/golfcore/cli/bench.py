@@ -1,0 +1,107 @@
+"""``golfcore bench``: operations and steps, timed against plain torch in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from golfcore.cli import output
+
+if TYPE_CHECKING:
+    from golfcore.bench.harness import Row
+    from golfcore.bench.store import Change
+
+
+def bench(
+    case: str | None = None,
+    /,
+    *,
+    vs: str = "torch,compile",
+    seconds: float = 2.0,
+    save: str | None = None,
+    compare: str | None = None,
+    results: Path = Path("bench/results"),
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
+
+    Args:
+        case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all.
+        vs: Whom to compare with: torch, compile (torch.compile of the same lines), reference; "" for nobody.
+        seconds: Time for each case and dtype, over all contenders.
+        save: Append the rows to RESULTS/SAVE.csv.
+        compare: Show the change against the last rows in RESULTS/COMPARE.csv.
+        results: Folder of saved results.
+        json: Print one JSON document instead of tables.
+    """
+    from golfcore.bench import store
+    from golfcore.bench.harness import measure_ceilings, run
+    from golfcore.bench.workloads import parse_rivals, select
+    from golfcore.environment import environment
+    from golfcore.errors import UsageError
+    from golfcore.ops.memory import keep_freed_memory
+
+    if not seconds > 0:
+        raise UsageError(f"--seconds {seconds}: expected a positive number")
+    workloads = select(case, parse_rivals(vs))
+    before = store.read(store.path_of(results, compare)) if compare else []
+    target = store.path_of(results, save) if save else None
+    keep_freed_memory()
+    ceilings = measure_ceilings()
+    header = store.about(environment(), ceilings)
+    rows: list[Row] = []
+    for workload in workloads:
+        output.err.print(f"{workload.case} {workload.dtype} {workload.shape}", markup=False)
+        rows += run(workload, ceilings, seconds)
+    if target:
+        store.save(target, header, rows)
+    changes = store.compare(before, rows)
+    if json:
+        document: dict[str, Any] = {"machine": header, "rows": [asdict(row) for row in rows]}
+        output.print_json(document | ({"changes": [asdict(c) for c in changes]} if compare else {}))
+        return 0
+    _print_rows(rows)
+    gemm = header["gemm_gflop_s"]
+    output.out.print(
+        f"\n{header['cpu']}, {header['threads']} threads, {header['isa']}; memory {header['bandwidth_gb_s']} GB/s, "
+        f"products {gemm} GFLOP/s, measured in this run",
+        markup=False,
+    )
+    if compare:
+        _print_changes(changes, compare)
+    if target:
+        output.out.print(f"appended to {target}", markup=False)
+    return 0
+
+
+def _print_rows(rows: Sequence[Row]) -> None:
+    numbers = ("p20 us", "p50 us", "p80 us", "peak MB", "GB/s", "GFLOP/s", "of ceiling", "ratio")
+    table = output.plain_table("case", "dtype", "shape", "backend", *numbers, right=numbers)
+    for row in rows:
+        table.add_row(
+            row.case, row.dtype, row.shape, row.backend, f"{row.p20_us:.0f}", f"{row.p50_us:.0f}", f"{row.p80_us:.0f}",
+            "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f}",
+            "" if row.gb_s is None else f"{row.gb_s:.1f}",
+            "" if row.gflop_s is None else f"{row.gflop_s:.1f}",
+            "" if row.fraction is None else f"{row.fraction:.0%} {row.ceiling}",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+        )  # fmt: skip
+    output.print_table(table)
+
+
+def _print_changes(changes: Sequence[Change], name: str) -> None:
+    if not changes:
+        output.out.print(f"\nnone of these rows is in {name}", markup=False)
+        return
+    output.out.print(f"\nagainst {name}", markup=False)
+    numbers = ("before us", "after us", "speedup")
+    table = output.plain_table("case", "dtype", "backend", *numbers, "verdict", right=numbers)
+    for c in changes:
+        table.add_row(
+            c.case, c.dtype, c.backend, f"{c.before_us:.0f}", f"{c.after_us:.0f}", f"{c.speedup:.2f}", c.verdict
+        )
+    output.print_table(table)

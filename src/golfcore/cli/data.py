@@ -1,0 +1,150 @@
+"""``golfcore data``: fetch text and shards, prepare them, prove what is in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from golfcore.cli.output import out, print_json, progress
+
+app = App(name="data", help="Fetch, prepare and verify the text a model is trained and scored on.")
+get = App(name="get", help="Download text or the contest's token shards.")
+app.command(get)
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document instead of a table.")]
+
+
+@get.command
+def text(*, json: Json = False) -> None:
+    """Fetch the default text (13 MB of news articles) into the cache; print where it is."""
+    from golfcore.data.default_text import default_text
+
+    with progress("text") as tick:
+        path = default_text(tick)
+    if json:
+        print_json({"path": str(path), "bytes": path.stat().st_size})
+    else:
+        out.print(str(path), markup=False)
+
+
+@get.command
+def fineweb(
+    *,
+    variant: str = "sp1024",
+    shards: int = 80,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("data"),
+    json: Json = False,
+) -> None:
+    """Download the contest's FineWeb shards: all of validation and the first training shards.
+
+    Parameters
+    ----------
+    variant
+        byte260, sp1024, sp4096, sp8192 or caseops.
+    shards
+        Training shards of 100 million tokens, 200 MB each.
+    output
+        Folder for datasets/, tokenizers/ and manifest.json.
+    """
+    from golfcore.data.hub import fetch_fineweb
+
+    with progress("fineweb") as tick:
+        folder = fetch_fineweb(variant, output, shards=shards, tick=tick)
+    if json:
+        print_json({"path": str(folder)})
+    else:
+        out.print(str(folder), markup=False)
+
+
+@app.command
+def prepare(
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    text: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    tokenizer: Path | None = None,
+    vocab_size: int = 1024,
+    val_fraction: float = 0.07,
+    threads: int = 0,
+    json: Json = False,
+) -> None:
+    """Turn text into a folder of token shards with its tokenizer, validation text and manifest.
+
+    Parameters
+    ----------
+    output
+        Folder to make; it must not exist yet, or be empty.
+    text
+        .txt (one document a file) and .jsonl ({"text": ...} a line) files, plain, .gz or .zst, or folders of them;
+        the default text where none is given.
+    tokenizer
+        A tokenizer file; where none is given, one is trained on the training documents.
+    vocab_size
+        Of the tokenizer that is trained.
+    val_fraction
+        Share of the documents kept for validation, chosen by their hash.
+    threads
+        0 for all cores.
+    """
+    from golfcore.data.default_text import default_text
+    from golfcore.data.prepare import prepare as run
+
+    loaded = None
+    if tokenizer is not None:
+        from golfcore.tokenizer import Tokenizer
+
+        loaded = Tokenizer.load(tokenizer)
+    with progress("prepare") as tick:
+        manifest = run(
+            text or [default_text(tick)],
+            output,
+            vocab_size=vocab_size,
+            tokenizer=loaded,
+            val_fraction=val_fraction,
+            threads=threads,
+            tick=tick,
+        )
+    if json:
+        print_json({"path": str(output), **manifest.as_tree()})
+        return
+    from rich.table import Table
+
+    table = Table("split", "documents", "bytes", "tokens", "bytes/token", "shards")
+    for name in ("train", "val"):
+        split = manifest.split(name)
+        counts = (f"{n:,}" for n in (split.docs, split.bytes, split.tokens))
+        table.add_row(name, *counts, f"{split.bytes / (split.tokens - split.docs):.3f}", str(len(split.shards)))
+    out.print(table)
+    out.print(f"{output}: {manifest.vocab_size} tokens in the vocabulary, {manifest.duplicates} doubles dropped")
+
+
+@app.command
+def verify(folder: Path, /, *, vocab_size: int | None = None, json: Json = False) -> None:
+    """Prove that a folder of tokens is sound and that no validation document is in training; exit 1 if not.
+
+    Parameters
+    ----------
+    folder
+        A prepared folder, or one of contest shards (data/datasets/fineweb10B_...).
+    vocab_size
+        Ids must be below it; needed only where neither a manifest nor the folder's name says it.
+    """
+    from golfcore.data.verify import verify as run
+
+    with progress("verify") as tick:
+        checks = run(folder, vocab_size=vocab_size, tick=tick)
+    ok = all(check.ok for check in checks)
+    if json:
+        print_json({"path": str(folder), "ok": ok, "checks": [dataclasses.asdict(check) for check in checks]})
+    else:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table("check", "", "found")
+        for check in checks:
+            table.add_row(check.name, "[green]ok[/]" if check.ok else "[red]FAIL[/]", escape(check.detail))
+        out.print(table)
+    if not ok:
+        raise SystemExit(1)

@@ -1,0 +1,271 @@
+"""``golfcore doctor``: what this machine can do, what is slow or missing, and the one thing to do about each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from golfcore import environment
+from golfcore.cli import output
+from golfcore.paths import cache_dir
+
+GB = 1_000_000_000
+OK, SLOW, MISSING = "ok", "slow", "missing"
+STYLES = {OK: "green", SLOW: "yellow", MISSING: "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ``required``: golfcore cannot run while this is missing."""
+
+    name: str
+    status: str
+    detail: str
+    fix: str = ""
+    required: bool = False
+
+
+def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Check this machine: Python, torch, compiled core, GPU, disk, memory, data and extras.
+
+    Exits with 0 unless golfcore itself cannot run.
+
+    Args:
+        json: Print one JSON document instead of the table.
+    """
+    rows = diagnose()
+    healthy = not any(row.required and row.status == MISSING for row in rows)
+    if json:
+        output.print_json({"healthy": healthy, "rows": [asdict(row) for row in rows]})
+        return 0 if healthy else 1
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("part", "state", "what was found"):
+        table.add_column(heading, no_wrap=heading != "what was found")
+    for row in rows:
+        table.add_row(row.name, f"[{STYLES[row.status]}]{row.status}[/]", described(row))
+    output.out.print(table)
+    count = sum(row.status != OK for row in rows)
+    notes = f"{count} of {len(rows)} parts are slow or missing" if count else f"all {len(rows)} parts are ok"
+    output.out.print(f"\n{environment.version_text()}: {'ready' if healthy else 'cannot run'}; {notes}", markup=False)
+    return 0 if healthy else 1
+
+
+def described(row: Row) -> str:
+    """The detail and, below it, the fix, with square brackets kept from being read as markup."""
+    from rich.markup import escape
+
+    return escape(row.detail) + (f"\n[dim]-> {escape(row.fix)}[/]" if row.fix else "")
+
+
+def diagnose() -> list[Row]:
+    """Every row of the table. A check that fails in a way it did not foresee becomes a row too, never a traceback."""
+    checks: tuple[tuple[str, Callable[[], Row | list[Row]]], ...] = (
+        ("python", check_python),
+        ("compiler", check_compiler),
+        ("torch", check_torch),
+        ("core", check_core),
+        ("gpu", check_gpus),
+        ("disk", check_disk),
+        ("memory", check_memory),
+        ("data", check_data),
+        ("extras", check_extras),
+    )
+    rows: list[Row] = []
+    for name, check in checks:
+        try:
+            found = check()
+        except Exception as error:
+            found = Row(name, MISSING, f"the check itself failed: {environment.one_line(error)}", "report this line")
+        rows += found if isinstance(found, list) else [found]
+    return rows
+
+
+def check_python() -> Row:
+    return Row("python", OK, f"{platform.python_version()} at {sys.executable}", required=True)
+
+
+def check_compiler() -> Row:
+    """g++ and nvcc: only building from source needs them."""
+    gxx, nvcc = first_line("g++", "--version"), nvcc_version()
+    with_nvcc = f"; nvcc {nvcc}" if nvcc else "; no nvcc"
+    if not gxx:
+        fix = "only building golfcore from source needs one: apt-get install g++"
+        return Row("compiler", MISSING, f"no g++ on PATH{with_nvcc}", fix)
+    return Row("compiler", OK, gxx + with_nvcc)
+
+
+def first_line(*command: str) -> str:
+    """The first line that ``command`` prints, or an empty string where it is absent or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return next(iter(done.stdout.splitlines()), "")
+
+
+def nvcc_version() -> str:
+    """nvcc's release, also where it is installed but not on PATH; an empty string where there is none."""
+    homes = [Path(home) / "bin" for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home]
+    nvcc = shutil.which("nvcc") or next((str(path) for home in homes if (path := home / "nvcc").is_file()), None)
+    if nvcc is None:
+        return ""
+    try:
+        text = subprocess.run((nvcc, "--version"), capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return text.partition("release ")[2].partition(",")[0]
+
+
+def check_torch() -> Row:
+    try:
+        import torch
+    except Exception as error:  # a broken torch raises OSError, ImportError or worse
+        fix = "pip install torch (the build that fits this machine: pytorch.org/get-started)"
+        return Row("torch", MISSING, environment.one_line(error), fix, required=True)
+    threads, cores = torch.get_num_threads(), environment.cores()
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    text = f"{torch.__version__}, {build}, {threads} of {cores} threads"
+    if threads < cores and "OMP_NUM_THREADS" in os.environ:
+        return Row("torch", SLOW, text, f"unset OMP_NUM_THREADS, or set it to {cores}", required=True)
+    if not torch.version.cuda and has_nvidia_driver():
+        fix = "this machine has an NVIDIA driver: install torch's CUDA build (pytorch.org/get-started)"
+        return Row("torch", SLOW, text, fix, required=True)
+    return Row("torch", OK, text, required=True)
+
+
+def has_nvidia_driver() -> bool:
+    return Path("/proc/driver/nvidia/version").exists()
+
+
+def check_core() -> Row:
+    core = environment.core_info()
+    if core.error:
+        return Row("core", MISSING, core.error, "reinstall: pip install --force-reinstall golfcore", required=True)
+    text = f"commit {core.commit}, {core.active_isa}, cuda: {environment.cuda_text(core)}"
+    if core.active_isa != core.detected_isa:
+        fix = f"GOLF_ISA lowers it: this processor has {core.detected_isa}; unset GOLF_ISA"
+        return Row("core", SLOW, text, fix, required=True)
+    if core.active_isa == "scalar":
+        return Row("core", SLOW, text, "a processor with AVX2 is several times faster", required=True)
+    return Row("core", OK, text, required=True)
+
+
+def check_gpus() -> Row | list[Row]:
+    """A row a device, with a kernel run on it; or one row that says why there is none."""
+    core = environment.core_info()
+    if not core.has_cuda:
+        text = f"golfcore's kernels are built for the CPU only ({core.cuda_reason})"
+        if has_nvidia_driver():
+            fix = "this machine has an NVIDIA driver: install nvcc, then GOLF_CUDA=ON pip install -e ."
+            return Row("gpu", MISSING, text, fix)
+        return Row("gpu", SLOW, text, "nothing to do here: training runs on the CPU, in minutes at pocket size")
+    devices, why = environment.cuda_devices()
+    if not devices:
+        text = f"compiled only: {core.cuda_reason}, but no GPU to run on ({why})"
+        if has_nvidia_driver():
+            return Row("gpu", MISSING, text, "the driver is there: check nvidia-smi and CUDA_VISIBLE_DEVICES")
+        return Row("gpu", OK, text, "to run kernels, use a machine with a driver; training here runs on the CPU")
+    return [gpu_row(index, device) for index, device in enumerate(devices)]
+
+
+def gpu_row(index: int, device: dict[str, Any]) -> Row:
+    major, minor = device["capability"]
+    text = (
+        f"{device['name']}, compute {major}.{minor}, {device['multiprocessors']} multiprocessors, "
+        f"{device['memory_bytes'] / 2**30:.0f} GiB"
+    )
+    name = f"gpu {index}"
+    if (major, minor) < (8, 0):
+        return Row(name, MISSING, text, "golfcore's kernels need compute 8.0 (A100) or newer; use the CPU")
+    if trouble := fill_on_torch_stream(index):
+        return Row(name, MISSING, f"{text}; {trouble}", "rebuild for this device: GOLF_CUDA=ON pip install -e .")
+    return Row(name, OK, f"{text}; a kernel ran on torch's stream")
+
+
+def fill_on_torch_stream(index: int) -> str:
+    """Runs one of our kernels on a stream that torch made; returns what went wrong, or an empty string.
+
+    torch brings its own CUDA runtime: this proves that its streams and memory are valid in ours, and that this build
+    holds an image for the device.
+    """
+    try:
+        import torch
+
+        import golfcore._core as core
+
+        if not torch.cuda.is_available():
+            return "torch cannot use it (a CPU build of torch, or a driver too old for it)"
+        stream = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(index), torch.cuda.stream(stream):
+            out_N = torch.zeros(4097, device=f"cuda:{index}")
+            current = torch.cuda.current_stream(index)
+            core.cuda_fill_f32(out_N.data_ptr(), out_N.numel(), 1.5, index, current.cuda_stream)
+            # Summed on the same stream: right only if the kernel ran on it, in order.
+            total = float(out_N.sum())
+    except Exception as error:
+        return f"the test kernel failed: {environment.one_line(error)}"
+    return "" if total == 1.5 * 4097 else f"the test kernel wrote wrong values (sum {total}, expected {1.5 * 4097})"
+
+
+def check_disk() -> list[Row]:
+    return [disk_row("disk: here", Path.cwd()), disk_row("disk: cache", cache_dir())]
+
+
+def disk_row(name: str, path: Path) -> Row:
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    text = f"{free / GB:.1f} GB free at {path}"
+    if not os.access(existing, os.W_OK):
+        return Row(name, MISSING, f"{text}, which cannot be written", "choose another folder (cache: GOLFCORE_CACHE)")
+    if free < GB:
+        return Row(name, MISSING, text, "free some space: a pocket run needs 1 GB, the contest's data 20 GB")
+    if free < 20 * GB:
+        return Row(name, OK, text, "enough for pocket runs; the contest's 80 shards need 20 GB")
+    return Row(name, OK, text)
+
+
+def check_memory() -> Row:
+    found = environment.memory_bytes()
+    if found is None:
+        return Row("memory", OK, "this system does not say how much there is")
+    total, available = found
+    text = f"{available / 2**30:.1f} of {total / 2**30:.1f} GiB available"
+    if available < 2 * 2**30:
+        return Row("memory", SLOW, text, "close other programs, or lower train.micro_batch_tokens")
+    return Row("memory", OK, text)
+
+
+def check_data() -> Row:
+    """Prepared folders in the cache: each holds a manifest.json, at most two levels down."""
+    cache = cache_dir()
+    manifests = sorted({*cache.glob("*/manifest.json"), *cache.glob("*/*/manifest.json")})
+    if not manifests:
+        fix = "golfcore run pocket fetches and prepares the default text; data get fineweb the contest's"
+        return Row("data", MISSING, f"nothing prepared in {cache}", fix)
+    names = ", ".join(str(path.parent.relative_to(cache)) for path in manifests[:5])
+    more = f" and {len(manifests) - 5} more" if len(manifests) > 5 else ""
+    return Row("data", OK, f"{names}{more} in {cache}")
+
+
+def check_extras() -> list[Row]:
+    """The optional packages and what each is for."""
+    extras = (
+        ("huggingface_hub", "pip install 'golfcore[hub]' to download the contest's data"),
+        ("sentencepiece", "pip install 'golfcore[sentencepiece]' to read the contest's tokenizers"),
+        ("tiktoken", "pip install 'golfcore[bench]' to compare tokenizers"),
+    )
+    rows = []
+    for name, fix in extras:
+        found = environment.package_version(name.replace("_", "-"))
+        rows.append(Row(name, OK, found) if found else Row(name, MISSING, "not installed (optional)", fix))
+    return rows

@@ -1,0 +1,411 @@
+"""The stages of a run, each usable alone; ``golfcore run``, the single commands and ``python/train_gpt.py`` share them.
+
+text -> tokens -> weights (checkpoint.pt) -> symbols (quantised.pt) -> model.golf -> score.json -> report.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from golfcore.config import RecipeConfig, build_recipe, to_toml, to_tree
+from golfcore.errors import FormatError, InputError, RuleError, UsageError
+from golfcore.model import family_configs, get_family
+from golfcore.paths import atomic_write, sha256_file
+from golfcore.progress import Tick, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from golfcore.artifact.model_io import LoadedModel
+    from golfcore.data.shards import ShardSet
+    from golfcore.evaluate.scorer import Score, ScoredText
+    from golfcore.model.base import LanguageModel
+    from golfcore.tokenizer import SentencePieceTable, Tokenizer
+    from golfcore.train.runlog import RunLog
+    from golfcore.train.world import World
+
+CONFIG, QUANTISED, ARTIFACT, SCORE = "config.toml", "quantised.pt", "model.golf", "score.json"
+QUANTISED_VERSION = 1
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent) -> RecipeConfig:
+    """The recipe with ``data.path`` naming a folder of tokens; text is prepared into the cache, once.
+
+    Args:
+        recipe: its ``data.path`` wins where it is set; otherwise ``text`` is used, or the default text.
+        text: files or folders of the user's.
+        tick: told about progress.
+    """
+    if recipe.data.path:
+        if text:
+            raise UsageError("both text and data.path are given: drop one of them")
+        return recipe
+    from golfcore.data.default_text import default_text
+    from golfcore.data.prepare import cached_prepare
+
+    paths = list(text) or [default_text()]
+    folder = cached_prepare(paths, vocab_size=recipe.data.vocab_size, val_fraction=recipe.data.val_fraction, tick=tick)
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(folder)))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a run: a prepared folder's, or the contest's shards with a tokenizer from elsewhere."""
+
+    folder: Path
+    vocab_size: int
+    tokenizer: Tokenizer | SentencePieceTable
+    tokenizer_sha256: str
+    prepared: bool
+
+    def shards(self, split: str) -> ShardSet:
+        from golfcore.data.shards import ShardSet
+
+        return ShardSet.of_split(self.folder, split)
+
+    def validation(self, seq_len: int) -> ScoredText:
+        """The text to score; ``seq_len`` cuts the contest's split, a prepared text is scored whole."""
+        from golfcore.data.prepare import load_prepared
+        from golfcore.evaluate.text import contest_text, prepared_text
+
+        if self.prepared:
+            return prepared_text(load_prepared(self.folder))
+        return contest_text(self.folder, self._count_bytes, seq_len)
+
+    def _count_bytes(self, ids: NDArray[np.uint16]) -> NDArray[np.int32]:
+        from golfcore.tokenizer import Tokenizer
+
+        if isinstance(self.tokenizer, Tokenizer):
+            return self.tokenizer.token_bytes[ids[1:]]
+        return self.tokenizer.count_bytes(ids)
+
+
+def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
+    """Opens a folder of tokens.
+
+    Args:
+        data: a prepared folder, or one of contest shards.
+        tokenizer: a SentencePiece ``.model`` or a ``.bpe`` file, for contest shards.
+        vocab_size: expected of contest shards; 0 for whatever the tokenizer has.
+
+    Raises:
+        InputError: no tokens there, or no tokenizer for them.
+    """
+    from golfcore.data.manifest import MANIFEST
+    from golfcore.data.prepare import load_prepared
+    from golfcore.tokenizer import SentencePieceTable, Tokenizer
+
+    folder = Path(data)
+    if (folder / MANIFEST).is_file():
+        prepared = load_prepared(folder)
+        own = prepared.tokenizer()
+        return Tokens(folder, own.vocab_size, own, own.sha256, prepared=True)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {folder}")
+    if not tokenizer:
+        raise InputError(f"{folder} has no manifest, so it needs a tokenizer: set data.tokenizer (TOKENIZER_PATH)")
+    path = Path(tokenizer)
+    loaded = SentencePieceTable.load(path) if path.suffix == ".model" else Tokenizer.load(path)
+    if vocab_size and loaded.vocab_size != vocab_size:
+        raise InputError(f"{path} has {loaded.vocab_size} ids, data.vocab_size (VOCAB_SIZE) says {vocab_size}")
+    return Tokens(folder, loaded.vocab_size, loaded, sha256_file(path), prepared=False)
+
+
+# --- the run folder ---------------------------------------------------------------------------------------------------
+
+
+def write_config(run_dir: Path, recipe: RecipeConfig) -> None:
+    """Every resolved key, as a recipe that gives the same run."""
+    with atomic_write(run_dir / CONFIG, "w") as f:
+        f.write(to_toml(to_tree(recipe)))
+
+
+def read_config(run_dir: Path) -> RecipeConfig:
+    """The recipe of a run folder.
+
+    Raises:
+        InputError: not a run folder.
+    """
+    path = run_dir / CONFIG
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{run_dir} is not a run folder: {CONFIG} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: {error}") from error
+    return build_recipe(tree, family_configs(), str(path))
+
+
+def check_fits(recipe: RecipeConfig, vocab_size: int) -> int:
+    """Predicted bytes of the weights; raises before any training when they are far above the cap."""
+    from golfcore.quant import predict_bytes
+
+    predicted = predict_bytes(get_family(recipe.model_family), recipe.model, vocab_size, recipe.quant)
+    if predicted > 1.1 * recipe.track.cap_bytes:
+        raise RuleError(
+            f"the model will not fit: about {predicted:,} bytes of weights, the cap of track {recipe.track.name} is "
+            f"{recipe.track.cap_bytes:,}; lower model.model_dim or model.num_layers, or raise quant.matrix_k"
+        )
+    return predicted
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def train_stage(
+    recipe: RecipeConfig,
+    tokens: Tokens,
+    world: World,
+    log: RunLog,
+    *,
+    resume: dict[str, Any] | None = None,
+    tick: Callable[[float, str], None] | None = None,
+) -> LanguageModel:
+    """Trains, writes the last checkpoint, and returns the module with the weights to keep."""
+    from golfcore.data.loader import TokenLoader
+    from golfcore.train.loop import Trainer, choose_precision
+
+    train = recipe.train
+    with log.phase("set-up"):
+        module = get_family(recipe.model_family).build(recipe.model, tokens.vocab_size, train.seed).to(world.device)
+        module.activation_dtype, why = choose_precision(train.precision, world.device)
+        loader = TokenLoader(
+            tokens.shards("train"), batch_tokens=train.batch_tokens, seq_len=train.seq_len,
+            rank=world.rank, world=world.size, seed=train.seed, order=train.order,
+        )  # fmt: skip
+        parameters = sum(p.numel() for p in module.parameters())
+        log.line(f"model_params:{parameters} family:{recipe.model_family} vocab:{tokens.vocab_size}")
+        log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
+        log.line(f"seed:{train.seed} train_batch_tokens:{train.batch_tokens} train_seq_len:{train.seq_len}")
+    evaluate = _in_training_score(recipe, tokens, world) if train.val_every else None
+    with loader:
+        trainer = Trainer(recipe, module, loader, world, log, tick, evaluate)
+        if resume is not None:
+            trainer.resume(resume)
+        with log.phase("warm-up"):
+            trainer.warm_up()
+        with log.phase("train", recipe.track.train_s or None) as phase:
+            phase.seconds = trainer.run().train_s
+        trainer.save(final=True)
+    log.line(_peak_memory(world))
+    return module
+
+
+def _in_training_score(
+    recipe: RecipeConfig, tokens: Tokens, world: World
+) -> Callable[[LanguageModel], tuple[float, float]]:
+    text = tokens.validation(recipe.train.seq_len)
+
+    def evaluate(module: LanguageModel) -> tuple[float, float]:
+        result = score_text(module, text, recipe, world)
+        return result.val_loss, result.val_bpb
+
+    return evaluate
+
+
+def _peak_memory(world: World) -> str:
+    from golfcore.train.runlog import peak_memory
+
+    if world.device.type == "cuda":
+        import torch
+
+        return peak_memory(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+    import resource
+
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory(peak, peak)
+
+
+def score_text(
+    module: LanguageModel,
+    text: ScoredText,
+    recipe: RecipeConfig,
+    world: World,
+    tick: Tick = silent,
+) -> Score:
+    """Scores ``text`` with the recipe's windows, sharded over the ranks."""
+    from golfcore.evaluate.scorer import score
+
+    return score(
+        module, text, context=recipe.eval.context or recipe.train.seq_len, stride=recipe.eval.stride,
+        batch_tokens=recipe.eval.batch_tokens, rank=world.rank, world_size=world.size, combine=world.sum, tick=tick,
+    )  # fmt: skip
+
+
+def load_weights(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> LanguageModel:
+    """The module of a run's checkpoint."""
+    from golfcore.train.checkpoint import NAME, load_checkpoint
+
+    module = get_family(recipe.model_family).build(recipe.model, vocab_size, recipe.train.seed)
+    saved = load_checkpoint(run_dir / NAME)
+    try:
+        module.load_state_dict(saved["weights"])
+    except (KeyError, RuntimeError) as error:
+        raise FormatError(
+            f"{run_dir / NAME} holds another model than {run_dir / CONFIG} describes: {str(error).splitlines()[0]}"
+        ) from error
+    return module
+
+
+def quantise_stage(run_dir: Path, module: LanguageModel, recipe: RecipeConfig) -> list[dict[str, Any]]:
+    """Writes ``quantised.pt`` and returns a row a tensor: name, role, bits, relative error in dB."""
+    from golfcore.quant import error_rows, quantise_state
+    from golfcore.train.checkpoint import save_tensors
+
+    state, roles = module.state_dict(), module.parameter_roles()
+    stored = quantise_state(state, roles, recipe.quant)
+    tensors = [dataclasses.astuple(item) for item in stored]
+    save_tensors(run_dir / QUANTISED, {"version": QUANTISED_VERSION, "tensors": tensors})
+    return error_rows(state, stored)
+
+
+def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path) -> dict[str, Any]:
+    """Packs ``quantised.pt`` into ``out`` and returns the inspection of the file.
+
+    Raises:
+        InputError: the run was not quantised yet.
+    """
+    import pickle
+
+    import torch
+
+    from golfcore.artifact.inspect import summary
+    from golfcore.artifact.model_io import StoredTensor, save_model
+    from golfcore.tokenizer import Tokenizer
+
+    path = run_dir / QUANTISED
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run golfcore quantize {run_dir} first")
+    try:
+        saved = torch.load(path, weights_only=True)
+        stored = [StoredTensor(*item) for item in saved["tensors"]]
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
+    # The contest does not count its tokenizer; where it is ours, it is part of the file and is counted.
+    own = tokens.tokenizer.to_bytes() if isinstance(tokens.tokenizer, Tokenizer) else b""
+    manifest = {
+        "recipe": recipe.name,
+        "tokenizer_sha256": tokens.tokenizer_sha256,
+        "eval": {"context": recipe.eval.context or recipe.train.seq_len, "stride": recipe.eval.stride},
+    }
+    save_model(out, get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest)
+    return summary(out, recipe.track.cap_bytes)
+
+
+def evaluate_artifact(
+    artifact: Path,
+    text_for: Callable[[LoadedModel, int], ScoredText],
+    world: World,
+    *,
+    batch_tokens: int,
+    context: int = 0,
+    stride: int | None = None,
+    tick: Tick = silent,
+) -> dict[str, Any]:
+    """Reads a packed model and scores it; nothing but the file and the text decides the number.
+
+    Args:
+        artifact: a ``model.golf``.
+        text_for: given the loaded model and its context, what to score (``validation_of``, ``own_text``).
+        world: the ranks.
+        batch_tokens: tokens a forward pass.
+        context, stride: replace the artifact's own windows where given.
+        tick: told about progress.
+
+    Returns:
+        The content of ``score.json``.
+
+    Raises:
+        RuleError: a probe or the ledger failed.
+    """
+    from golfcore.artifact.model_io import code_bundle, load_model
+    from golfcore.evaluate.probes import future_flip
+    from golfcore.evaluate.scorer import score
+    from golfcore.train.loop import choose_precision
+
+    loaded = load_model(artifact)
+    windows = loaded.manifest.get("eval", {})
+    context = context or int(windows.get("context", 1024))
+    stride = int(windows.get("stride", 0)) if stride is None else stride
+    module = loaded.module.to(world.device)
+    module.activation_dtype, _ = choose_precision("auto", world.device)
+    text = text_for(loaded, context)
+    moved = future_flip(module, text.tokens, context=context)
+    result = score(
+        module, text, context=context, stride=stride, batch_tokens=batch_tokens,
+        rank=world.rank, world_size=world.size, combine=world.sum, tick=tick,
+    )  # fmt: skip
+    family = get_family(loaded.manifest["model"]["family"])
+    return {
+        **dataclasses.asdict(result),
+        "artifact": str(artifact),
+        "artifact_bytes": artifact.stat().st_size,
+        "artifact_sha256": sha256_file(artifact),
+        "code_matches": loaded.code == code_bundle(family),
+        "future_flip_nats": moved,
+        "precision": str(module.activation_dtype).removeprefix("torch."),
+        "world_size": world.size,
+    }
+
+
+def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:
+    """The validation split of ``tokens``, for a model that was trained on tokens of the same tokenizer."""
+
+    def text_for(loaded: LoadedModel, context: int) -> ScoredText:
+        if loaded.manifest.get("tokenizer_sha256") != tokens.tokenizer_sha256:
+            raise InputError(
+                f"the model was trained on tokens of another tokenizer than {tokens.folder}'s: evaluate it on the "
+                "data it was made for, or on any text with --text"
+            )
+        return tokens.validation(context)
+
+    return text_for
+
+
+def own_text(paths: Sequence[Path]) -> Callable[[LoadedModel, int], ScoredText]:
+    """All documents under ``paths``, in the tokens of the model's own tokenizer."""
+
+    def text_for(loaded: LoadedModel, context: int) -> ScoredText:
+        from golfcore.data.text import read_documents
+        from golfcore.evaluate.text import documents_text
+        from golfcore.tokenizer import Tokenizer
+
+        if not loaded.tokenizer:
+            raise InputError("the model carries no tokenizer of its own: give its tokens with --data and --tokenizer")
+        return documents_text(list(read_documents(paths)), Tokenizer.from_bytes(loaded.tokenizer))
+
+    return text_for
+
+
+def write_score(run_dir: Path, result: dict[str, Any]) -> None:
+    """Writes ``score.json``."""
+    with atomic_write(run_dir / SCORE, "w") as f:
+        json.dump(result, f, indent=1)
+        f.write("\n")
+
+
+def packed_bytes(packed: dict[str, Any], *roles: str) -> int:
+    """Bytes that tensors of these roles take in an inspected artifact."""
+    return sum(int(row["coded"]) for row in packed["roles"] if row["role"] in roles)
+
+
+def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:
+    """The contest's last log lines: code and total size, and the score of the packed bytes."""
+    from golfcore.train.runlog import final_line, size_lines
+
+    codec = f"int{recipe.quant.matrix_bits}+zstd"
+    code = packed_bytes(packed, "code")
+    return [
+        *size_lines(code, packed["bytes"]["file"], codec),
+        final_line(score["val_loss"], score["val_bpb"], codec.replace("+", "_")),
+    ]

@@ -1,0 +1,251 @@
+"""``golfcore run``: from text to a proven score."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.panel import Panel
+from rich.table import Table
+
+from golfcore.cli import pipeline
+from golfcore.cli.output import out, print_json, progress
+from golfcore.config import RecipeConfig
+from golfcore.errors import InputError, RuleError, UsageError
+from golfcore.recipes import load_recipe
+
+if TYPE_CHECKING:
+    from golfcore.model.base import LanguageModel
+    from golfcore.train.runlog import RunLog
+    from golfcore.train.world import World
+
+Sets = Annotated[Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=value, over the recipe's")]
+Texts = Annotated[Sequence[Path], Parameter(name=["--text"], negative=(), help="own text: txt, jsonl, gz, zst, folder")]
+
+
+def run(
+    recipe: str = "pocket",
+    *,
+    text: Texts = (),
+    data: Path | None = None,
+    set_: Sets = (),
+    runs: Path = Path("runs"),
+    run_id: str = "",
+    resume: Path | None = None,
+) -> int:
+    """Text -> tokens -> training -> quantised weights -> model.golf -> its score, read in a new process -> report.
+
+    Parameters
+    ----------
+    recipe
+        A recipe that comes with golfcore, or a .toml file.
+    data
+        A folder of tokens (golfcore data prepare, or contest shards) instead of text.
+    runs
+        Where run folders are made.
+    run_id
+        The run folder's name; default: recipe and time.
+    resume
+        A run folder that was cut off; goes on from its last checkpoint.
+    """
+    from golfcore.train.world import join_world
+
+    start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
+    with resumable(start.run_dir), join_world() as world:
+        result = run_stages(start, world, lambda artifact: evaluate_in_new_process(artifact, start.config))
+    print_json(result)
+    judge(start.config, result)
+    return 0
+
+
+@contextmanager
+def resumable(run_dir: Path) -> Iterator[None]:
+    """Says at an interrupt how to go on, where there is a checkpoint to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Named here, not imported: an interrupt must not wait for torch.
+        if (run_dir / "checkpoint.pt").exists():
+            raise KeyboardInterrupt(f"go on with: golfcore run --resume {run_dir}") from None
+        raise
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: its folder, its resolved recipe with tokens at hand, and a checkpoint to go on from."""
+
+    run_dir: Path
+    config: RecipeConfig
+    overrides: tuple[str, ...] = ()
+    resumed: bool = False
+    echo: Callable[[str], None] | None = None  # gets every log line; without it a progress bar is shown
+
+
+def begin(
+    recipe: str, *, text: Sequence[Path], data: Path | None, sets: Sequence[str], runs: Path, run_id: str,
+    resume: Path | None, shown: bool = True,
+) -> Start:  # fmt: skip
+    """Resolves a recipe, names a run folder and prepares the tokens; arguments as of ``run``."""
+    if resume is not None:
+        if text or data or sets:
+            raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
+        return Start(resume, pipeline.read_config(resume), resumed=True)
+    loaded = load_recipe(recipe, environment=os.environ, sets=[*sets, *([f"data.path={data}"] if data else [])])
+    run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), loaded.config.name)
+    with progress("data", shown=shown) as tick:
+        config = pipeline.prepare_data(loaded.config, text, tick)
+    return Start(run_dir, config, loaded.overrides)
+
+
+def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
+    """A run folder that is not there yet, named by the user or by recipe and time; not created here."""
+    run_dir = runs / (run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if Path(run_dir.name) != Path(run_id or run_dir.name):
+        raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")
+    if run_dir.exists():
+        raise UsageError(
+            f"{run_dir} exists: choose another --run-id, or go on with it: golfcore run --resume {run_dir}"
+        )
+    return run_dir
+
+
+def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Everything after the text is tokens.
+
+    Every rank calls this; rank 0 alone quantises, packs and writes.
+
+    Args:
+        start: from ``begin``.
+        world: the ranks.
+        evaluate: scores the packed file.
+
+    Returns:
+        What the last line of ``golfcore run`` prints.
+    """
+    from golfcore.report import build_report
+    from golfcore.train.checkpoint import NAME, load_checkpoint
+    from golfcore.train.runlog import LEDGER, RunLog, read_ledger
+
+    run_dir, config = start.run_dir, start.config
+    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    predicted = pipeline.check_fits(config, tokens.vocab_size)
+    saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
+    if world.primary:
+        pipeline.write_config(run_dir, config)
+    artifact = run_dir / pipeline.ARTIFACT
+    packed: dict[str, Any] = {}
+    with RunLog(run_dir, primary=world.primary, echo=start.echo, resume_step=saved["step"] if saved else None) as log:
+        for override in start.overrides:
+            log.line(f"override: {override}")
+        log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
+        module = _trained(start, saved, tokens, world, log)
+        if world.primary:
+            with log.phase("quantise"):
+                pipeline.quantise_stage(run_dir, module, config)
+            with log.phase("pack"), progress("pack"):
+                packed = pipeline.pack_stage(run_dir, config, tokens, artifact)
+        del module
+        world.barrier()
+        with log.phase("evaluate", config.track.eval_s):
+            score = evaluate(artifact)
+        if not world.primary:
+            return {}
+        pipeline.write_score(run_dir, score)
+        for line in pipeline.closing_lines(config, packed, score):
+            log.line(line)
+    ledger = read_ledger(run_dir / LEDGER)
+    result = {
+        "run": run_dir.name,
+        "val_bpb": score["val_bpb"],
+        "val_loss": score["val_loss"],
+        "bytes_total": packed["bytes"]["file"],
+        "bytes_cap": config.track.cap_bytes,
+        "train_s": next(row["seconds"] for row in ledger if row["phase"] == "train"),
+        "eval_s": next(row["seconds"] for row in ledger if row["phase"] == "evaluate"),
+        "artifact": str(artifact),
+        "report": str(build_report(run_dir)),
+    }
+    out.print(closing_panel(config, run_dir, packed, result, ledger))
+    return result
+
+
+def _trained(
+    start: Start, saved: dict[str, Any] | None, tokens: pipeline.Tokens, world: World, log: RunLog
+) -> LanguageModel:
+    """The trained module; a resumed run whose training had ended does not train again."""
+    if saved is not None and saved["final"]:
+        return pipeline.load_weights(start.run_dir, start.config, tokens.vocab_size)
+    with progress("train", shown=world.primary and start.echo is None) as tick:
+        return pipeline.train_stage(
+            start.config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
+        )
+
+
+def evaluate_in_new_process(artifact: Path, config: RecipeConfig) -> dict[str, Any]:
+    """Scores ``artifact`` with a fresh interpreter that sees nothing but the file and the tokens."""
+    command = [
+        sys.executable, "-m", "golfcore", "eval", str(artifact), "--data", config.data.path, "--json",
+        "--batch-tokens", str(config.eval.batch_tokens),
+    ]  # fmt: skip
+    if config.data.tokenizer:
+        command += ["--tokenizer", config.data.tokenizer]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise InputError(
+            f"the evaluation ended with exit code {done.returncode}; try it alone: {' '.join(command[1:])}"
+        )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def judge(config: RecipeConfig, result: dict[str, Any]) -> None:
+    """Raises RuleError where the run broke its track's limits; everything it made stays."""
+    track = config.track
+    for what, value, limit, unit in (
+        ("the artifact", result["bytes_total"], track.cap_bytes, "bytes"),
+        ("training", result["train_s"], track.train_s, "s"),
+        ("evaluation", result["eval_s"], track.eval_s, "s"),
+    ):
+        if limit and value > limit:
+            raise RuleError(
+                f"{what} took {value:,.0f} {unit}, track {track.name} allows {limit:,.0f}; "
+                f"{result['run']} is kept, but its score does not count"
+            )
+
+
+def closing_panel(
+    config: RecipeConfig, run_dir: Path, packed: dict[str, Any], result: dict[str, Any], ledger: list[dict[str, Any]]
+) -> Panel:
+    """The score, the bytes, the seconds, where things are, and what to do next."""
+    size = packed["bytes"]
+    code = pipeline.packed_bytes(packed, "code", "tokenizer")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    grid.add_row("bits per byte", f"[bold]{result['val_bpb']:.4f}[/]   loss {result['val_loss']:.4f} nats/token")
+    grid.add_row(
+        "bytes",
+        f"[bold]{size['file']:,}[/] of {size['cap']:,}   weights {size['file'] - code:,}   "
+        f"code and tokenizer {code:,}   free {size['free']:,}",
+    )
+    grid.add_row("seconds", "   ".join(_phase_text(row) for row in ledger))
+    for name in (pipeline.ARTIFACT, "report.html", "log.txt"):
+        grid.add_row(name, str(run_dir / name))
+    grid.add_row("next", f"golfcore inspect {run_dir / pipeline.ARTIFACT}")
+    grid.add_row("", f"golfcore run {config.name} --set train.seed={config.train.seed + 1}")
+    grid.add_row("", f"golfcore run {config.name} --text YOUR_TEXT.jsonl")
+    return Panel(grid, title=f"{result['run']}", expand=False)
+
+
+def _phase_text(row: dict[str, Any]) -> str:
+    budget = f"/{row['budget_s']:.0f}" if row["budget_s"] else ""
+    return f"{row['phase']} {row['seconds']:.1f}{budget}"

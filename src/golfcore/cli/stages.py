@@ -1,0 +1,202 @@
+"""The stages of a run, one command each: train, quantize, pack, eval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from golfcore.cli import pipeline
+from golfcore.cli.output import out, print_json, progress
+from golfcore.cli.run import Sets, Texts, begin, resumable
+from golfcore.errors import UsageError
+from golfcore.recipes import load_recipe
+
+
+def train(
+    recipe: str = "pocket",
+    *,
+    text: Texts = (),
+    data: Path | None = None,
+    set_: Sets = (),
+    runs: Path = Path("runs"),
+    run_id: str = "",
+    resume: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Train a recipe; leaves checkpoint.pt in the run folder.
+
+    Parameters
+    ----------
+    recipe
+        A recipe that comes with golfcore, or a .toml file.
+    data
+        A folder of tokens instead of text.
+    runs
+        Where run folders are made.
+    run_id
+        The run folder's name; default: recipe and time.
+    resume
+        A run folder that was cut off; goes on from its last checkpoint.
+    """
+    from golfcore.train.checkpoint import NAME, load_checkpoint
+    from golfcore.train.runlog import METRICS, RunLog, read_metrics
+    from golfcore.train.world import join_world
+
+    start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
+    run_dir, config = start.run_dir, start.config
+    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    with resumable(run_dir), join_world() as world:
+        saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
+        if world.primary:
+            pipeline.write_config(run_dir, config)
+        step = saved["step"] if saved else None
+        with RunLog(run_dir, primary=world.primary, resume_step=step) as log, progress("train") as tick:
+            pipeline.train_stage(
+                config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
+            )
+    last = [row for row in read_metrics(run_dir / METRICS) if row["kind"] == "train"][-1]
+    if json:
+        print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / NAME), **last})
+    else:
+        out.print(f"{run_dir}: step {last['step']}, train loss {last['train_loss']:.4f}", markup=False)
+        out.print(f"next: golfcore quantize {run_dir}", markup=False)
+
+
+def quantize(run: Path, *, set_: Sets = (), json: bool = False) -> None:
+    """Quantise a trained run; leaves quantised.pt in its folder.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    json
+        One JSON document instead of a table.
+    """
+    config = _run_config(run, set_)
+    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    module = pipeline.load_weights(run, config, tokens.vocab_size)
+    rows = pipeline.quantise_stage(run, module, config)
+    if json:
+        print_json({"run": run.name, "quantised": str(run / pipeline.QUANTISED), "tensors": rows})
+        return
+    table = Table(title=f"{run.name}: quantised", header_style="bold")
+    for heading in ("tensor", "role"):
+        table.add_column(heading)
+    for heading in ("weights", "bits", "error dB"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        error = "" if row["error_db"] is None else f"{row['error_db']:.2f}"
+        table.add_row(row["name"], row["role"], f"{row['params']:,}", str(row["bits"]), error)
+    out.print(table)
+    out.print(f"next: golfcore pack {run}", markup=False)
+
+
+def pack(
+    source: Path, *, output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None, json: bool = False
+) -> None:
+    """Pack a quantised run, or a folder that unpack made, into a .golf file.
+
+    Parameters
+    ----------
+    source
+        A run folder, or an unpacked one.
+    output
+        Where to; default: model.golf in the run folder.
+    json
+        One JSON document instead of a line.
+    """
+    if not (source / pipeline.CONFIG).is_file():
+        if output is None:
+            raise UsageError(f"{source} is not a run folder; to pack an unpacked folder say where to: -o model.golf")
+        from golfcore.cli.artifact import pack_folder
+
+        pack_folder(source, output, json=json)
+        return
+    config = pipeline.read_config(source)
+    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    target = output or source / pipeline.ARTIFACT
+    packed = pipeline.pack_stage(source, config, tokens, target)
+    if json:
+        print_json(packed)
+    else:
+        size = packed["bytes"]
+        out.print(f"{target}: {size['file']:,} bytes of {size['cap']:,}, {size['free']:,} free", markup=False)
+        out.print(f"next: golfcore eval {target} --data {config.data.path}", markup=False)
+
+
+def evaluate(
+    artifact: Path,
+    *,
+    data: Path | None = None,
+    text: Texts = (),
+    tokenizer: str = "",
+    context: int = 0,
+    stride: int | None = None,
+    batch_tokens: int = 16_384,
+    json: bool = False,
+) -> None:
+    """Score a packed model: bits per byte over the whole validation text. Under torchrun the ranks share the work.
+
+    Parameters
+    ----------
+    artifact
+        A .golf file.
+    data
+        A folder of tokens whose validation split is scored.
+    text
+        Text that is scored whole instead, with the model's own tokenizer.
+    tokenizer
+        For contest shards: a SentencePiece .model or a .bpe file.
+    context
+        Tokens a window; default: the artifact's.
+    stride
+        Tokens scored a window after the first; default: the artifact's.
+    batch_tokens
+        Tokens a forward pass; changes speed and memory, not the score.
+    """
+    from golfcore.train.world import join_world
+
+    if (data is None) == (not text):
+        raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
+    if data is not None:
+        text_for = pipeline.validation_of(pipeline.open_tokens(str(data), tokenizer))
+    else:
+        text_for = pipeline.own_text(text)
+    with join_world() as world:
+        with progress("evaluate") as tick:
+            result = pipeline.evaluate_artifact(
+                artifact, text_for, world, batch_tokens=batch_tokens, context=context, stride=stride, tick=tick
+            )
+        if not world.primary:
+            return
+        if json:
+            print_json(result)
+        else:
+            out.print(_score_table(result))
+
+
+def _run_config(run: Path, sets: Sequence[str]) -> Any:
+    """A run's config with ``--set`` on top; the folder's own file stays as it was trained."""
+    if not sets:
+        return pipeline.read_config(run)
+    pipeline.read_config(run)  # a clear error where it is not a run folder
+    return load_recipe(str(run / pipeline.CONFIG), environment={}, sets=sets).config
+
+
+def _score_table(result: dict[str, Any]) -> Table:
+    table = Table(title=result["artifact"], show_header=False)
+    table.add_row("bits per byte", f"[bold]{result['val_bpb']:.6f}[/]")
+    table.add_row("loss", f"{result['val_loss']:.6f} nats/token")
+    table.add_row("scored", f"{result['tokens']:,} tokens, {result['bytes']:,} bytes of text, each token once")
+    table.add_row("windows", f"{result['context']} tokens, {result['stride']} scored")
+    table.add_row("artifact", f"{result['artifact_bytes']:,} bytes, sha256 {result['artifact_sha256'][:16]}")
+    table.add_row(
+        "code in it", "is the code that scored it" if result["code_matches"] else "[yellow]differs from ours[/]"
+    )
+    table.add_row("future-flip probe", f"passed ({result['future_flip_nats']:.1e} nats)")
+    table.add_row("seconds", f"{result['eval_s']:.1f}")
+    return table

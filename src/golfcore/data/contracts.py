@@ -1,0 +1,42 @@
+"""What this package asks of a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+BOS = 1
+"""The id that starts a document."""
+
+SPECIAL_IDS = 4
+"""Ids 0 pad, 1 bos, 2 eos, 3 unk stand for no text."""
+
+Ids = NDArray[np.uint16]
+
+
+class TokenizerLike(Protocol):
+    """The part of ``golfcore.tokenizer.Tokenizer`` that data needs."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def token_bytes(self) -> NDArray[np.int32]:
+        """Byte length of each id, shape ``[vocab_size]``; specials 0."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of ``to_bytes()``."""
+        ...
+
+    def encode_batch(self, docs: Sequence[bytes], threads: int = 0) -> tuple[Ids, NDArray[np.int64]]:
+        """Ids of all documents end to end, and where each begins (``n + 1`` offsets); no BOS."""
+        ...
+
+    def decode(self, ids: Ids) -> bytes: ...
+
+    def to_bytes(self) -> bytes: ...

@@ -1,0 +1,164 @@
+"""The prepared folder: its files, and the manifest that ties them together by hash.
+
+fineweb_train_*.bin  fineweb_val_*.bin   token shards
+tokenizer.bpe                            what made them
+val_text.zst                             the validation documents' exact bytes
+train_docs.sha  val_docs.sha             the first 8 bytes of each document's SHA-256, in the shards' order
+manifest.json                            counts and hashes of all of these
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from golfcore.data.shards import ShardRecord, ShardSet
+from golfcore.data.val_text import read_val_text
+from golfcore.errors import FormatError, InputError
+from golfcore.paths import atomic_write
+
+if TYPE_CHECKING:
+    from golfcore.tokenizer import Tokenizer
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.bpe"
+VAL_TEXT = "val_text.zst"
+DOC_HASH_BYTES = 8
+_MAX_MANIFEST_BYTES = 64 << 20
+
+T = TypeVar("T")
+
+
+def doc_hash(document: bytes) -> bytes:
+    """The 8 bytes that stand for a document: they choose its split and prove that the splits are disjoint."""
+    return hashlib.sha256(document).digest()[:DOC_HASH_BYTES]
+
+
+def doc_hash_name(split: str) -> str:
+    """``train_docs.sha`` or ``val_docs.sha``."""
+    return f"{split}_docs.sha"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRecord:
+    """One split: ``tokens`` counts BOS, ``bytes`` is the text's UTF-8 length."""
+
+    docs: int
+    tokens: int
+    bytes: int
+    docs_sha256: str  # of train_docs.sha or val_docs.sha
+    shards: tuple[ShardRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What ``manifest.json`` holds."""
+
+    format: int
+    source: str
+    source_sha256: str  # over every document read, each with its length before it
+    duplicates: int  # documents dropped because the same bytes came before
+    val_fraction: float
+    tokenizer_sha256: str
+    vocab_size: int
+    val_text_sha256: str
+    train: SplitRecord
+    val: SplitRecord
+
+    def split(self, name: str) -> SplitRecord:
+        """The record of ``train`` or ``val``."""
+        return {"train": self.train, "val": self.val}[name]
+
+    def as_tree(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``manifest.json`` into the folder."""
+        with atomic_write(folder / MANIFEST) as f:
+            f.write(json.dumps(self.as_tree(), indent=1).encode() + b"\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Reads and checks ``manifest.json``; says nothing yet about the files it names.
+
+        Raises:
+            InputError: the folder has no manifest.
+            FormatError: the manifest is not one of ours.
+        """
+        path = folder / MANIFEST
+        try:
+            with path.open("rb") as f:
+                raw = f.read(_MAX_MANIFEST_BYTES + 1)
+        except OSError as error:
+            make = f"make it with: golfcore data prepare -o {folder}"
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {make}") from error
+        if len(raw) > _MAX_MANIFEST_BYTES:
+            raise FormatError(f"{path}: more than {_MAX_MANIFEST_BYTES} bytes")
+        try:
+            tree = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"{path}: not JSON ({error}); prepare the data again") from error
+        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+            found = tree.get("format") if isinstance(tree, dict) else None
+            raise FormatError(f"{path}: format {found!r}, expected {FORMAT}; prepare the data again")
+        where = str(path)
+        for split in ("train", "val"):
+            record = _table(tree.get(split), f"{where}: {split}")
+            rows = record.get("shards")
+            if not isinstance(rows, list):
+                raise FormatError(f"{where}: {split}.shards is not a list")
+            record["shards"] = tuple(_build(ShardRecord, _table(r, f"{where}: {split}.shards"), where) for r in rows)
+            tree[split] = _build(SplitRecord, record, f"{where}: {split}")
+        return _build(cls, tree, where)
+
+
+def _table(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: expected a table, found {type(value).__name__}")
+    return dict(value)
+
+
+_KINDS: Mapping[str, type] = {"int": int, "float": float, "str": str, "tuple[ShardRecord, ...]": tuple}
+
+
+def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """``cls`` from exactly its fields, each of its own type, counts not negative."""
+    fields = {f.name: str(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if values.keys() != fields.keys():
+        odd = sorted(values.keys() ^ fields.keys())
+        raise FormatError(f"{where}: missing or unknown keys {', '.join(map(str, odd))}; prepare the data again")
+    for name, kind in fields.items():
+        value = values[name]
+        wrong = kind in _KINDS and not isinstance(value, _KINDS[kind])
+        if wrong or (isinstance(value, int) and value < 0):
+            raise FormatError(f"{where}: {name} = {value!r}, expected {kind}")
+    return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared folder whose cheap facts were checked (``golfcore.data.prepare.load_prepared``)."""
+
+    folder: Path
+    manifest: Manifest
+
+    def shards(self, split: str) -> ShardSet:
+        """The tokens of ``train`` or ``val``."""
+        return ShardSet([self.folder / s.name for s in self.manifest.split(split).shards])
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the tokens."""
+        from golfcore.tokenizer import Tokenizer
+
+        return Tokenizer.load(self.folder / TOKENIZER)
+
+    def val_documents(self) -> list[bytes]:
+        """The validation documents' exact bytes, in the order of the tokens."""
+        return read_val_text(self.folder / VAL_TEXT)

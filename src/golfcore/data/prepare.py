@@ -1,0 +1,358 @@
+"""From text to a prepared folder (``manifest.py`` says what is in one).
+
+The text is read twice, so that memory holds neither all of it nor all tokens: once to find doubles, the split and a
+sample for the tokenizer; once to tokenise. A document's split follows from its own bytes, so that more text never
+moves a document from one split to the other, and equal documents never fall into both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from golfcore import __version__
+from golfcore.data.contracts import BOS, TokenizerLike
+from golfcore.data.manifest import (
+    FORMAT,
+    TOKENIZER,
+    VAL_TEXT,
+    Manifest,
+    Prepared,
+    SplitRecord,
+    doc_hash,
+    doc_hash_name,
+)
+from golfcore.data.shards import TOKENS_PER_SHARD, ShardWriter, check_ids, read_header
+from golfcore.data.text import read_documents, text_files
+from golfcore.data.val_text import write_val_text
+from golfcore.errors import FormatError, GolfError, InputError, UsageError
+from golfcore.paths import atomic_write, cache_dir, sha256_file, write_failure
+from golfcore.progress import Tick, silent
+
+SAMPLE_BYTES = 256 << 20  # what a tokenizer is trained on, at most
+_BATCH_BYTES = 8 << 20  # text tokenised at a time
+_KEYS = 1 << 64  # documents' 8-byte hashes, read as numbers
+
+
+def prepare(
+    paths: Sequence[Path],
+    out_dir: Path,
+    *,
+    vocab_size: int = 1024,
+    tokenizer: TokenizerLike | None = None,
+    val_fraction: float = 0.07,
+    threads: int = 0,
+    shard_tokens: int = TOKENS_PER_SHARD,
+    tick: Tick = silent,
+) -> Manifest:
+    """Splits, tokenises and stores text; ``out_dir`` appears only when everything in it is complete.
+
+    Documents with the same bytes as an earlier one are dropped. A document is validation when its hash falls into the
+    lowest ``val_fraction`` of all hashes; where that leaves a split empty, the document nearest to it goes there.
+
+    Args:
+        paths: files and folders as ``read_documents`` takes them.
+        out_dir: must not exist, or be empty.
+        vocab_size: of the tokenizer that is trained, on training documents only; unused where one is given.
+        tokenizer: used instead of training one.
+        threads: for training and encoding; 0 for all cores. The result does not depend on it.
+
+    Raises:
+        UsageError: a value outside its range.
+        InputError: unreadable text, fewer than two different documents, ``out_dir`` in the way, a full disk.
+    """
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"val_fraction = {val_fraction!r}: expected a share between 0 and 1")
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise InputError(f"{out_dir} exists and is not empty; remove it or choose another folder")
+    survey = _survey(paths, val_fraction, sample=tokenizer is None, tick=tick)
+    if tokenizer is None:
+        tick(0, survey.text_bytes, "training the tokenizer")
+        tokenizer = _train(survey.sample, vocab_size, threads)
+    with _new_folder(out_dir) as folder:
+        splits = _tokenise(paths, folder, survey, tokenizer, threads, shard_tokens, tick)
+        with atomic_write(folder / TOKENIZER) as f:
+            f.write(tokenizer.to_bytes())
+        manifest = Manifest(
+            format=FORMAT,
+            source=_describe(paths),
+            source_sha256=survey.sha256,
+            duplicates=survey.duplicates,
+            val_fraction=float(val_fraction),
+            tokenizer_sha256=tokenizer.sha256,
+            vocab_size=tokenizer.vocab_size,
+            val_text_sha256=sha256_file(folder / VAL_TEXT),
+            train=splits["train"],
+            val=splits["val"],
+        )
+        manifest.save(folder)
+    return manifest
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """A prepared folder, with its cheap facts checked: files are there, sizes and the tokenizer's hash are right.
+
+    ``golfcore.data.verify`` checks everything.
+
+    Raises:
+        InputError: no prepared folder there, or a file of it is missing.
+        FormatError: a file does not belong to the manifest.
+    """
+    manifest = Manifest.load(folder)
+    for split in ("train", "val"):
+        record = manifest.split(split)
+        for shard in record.shards:
+            tokens = read_header(folder / shard.name)
+            if tokens != shard.tokens:
+                raise FormatError(f"{folder / shard.name}: {tokens} tokens, the manifest says {shard.tokens}")
+        if sum(s.tokens for s in record.shards) != record.tokens:
+            raise FormatError(f"{folder}: the manifest's {split} shards do not add up to {record.tokens} tokens")
+    path = folder / TOKENIZER
+    for needed in (path, folder / VAL_TEXT):
+        if not needed.is_file():
+            raise InputError(f"{needed}: missing; prepare the data again")
+    if sha256_file(path) != manifest.tokenizer_sha256:
+        raise FormatError(f"{path}: not the tokenizer that made these tokens; prepare the data again")
+    return Prepared(folder, manifest)
+
+
+def cached_prepare(
+    paths: Sequence[Path],
+    *,
+    vocab_size: int = 1024,
+    val_fraction: float = 0.07,
+    threads: int = 0,
+    tick: Tick = silent,
+) -> Path:
+    """``prepare`` into the user's cache, under a name made of the text's hash and the settings; later calls find it.
+
+    Raises:
+        UsageError, InputError: as ``prepare``.
+    """
+    key = hashlib.sha256(f"{FORMAT} {__version__} {vocab_size} {float(val_fraction)!r}".encode())
+    for path in text_files(paths):
+        key.update(f"\n{''.join(path.suffixes[-2:])} {sha256_file(path)}".encode())
+    folder = cache_dir() / "prepared" / key.hexdigest()[:16]
+    if _is_whole(folder):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        prepare(paths, folder, vocab_size=vocab_size, val_fraction=val_fraction, threads=threads, tick=tick)
+    except InputError:
+        if not _is_whole(folder):  # else another process made the same folder meanwhile
+            raise
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        load_prepared(folder)
+    except GolfError:
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What the first reading found. Hashes are those of ``doc_hash``, as numbers."""
+
+    threshold: int  # hashes below it are validation
+    documents: int = 0
+    duplicates: int = 0
+    text_bytes: int = 0  # without duplicates
+    sha256: str = ""
+    sample: list[bytes] = field(default_factory=list)
+
+
+def _key(document: bytes) -> int:
+    return int.from_bytes(doc_hash(document), "big")
+
+
+def _survey(paths: Sequence[Path], val_fraction: float, *, sample: bool, tick: Tick) -> _Survey:
+    survey = _Survey(threshold=int(val_fraction * _KEYS))
+    chosen = _Sample(SAMPLE_BYTES if sample else 0)
+    seen: set[int] = set()
+    stream = hashlib.sha256()
+    for document in read_documents(paths):
+        _update(stream, document)
+        survey.documents += 1
+        key = _key(document)
+        if key in seen:
+            survey.duplicates += 1
+            continue
+        seen.add(key)
+        survey.text_bytes += len(document)
+        chosen.add(key, document)
+        if survey.documents % 1024 == 0:
+            tick(0, 1, f"reading, {survey.documents:,} documents")
+    if len(seen) < 2:
+        raise InputError(
+            f"{_describe(paths)}: {len(seen)} different document, expected at least 2 (one to train on, one to "
+            'validate on); give more files, or a .jsonl file with one {"text": ...} a line'
+        )
+    lowest, highest = min(seen), max(seen)
+    survey.threshold = min(max(survey.threshold, lowest + 1), highest)
+    survey.sha256 = stream.hexdigest()
+    survey.sample = [document for key, document in chosen.held if key >= survey.threshold]
+    return survey
+
+
+def _update(stream: hashlib._Hash, document: bytes) -> None:
+    stream.update(len(document).to_bytes(8, "little"))
+    stream.update(document)
+
+
+class _Sample:
+    """A uniform sample of documents by hash: the same text gives the same sample in any order, without a seed."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.held: list[tuple[int, bytes]] = []
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._limit = _KEYS if max_bytes else 0
+
+    def add(self, key: int, document: bytes) -> None:
+        if self._rank(key) >= self._limit:
+            return
+        self.held.append((key, document))
+        self._bytes += len(document)
+        while self._bytes > self._max_bytes and len(self.held) > 1:
+            self._limit //= 2
+            self.held = [(k, d) for k, d in self.held if self._rank(k) < self._limit]
+            self._bytes = sum(len(d) for _, d in self.held)
+
+    @staticmethod
+    def _rank(key: int) -> int:
+        # An odd factor permutes the 64-bit numbers: ranks are spread anew, whatever side of the split a key is on.
+        return key * 0x9E3779B97F4A7C15 % _KEYS
+
+
+def _train(sample: list[bytes], vocab_size: int, threads: int) -> TokenizerLike:
+    from golfcore.tokenizer import Tokenizer
+
+    trained: TokenizerLike = Tokenizer.train(sample, vocab_size, threads=threads)
+    return trained
+
+
+class _Split:
+    """One split under construction: documents come in, shards and hashes go out."""
+
+    def __init__(self, writer: ShardWriter, tokenizer: TokenizerLike, threads: int) -> None:
+        self.docs = self.tokens = self.bytes = 0
+        self.hashes = bytearray()
+        self._writer, self._tokenizer, self._threads = writer, tokenizer, threads
+        self._token_bytes = tokenizer.token_bytes
+        self._batch: list[bytes] = []
+        self._batch_bytes = 0
+
+    def add(self, document: bytes) -> None:
+        self._batch.append(document)
+        self._batch_bytes += len(document)
+        self.hashes += doc_hash(document)
+        if self._batch_bytes >= _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._batch:
+            return
+        ids, offsets = self._tokenizer.encode_batch(self._batch, threads=self._threads)
+        check_ids(ids, self._tokenizer.vocab_size, "the tokenizer")
+        covered = int(self._token_bytes[ids].sum(dtype=np.int64))
+        if covered != self._batch_bytes:
+            raise InputError(
+                f"the tokenizer's tokens cover {covered} of {self._batch_bytes} bytes of text; "
+                "expected a byte-level tokenizer that loses nothing"
+            )
+        stream = np.insert(ids, offsets[:-1], BOS)
+        self._writer.append(stream)
+        self.docs += len(self._batch)
+        self.tokens += len(stream)
+        self.bytes += self._batch_bytes
+        self._batch, self._batch_bytes = [], 0
+
+
+def _tokenise(
+    paths: Sequence[Path],
+    folder: Path,
+    survey: _Survey,
+    tokenizer: TokenizerLike,
+    threads: int,
+    shard_tokens: int,
+    tick: Tick,
+) -> dict[str, SplitRecord]:
+    """The second reading: everything in the folder but the tokenizer and the manifest."""
+    seen: set[int] = set()
+    stream = hashlib.sha256()
+    val_documents: list[bytes] = []
+    done = told = 0
+    with ShardWriter(folder, "train", shard_tokens) as train_w, ShardWriter(folder, "val", shard_tokens) as val_w:
+        train, val = (_Split(writer, tokenizer, threads) for writer in (train_w, val_w))
+        for document in read_documents(paths):
+            _update(stream, document)
+            key = _key(document)
+            if key in seen:
+                continue
+            seen.add(key)
+            if key < survey.threshold:
+                val.add(document)
+                val_documents.append(document)
+            else:
+                train.add(document)
+            done += len(document)
+            if done - told >= 1 << 20:
+                told = done
+                tick(done, survey.text_bytes, "tokenising")
+        train.flush()
+        val.flush()
+    if stream.hexdigest() != survey.sha256:
+        raise InputError(f"{_describe(paths)}: the text changed while it was read; run this again")
+    write_val_text(folder / VAL_TEXT, val_documents)
+    return {
+        name: _record(folder, name, split, writer)
+        for name, split, writer in (("train", train, train_w), ("val", val, val_w))
+    }
+
+
+def _record(folder: Path, name: str, split: _Split, writer: ShardWriter) -> SplitRecord:
+    with atomic_write(folder / doc_hash_name(name)) as f:
+        f.write(split.hashes)
+    return SplitRecord(
+        docs=split.docs,
+        tokens=split.tokens,
+        bytes=split.bytes,
+        docs_sha256=hashlib.sha256(split.hashes).hexdigest(),
+        shards=tuple(writer.records),
+    )
+
+
+def _describe(paths: Sequence[Path]) -> str:
+    """The files' names, without their folders: a manifest is passed on to others."""
+    names = [path.name or str(path) for path in paths]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+@contextlib.contextmanager
+def _new_folder(out_dir: Path) -> Iterator[Path]:
+    """A temporary folder beside ``out_dir`` that takes its name when the block ends well, and else is removed."""
+    folder = out_dir.parent / f".{out_dir.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(write_failure(out_dir, error)) from error
+    try:
+        yield folder
+        folder.replace(out_dir)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise InputError(f"{out_dir} appeared meanwhile and is not empty; choose another folder") from error
+        raise InputError(write_failure(out_dir, error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

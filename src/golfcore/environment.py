@@ -1,0 +1,159 @@
+"""What this machine and this build are: for env.json, ``golfcore --version`` and ``golfcore doctor``.
+
+Nothing here imports torch or raises: a part that cannot be read is left out or says why.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class CoreInfo:
+    """What the compiled core says of itself; ``error`` is its import error, and then the rest is empty."""
+
+    commit: str = "unknown"
+    active_isa: str = "none"
+    detected_isa: str = "none"
+    has_cuda: bool = False
+    cuda_reason: str = ""
+    error: str = ""
+
+
+def core_info() -> CoreInfo:
+    """Commit, instruction sets and CUDA state of ``golfcore._core``."""
+    try:
+        import golfcore._core as core
+    except ImportError as error:
+        return CoreInfo(cuda_reason="the compiled core is missing", error=one_line(error))
+    return CoreInfo(
+        commit=core.commit,
+        active_isa=core.active_isa(),
+        detected_isa=core.detected_isa(),
+        has_cuda=core.has_cuda,
+        cuda_reason=core.cuda_reason,
+    )
+
+
+def cuda_devices() -> tuple[list[dict[str, Any]], str]:
+    """The GPUs that the compiled core sees, and why there are none (empty when there are some)."""
+    try:
+        import golfcore._core as core
+
+        devices: list[dict[str, Any]] = core.cuda_devices()
+    except (ImportError, RuntimeError) as error:
+        return [], one_line(error)
+    return devices, "" if devices else "no CUDA device is visible"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text on one line, or its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a distribution, without importing it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str:
+    """The processor's name, from /proc/cpuinfo where there is one."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as f:
+            for line in f:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processors this process may run on, which a container often makes fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> tuple[int, int] | None:
+    """``(total, available)`` bytes, lowered to a cgroup v2 limit; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        total, available = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return total, available
+    return min(total, limit), max(0, min(available, limit - used))
+
+
+def checkout_state() -> tuple[str, bool] | None:
+    """``(commit, dirty)`` of the git checkout that this package's source is tracked in; None for an installed wheel."""
+    here = Path(__file__).resolve()
+
+    def git(*args: str) -> str:
+        command = ("git", "-C", str(here.parent), *args)
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # a virtual environment inside someone's checkout is not ours
+        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def environment() -> dict[str, Any]:
+    """The content of a run's env.json.
+
+    ``commit`` is the checkout's where the package runs from one, else the one that the core was built from; ``dirty``
+    says whether tracked files differed from it. ``threads`` is there once torch has been imported.
+    """
+    core = core_info()
+    commit, dirty = checkout_state() or (core.commit, False)
+    devices = cuda_devices()[0] if core.has_cuda else []
+    result = {
+        "golfcore": package_version("golfcore") or "unknown",
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "torch": package_version("torch") or "missing",
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "isa": core.active_isa,
+        "cuda": cuda_text(core),
+        "gpus": [device["name"] for device in devices],
+        "platform": platform.platform(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if torch := sys.modules.get("torch"):
+        result["threads"] = torch.get_num_threads()
+    return result
+
+
+def cuda_text(core: CoreInfo) -> str:
+    """``"yes, nvcc 13.0"`` or ``"no, <reason>"``: whether the core has CUDA kernels."""
+    return f"{'yes' if core.has_cuda else 'no'}, {core.cuda_reason}"
+
+
+def version_text() -> str:
+    """What ``golfcore --version`` prints: version, commit, instruction set, and CUDA with its reason."""
+    core = core_info()
+    if core.error:
+        return f"golfcore {package_version('golfcore')} (the compiled core is missing: {core.error})"
+    return f"golfcore {package_version('golfcore')} (commit {core.commit}, {core.active_isa}, cuda: {cuda_text(core)})"

@@ -1,0 +1,1 @@
+"""Evaluation: the scorer, the text it holds, and the probes."""

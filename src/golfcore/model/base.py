@@ -1,0 +1,52 @@
+"""The interface between a model and everything that trains, packs or scores it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from golfcore.model.registry import Role
+
+
+class Batch(NamedTuple):
+    """One forward pass: ``targets_BT[b, t]`` is the token after ``inputs_BT[b, t]``; both int64."""
+
+    inputs_BT: Tensor
+    targets_BT: Tensor
+
+
+class Context(NamedTuple):
+    """Where training stands. A 0-d tensor, not a number: a Python branch on it would be frozen by torch.compile."""
+
+    progress: Tensor  # share of the clock that is spent, 0 to 1
+
+
+class LanguageModel(nn.Module, ABC):
+    """What every family's module offers besides being a torch module.
+
+    ``activation_dtype`` is what the forward pass computes in; logits and losses are fp32 whatever it is.
+    """
+
+    activation_dtype: torch.dtype = torch.float32
+
+    @abstractmethod
+    def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to descend, and logged parts: ``ce`` is the cross-entropy in nats per token, no auxiliaries."""
+
+    @abstractmethod
+    def new_state(self, rows: int) -> dict[str, Tensor]:
+        """The state before anything was read, for ``rows`` independent streams: named tensors, copyable."""
+
+    @abstractmethod
+    def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """fp32 logits [B, T, V] and the next state. Row t speaks of the token after ``symbols_BT[:, t]``.
+
+        Feeding the symbols in one piece or in many gives the same rows.
+        """
+
+    @abstractmethod
+    def parameter_roles(self) -> dict[str, Role]:
+        """The role of every parameter, each named once as in ``named_parameters()``."""

@@ -1,0 +1,89 @@
+"""Model families: what the rest of golfcore knows of a model, and how a new one joins.
+
+A family is one descriptor. The trainer, the quantiser, the packer and the scorer reach a model through it alone, so
+adding a family touches none of them: write the module, its config, and ``register`` it. Importing this does not import
+torch; ``Family.build`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from golfcore.config import nearest
+from golfcore.errors import UsageError
+from golfcore.model.gpt_config import GPTConfig, gpt_counts
+
+if TYPE_CHECKING:
+    from golfcore.model.base import LanguageModel
+
+Kind = Literal["matrix", "embedding", "head", "vector"]
+
+
+class Role(NamedTuple):
+    """What a parameter is: ``kind`` decides its optimiser and its bits, ``group`` its chunk in the artifact."""
+
+    kind: Kind
+    group: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family.
+
+    Attributes:
+        name: as in a recipe's ``[model] family``.
+        config: its frozen dataclass; ``__post_init__`` raises naming the field.
+        build: ``(config, vocab_size, seed) -> module`` with every random number drawn from ``seed``.
+        counts: ``(config, vocab_size) -> parameters by group``; pure arithmetic, torch-free. Groups are those of
+            ``parameter_roles``; each comes with its kind and its number of rows (row scales are stored per row).
+        sources: package files that make up the model's code, counted in the artifact.
+    """
+
+    name: str
+    config: type
+    build: Callable[[Any, int, int], LanguageModel]
+    counts: Callable[[Any, int], dict[str, tuple[Kind, int, int]]]
+    sources: tuple[str, ...]
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> None:
+    """Makes ``family`` known under its name; a second one of that name replaces the first."""
+    _FAMILIES[family.name] = family
+
+
+def get_family(name: str) -> Family:
+    """The family called ``name``.
+
+    Raises:
+        UsageError: no such family; names the nearest.
+    """
+    if name not in _FAMILIES:
+        raise UsageError(f"unknown model family {name!r}{nearest(name, _FAMILIES)}")
+    return _FAMILIES[name]
+
+
+def family_configs() -> Mapping[str, type]:
+    """The config class of each family, for ``config.build_recipe``."""
+    return {name: family.config for name, family in _FAMILIES.items()}
+
+
+def _build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> LanguageModel:
+    from golfcore.model.gpt import build_gpt
+
+    return build_gpt(config, vocab_size, seed)
+
+
+register(
+    Family(
+        name="gpt",
+        config=GPTConfig,
+        build=_build_gpt,
+        counts=gpt_counts,
+        sources=("model/registry.py", "model/gpt_config.py", "model/gpt.py"),
+    )
+)

@@ -1,0 +1,140 @@
+"""Rows for the residual mix and RMSNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from golfcore.ops.cases.base import Case, Tensors, normal
+from golfcore.ops.norm import rms_norm
+from golfcore.ops.reference.norm import rms_norm as reference
+
+TERMS = {
+    "plain": "",
+    "add": "y",
+    "scaled": "ys",
+    "mix": "ab",
+    "all": "ysab",
+    "gain": "a",
+    "x0": "b",
+    "y-a": "ya",
+    "y-x0": "ysb",
+}
+
+
+def plain(
+    x: torch.Tensor,
+    y: torch.Tensor | None = None,
+    x0: torch.Tensor | None = None,
+    *,
+    a: torch.Tensor | None = None,
+    s: torch.Tensor | None = None,
+    b: torch.Tensor | None = None,
+    c: float = 1.0,
+    eps: float = 1e-6,
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lines of a training script: parameters cast to the stream's dtype, torch's own rms_norm."""
+    a, s, b = (None if v is None else v.to(x.dtype) for v in (a, s, b))
+    if y is not None:
+        x = x + (y if s is None else s * y)
+    if a is not None:
+        x = a * x
+    if x0 is not None and b is not None:
+        x = x + b * x0
+    h = F.rms_norm(x, (x.shape[-1],), eps=eps)
+    if c != 1.0:
+        h = h * c
+    return x, h.to(dtype or x.dtype)
+
+
+def _build(
+    dtype: torch.dtype, generator: torch.Generator, *, shape: tuple[int, ...], terms: str,
+    cast: bool = False, c: float = 0.7,
+) -> Tensors:  # fmt: skip
+    branch = torch.bfloat16 if cast else dtype
+    made: Tensors = {"x": normal(*shape, generator=generator, dtype=dtype)}
+    if "y" in terms:
+        made["y"] = normal(*shape, generator=generator, dtype=branch)
+    if "b" in terms:
+        made["x0"] = normal(*shape, generator=generator, dtype=dtype)
+    for name in terms.replace("y", ""):
+        made[name] = normal(shape[-1], generator=generator)
+    return {**made, "c": c, **({"dtype": branch} if cast else {})}
+
+
+def _strided(dtype: torch.dtype, generator: torch.Generator) -> Tensors:
+    made = _build(dtype, generator, shape=(6, 5, 48), terms="ysab")
+    made["x"] = normal(6, 5, 96, generator=generator, dtype=dtype)[..., 16:64]
+    made["y"] = normal(48, 5, 6, generator=generator, dtype=dtype).permute(2, 1, 0)
+    made["x0"] = normal(5, 6, 48, generator=generator, dtype=dtype).transpose(0, 1)
+    return made
+
+
+def _grads(terms: str) -> tuple[str, ...]:
+    return ("x", *terms, *(("x0",) if "b" in terms else ()))
+
+
+def _touched(arguments: Tensors) -> float:
+    """Forward reads x, y, x0 and writes r, h; backward reads dr, dh, r, x, y, x0 and writes dx, dy, dx0."""
+    tensors = [arguments[name] for name in ("x", "y", "x0") if name in arguments]
+    each = float(tensors[0].numel() * tensors[0].element_size())
+    if len(tensors) == 1 and "a" not in arguments:
+        return 5 * each  # x, h; dh, x, dx
+    needed = len(tensors) if "a" in arguments else len(tensors) - 1
+    return each * (len(tensors) + 2 + 3 + needed + len(tensors))
+
+
+def _normed(function: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., torch.Tensor]:
+    """Without terms to mix the stream is what it was: only the normed output is a result."""
+    return lambda **arguments: function(**arguments)[1]
+
+
+_CALLS = (rms_norm, reference, plain)
+_PLAIN_CALLS = tuple(_normed(function) for function in _CALLS)
+
+
+def _case(name: str, build: Callable[..., Tensors], terms: str, **more: Any) -> Case:
+    call, exact, usual = _CALLS if terms else _PLAIN_CALLS
+    return Case(
+        op="norm", name=name, build=build, call=call, reference=exact, plain=usual, grads=_grads(terms),
+        touched=_touched, **more,
+    )  # fmt: skip
+
+
+CASES = (
+    *(
+        _case(f"{kind}-tiny", partial(_build, shape=(2, 3, 5), terms=terms), terms, gradcheck=True)
+        for kind, terms in TERMS.items()
+    ),
+    *(
+        _case(f"{kind}-{name}", partial(_build, shape=shape, terms=terms), terms)
+        for kind, terms in TERMS.items()
+        for name, shape in (("empty", (0, 64)), ("one", (1, 33)), ("ragged", (3, 45, 200)))
+    ),
+    *(
+        _case(
+            f"{kind}-cast",
+            partial(_build, shape=(131, 72), terms=terms, cast=True),
+            terms,
+            dtypes=(torch.float32,),
+        )
+        for kind, terms in TERMS.items()
+    ),
+    _case("all-strided", _strided, "ysab"),
+    _case("all-many-rows", partial(_build, shape=(4500, 16), terms="ysab"), "ysab"),
+    *(
+        _case(
+            f"{kind}-pocket",
+            partial(_build, shape=(8192, 256), terms=terms, c=1.0),
+            terms,
+            bench=True,
+            shape="8192x256",
+        )
+        for kind, terms in (("plain", ""), ("scaled", "ys"), ("all", "ysab"))
+    ),
+)

@@ -1,0 +1,168 @@
+"""Whether the kernels are right: what the tests, ``golfcore kernels test`` and the bench (before it times) ask.
+
+A result may be off from the reference in fp64 by at most twice what plain torch in the same dtype is off; integers are
+exact by the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from golfcore import _core
+from golfcore.errors import UsageError
+from golfcore.ops.cases.base import Case, Tensors, outputs, with_grads
+from golfcore.ops.registry import ISAS
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One set of arguments: its output gradients, the fp64 results, and the error of plain torch against those."""
+
+    arguments: Tensors
+    seeds: list[torch.Tensor]
+    exact: list[torch.Tensor | None]
+    plain: list[float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result or gradient of one case, the worst over its draws. ``note`` is what no number says."""
+
+    index: int
+    ours: float
+    plain: float
+    floor: float
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.within(1)
+
+    def within(self, factor: float) -> bool:
+        """Whether the error is at most ``factor`` times what a kernel may have."""
+        return not self.note and self.ours <= factor * (2 * self.plain + self.floor)
+
+    def __str__(self) -> str:
+        return f"result {self.index}: {self.note or f'off by {self.ours:.3g}, plain torch by {self.plain:.3g}'}"
+
+
+def levels() -> tuple[str, ...]:
+    """The instruction sets that this processor has, lowest first."""
+    return ISAS[: ISAS.index(_core.detected_isa()) + 1]
+
+
+@contextmanager
+def at_level(isa: str) -> Iterator[None]:
+    """Native operations use at most this instruction set inside the block."""
+    if isa not in levels():
+        raise UsageError(f"this processor has no {isa}: it has {', '.join(levels())}")
+    _core.set_isa(isa)
+    try:
+        yield
+    finally:
+        _core.set_isa(ISAS[-1])
+
+
+def build(case: Case, dtype: torch.dtype, draw: int = 0) -> Tensors:
+    """The case's arguments; the same for the same ``draw``."""
+    return case.build(dtype, torch.Generator().manual_seed(1234 + draw))
+
+
+def fp64(arguments: Tensors) -> Tensors:
+    """The arguments with every floating-point tensor, and every dtype asked for, in fp64."""
+
+    def wide(value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return torch.float64
+        return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return {name: wide(value) for name, value in arguments.items()}
+
+
+def output_gradients(case: Case, arguments: Tensors) -> list[torch.Tensor]:
+    """What flows back into the case's outputs: normal numbers, rounded once to each output's dtype."""
+    generator = torch.Generator().manual_seed(99)
+    out = outputs(case.call(**arguments))
+    return [torch.randn(o.shape, generator=generator).to(o.dtype) for o in out]
+
+
+def error(x: torch.Tensor, exact: torch.Tensor) -> float:
+    """The largest absolute difference; 0 for empty tensors."""
+    return float((x.double() - exact).abs().max()) if x.numel() else 0.0
+
+
+@lru_cache(maxsize=2)  # the instruction sets are tried on one case after another
+def draws(case: Case, dtype: torch.dtype) -> tuple[Draw, ...]:
+    """Several draws where a case is small: on a single one plain torch can be right by luck."""
+    made = []
+    for index in range(5):
+        arguments = build(case, dtype, index)
+        seeds = output_gradients(case, arguments)
+        exact = with_grads(case.reference, case, fp64(arguments), seeds)
+        plain = with_grads(case.plain, case, arguments, seeds)
+        errors = [0.0 if e is None else error(p, e) for p, e in zip(plain, exact, strict=True)]
+        made.append(Draw(arguments, seeds, exact, errors))
+        if sum(seed.numel() for seed in seeds) > 10_000:
+            break
+    return tuple(made)
+
+
+def parity(case: Case, dtype: torch.dtype, function: Callable[..., Any] | None = None) -> list[Finding]:
+    """Results and gradients of ``function`` (default: the case's own call) against the reference in fp64."""
+    judged = draws(case, dtype)
+    ours = [with_grads(function or case.call, case, draw.arguments, draw.seeds) for draw in judged]
+    return [
+        _finding(i, [results[i] for results in ours], [d.exact[i] for d in judged], max(d.plain[i] for d in judged))
+        for i in range(len(judged[0].exact))
+    ]
+
+
+def _finding(
+    index: int, results: list[torch.Tensor | None], exacts: list[torch.Tensor | None], plain: float
+) -> Finding:
+    worst = scale = 0.0
+    note = ""
+    for result, exact in zip(results, exacts, strict=True):
+        if exact is None:
+            if result is not None and result.any():
+                note = "has a gradient where the reference has none"
+        elif result is None:
+            note = "has no gradient where the reference has one"
+        elif result.shape != exact.shape:
+            note = f"has shape {tuple(result.shape)}, expected {tuple(exact.shape)}"
+        elif not result.isfinite().all():
+            note = "is not finite"
+        else:
+            worst = max(worst, error(result, exact))
+            scale = max(scale, float(exact.abs().max()) if exact.numel() else 0.0)
+    return Finding(index, worst, plain, 4 * torch.finfo(torch.float32).eps * scale, note)
+
+
+def promises_same_bits(case: Case, dtype: torch.dtype) -> bool:
+    """Whether nothing in the case may depend on the number of threads: torch's own fp32 products may."""
+    return not (case.torch_products and dtype == torch.float32)
+
+
+def same_for_any_threads(case: Case, dtype: torch.dtype) -> bool:
+    """Whether one, two and three threads give the same bits, forward and backward."""
+    arguments = build(case, dtype)
+    seeds = output_gradients(case, arguments)
+    before = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            runs.append(with_grads(case.call, case, arguments, seeds))
+    finally:
+        torch.set_num_threads(before)
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+        for other in runs[1:]
+        for a, b in zip(runs[0], other, strict=True)
+    )

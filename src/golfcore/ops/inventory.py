@@ -1,0 +1,67 @@
+"""What ``golfcore kernels`` shows: the operations of this build, and whether each is right on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from golfcore.config import nearest
+from golfcore.errors import UsageError
+from golfcore.ops import check
+from golfcore.ops.cases import OP_CASES
+from golfcore.ops.registry import backends, leaves
+
+
+def names(op: str | None = None) -> list[str]:
+    """All operations, or the one asked for.
+
+    Raises:
+        UsageError: there is no such operation.
+    """
+    known = list(leaves())
+    if op is None:
+        return known
+    if op not in known:
+        raise UsageError(f"no operation {op!r}{nearest(op, known)}; there are {', '.join(known)}")
+    return [op]
+
+
+def inventory() -> list[dict[str, Any]]:
+    """One row an operation: op, backend, levels, dtypes, leaves, cases."""
+    served = backends()
+    return [
+        {
+            "op": op,
+            "backend": served[op],
+            "levels": list(check.levels()),
+            "dtypes": sorted({str(d).removeprefix("torch.") for c in OP_CASES if c.op == op for d in c.dtypes}),
+            "leaves": found,
+            "cases": sum(case.op == op for case in OP_CASES),
+        }
+        for op, found in leaves().items()
+    ]
+
+
+def examine(op: str) -> list[dict[str, Any]]:
+    """One row an instruction set: how many results were checked, the worst error against plain torch's, what failed."""
+    rows: dict[str, dict[str, Any]] = {
+        level: {"op": op, "level": level, "checked": 0, "worst": 0.0, "failures": []} for level in check.levels()
+    }
+    for case in OP_CASES:
+        if case.op != op or case.bench:
+            continue
+        for dtype in case.dtypes:
+            for level, row in rows.items():
+                with check.at_level(level):
+                    _add(row, f"{case.id} {dtype}", check.parity(case, dtype))
+                    if check.promises_same_bits(case, dtype) and not check.same_for_any_threads(case, dtype):
+                        row["failures"].append(f"{case.id} {dtype}: depends on the number of threads")
+    return list(rows.values())
+
+
+def _add(row: dict[str, Any], label: str, findings: list[check.Finding]) -> None:
+    for finding in findings:
+        row["checked"] += 1
+        if finding.plain + finding.floor > 0:
+            row["worst"] = max(row["worst"], finding.ours / (finding.plain + finding.floor))
+        if not finding.ok:
+            row["failures"].append(f"{label}: {finding}")

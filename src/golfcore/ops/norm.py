@@ -1,0 +1,246 @@
+"""Residual mix and RMSNorm of the stream, forward and backward in one pass each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from golfcore import _core
+from golfcore.errors import InputError
+from golfcore.ops.reference.norm import rms_norm as reference
+from golfcore.ops.registry import (
+    DTYPE_CODE,
+    address,
+    check_float,
+    check_same,
+    check_shape,
+    join,
+    leaf,
+    native,
+    row_stride,
+    rows,
+    threads,
+)
+
+MaybeTensor = torch.Tensor | None
+
+
+def rms_norm(
+    x: torch.Tensor,
+    y: MaybeTensor = None,
+    x0: MaybeTensor = None,
+    *,
+    a: MaybeTensor = None,
+    s: MaybeTensor = None,
+    b: MaybeTensor = None,
+    c: float = 1.0,
+    eps: float = 1e-6,
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``r = a * (x + s * y) + b * x0`` and ``h = c * r / sqrt(mean(r**2) + eps)``; every term but ``x`` is optional.
+
+    Args:
+        x: [..., D], the residual stream.
+        y: the shape of ``x``, in ``dtype``: a branch's output that joins the stream.
+        x0: shape and dtype of ``x``: the first block's input. Goes together with ``b``.
+        a: fp32 [D]; absent: 1.
+        s: fp32 [D]; absent: 1.
+        b: fp32 [D].
+        c: the layer's scale.
+        eps: added to the mean square.
+        dtype: of ``h`` and ``y``; default: that of ``x``.
+
+    Returns:
+        ``r`` in the dtype of ``x`` (``x`` itself where there is nothing to mix) and ``h`` in ``dtype``. Arithmetic is
+        fp32; ``h`` comes from ``r`` as it is stored.
+
+    Raises:
+        InputError: a tensor of another shape, dtype or device than the above.
+    """
+    dtype = dtype or x.dtype
+    _check(x, y, x0, a, s, b, dtype)
+    if not native(x) or (x.dtype, dtype) not in _PAIRS:
+        return reference(x, y, x0, a=a, s=s, b=b, c=c, eps=eps, dtype=dtype)
+    if y is None and a is None and b is None:
+        h, _ = _plain(x, c, eps, dtype)
+        return x, h
+    r, h, _ = _mixed(x, y, x0, a, s, b, c, eps, dtype)
+    return r, h
+
+
+_PAIRS = (
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float32, torch.bfloat16),
+)
+
+
+def _check(
+    x: torch.Tensor, y: MaybeTensor, x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, dtype: torch.dtype
+) -> None:
+    check_float("norm", "x", x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise InputError(f"norm: x has shape {tuple(x.shape)}; expected [..., D] with D of at least 1")
+    if (x0 is None) != (b is None):
+        given, missing = ("b", "x0") if x0 is None else ("x0", "b")
+        raise InputError(f"norm: {given} is given without {missing}; pass both or neither")
+    if s is not None and y is None:
+        raise InputError("norm: s is given without y, which it scales; pass both or leave s out")
+    for name, other, kind in (("y", y, dtype), ("x0", x0, x.dtype)):
+        if other is None:
+            continue
+        check_shape("norm", name, other, tuple(x.shape))
+        if other.dtype != kind:
+            raise InputError(f"norm: {name} is {other.dtype}; expected {kind}: convert it with {name}.to({kind})")
+        if other.device != x.device:
+            raise InputError(f"norm: {name} is on {other.device}, x on {x.device}; move one with {name}.to(x.device)")
+    for name, vector in (("a", a), ("s", s), ("b", b)):
+        if vector is not None:
+            check_shape("norm", name, vector, (x.shape[-1],))
+            wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+            check_same("norm", name, vector, "x", x, dtype=wide)
+
+
+def _forward(
+    x: torch.Tensor, y: MaybeTensor, x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor,
+    c: float, eps: float, dtype: torch.dtype, mixed: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    x_ND = rows(x)
+    y_ND, x0_ND = (None if t is None else rows(t) for t in (y, x0))
+    a, s, b = (None if v is None else v.contiguous() for v in (a, s, b))
+    n, d = x_ND.shape
+    r = x.new_empty(x.shape if mixed else 0)
+    h = x.new_empty(x.shape, dtype=dtype)
+    rstd_N = x.new_empty(n, dtype=torch.float32)
+    _core.norm_forward(
+        DTYPE_CODE[x.dtype], DTYPE_CODE[dtype], x_ND.data_ptr(), address(y_ND), address(x0_ND),
+        address(a), address(s), address(b), r.data_ptr() if mixed else 0, h.data_ptr(), rstd_N.data_ptr(),
+        n, d, x_ND.stride(0), row_stride(y_ND), row_stride(x0_ND), c, eps, threads(),
+    )  # fmt: skip
+    return r, h, rstd_N
+
+
+def _mixed_cpu(
+    x: torch.Tensor, y: MaybeTensor, x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor,
+    c: float, eps: float, dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _forward(x, y, x0, a, s, b, c, eps, dtype, True)
+
+
+def _mixed_fake(
+    x: torch.Tensor, y: MaybeTensor, x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor,
+    c: float, eps: float, dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    count = x.numel() // x.shape[-1]
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=dtype), x.new_empty(count, dtype=torch.float32)
+
+
+def _plain_cpu(x: torch.Tensor, c: float, eps: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    _, h, rstd_N = _forward(x, None, None, None, None, None, c, eps, dtype, False)
+    return h, rstd_N
+
+
+def _plain_fake(x: torch.Tensor, c: float, eps: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    count = x.numel() // x.shape[-1]
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty(count, dtype=torch.float32)
+
+
+def _backward_cpu(
+    dr: MaybeTensor, dh: MaybeTensor, r: torch.Tensor, rstd_N: torch.Tensor, x: MaybeTensor, y: MaybeTensor,
+    x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, c: float, branch: torch.dtype,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    d = r.shape[-1]
+    dr_ND, dh_ND, r_ND, x_ND, y_ND, x0_ND = (None if t is None else rows(t) for t in (dr, dh, r, x, y, x0))
+    a, s, b = (None if v is None else v.contiguous() for v in (a, s, b))
+    n = rstd_N.numel()
+    dx, dy, dx0, da, ds, db = _backward_fake(dr, dh, r, rstd_N, x, y, x0, a, s, b, c, branch)
+    sums = a is not None or s is not None or b is not None
+    partials = r.new_empty(_core.norm_chunks(n) * 3 * d if sums else 0, dtype=torch.float32)
+    _core.norm_backward(
+        DTYPE_CODE[r.dtype], DTYPE_CODE[branch], address(dr_ND), address(dh_ND), address(r_ND), rstd_N.data_ptr(),
+        address(x_ND), address(y_ND), address(x0_ND), address(a), address(s), address(b),
+        dx.data_ptr(), dy.data_ptr() if y is not None else 0, dx0.data_ptr() if b is not None else 0,
+        da.data_ptr() if a is not None else 0, ds.data_ptr() if s is not None else 0,
+        db.data_ptr() if b is not None else 0, partials.data_ptr() if sums else 0, n, d,
+        row_stride(dr_ND), row_stride(dh_ND), row_stride(r_ND), row_stride(x_ND), row_stride(y_ND), row_stride(x0_ND),
+        c, threads(),
+    )  # fmt: skip
+    return dx, dy, dx0, da, ds, db
+
+
+def _backward_fake(
+    dr: MaybeTensor, dh: MaybeTensor, r: torch.Tensor, rstd_N: torch.Tensor, x: MaybeTensor, y: MaybeTensor,
+    x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, c: float, branch: torch.dtype,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """dx, dy, dx0, da, ds, db; empty where there is nothing to differentiate."""
+    return (
+        r.new_empty(r.shape),
+        r.new_empty(r.shape if y is not None else 0, dtype=branch),
+        r.new_empty(r.shape if b is not None else 0),
+        *(r.new_empty(r.shape[-1] if v is not None else 0, dtype=torch.float32) for v in (a, s, b)),
+    )
+
+
+_plain = leaf(
+    "norm",
+    "norm(Tensor x, float c, float eps, ScalarType dtype) -> (Tensor, Tensor)",
+    _plain_cpu,
+    _plain_fake,
+)
+_mixed = leaf(
+    "norm",
+    "norm_mix(Tensor x, Tensor? y, Tensor? x0, Tensor? a, Tensor? s, Tensor? b, float c, float eps, ScalarType dtype)"
+    " -> (Tensor, Tensor, Tensor)",
+    _mixed_cpu,
+    _mixed_fake,
+)
+_backward = leaf(
+    "norm",
+    "norm_backward(Tensor? dr, Tensor? dh, Tensor r, Tensor rstd, Tensor? x, Tensor? y, Tensor? x0, Tensor? a,"
+    " Tensor? s, Tensor? b, float c, ScalarType branch) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_cpu,
+    _backward_fake,
+)
+
+
+def _setup_plain(ctx: Any, inputs: Any, output: Any) -> None:
+    x, ctx.c, _, ctx.branch = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, output[1])
+
+
+def _plain_gradient(ctx: Any, dh: MaybeTensor, _: MaybeTensor) -> tuple[Any, ...]:
+    if dh is None:
+        return None, None, None, None
+    x, rstd_N = ctx.saved_tensors
+    dx, *_ = _backward(None, dh, x, rstd_N, None, None, None, None, None, None, ctx.c, ctx.branch)
+    return dx, None, None, None
+
+
+def _setup_mixed(ctx: Any, inputs: Any, output: Any) -> None:
+    x, y, x0, a, s, b, ctx.c, _, ctx.branch = inputs
+    r, _, rstd_N = output
+    ctx.set_materialize_grads(False)
+    # x is read only for a's gradient, and y holds memory that nothing needs where there is neither a nor s.
+    ctx.has_y = y is not None
+    ctx.save_for_backward(
+        x if a is not None else None, y if a is not None or s is not None else None, x0, a, s, b, r, rstd_N
+    )
+
+
+def _mixed_gradient(ctx: Any, dr: MaybeTensor, dh: MaybeTensor, _: MaybeTensor) -> tuple[Any, ...]:
+    x, y, x0, a, s, b, r, rstd_N = ctx.saved_tensors
+    if dr is None and dh is None:
+        return (None,) * 9
+    dx, dy, dx0, da, ds, db = _backward(dr, dh, r, rstd_N, x, y, x0, a, s, b, ctx.c, ctx.branch)
+    if ctx.has_y and y is None:
+        dy = dx.to(ctx.branch)  # without a and s the branch's gradient is the stream's
+    return (
+        dx, dy if ctx.has_y else None, dx0 if b is not None else None, da if a is not None else None,
+        ds if s is not None else None, db if b is not None else None, None, None, None,
+    )  # fmt: skip
+
+
+join(_plain, _setup_plain, _plain_gradient)
+join(_mixed, _setup_mixed, _mixed_gradient)

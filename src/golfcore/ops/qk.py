@@ -1,0 +1,183 @@
+"""RMSNorm, rotary positions and gain of queries and keys, forward and backward in one pass each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from golfcore import _core
+from golfcore.errors import InputError
+from golfcore.ops.reference.qk import qk as reference
+from golfcore.ops.registry import (
+    DTYPE_CODE,
+    address,
+    check_float,
+    check_same,
+    check_shape,
+    heads,
+    join,
+    leaf,
+    native,
+    threads,
+)
+
+MaybeTensor = torch.Tensor | None
+
+
+def qk(
+    q_BTNH: torch.Tensor,
+    k_BTKH: torch.Tensor,
+    cos_TR: torch.Tensor,
+    sin_TR: torch.Tensor,
+    gain_N: MaybeTensor = None,
+    positions_BT: MaybeTensor = None,
+    eps: float = 1e-6,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys ready for attention: RMSNorm by head, then a rotation by position, then a gain on queries.
+
+    The first ``2 R`` of a head's dimensions are rotated in pairs ``(i, i + R)``: ``(u, v)`` becomes
+    ``(u cos + v sin, v cos - u sin)``. Computed in fp32.
+
+    Args:
+        q_BTNH: [B, T, N, H] float; may be a view into a wider product, heads of a token together.
+        k_BTKH: [B, T, K, H], same dtype.
+        cos_TR: fp32 [positions, R] with ``2 R <= H``; no gradient.
+        sin_TR: the same.
+        gain_N: fp32 [N]; absent: 1.
+        positions_BT: int32 [B, T], the row of the tables for each token; absent: 0, 1, ... T-1.
+        eps: added to the mean square.
+
+    Returns:
+        Both in their dtype and shape, contiguous.
+
+    Raises:
+        InputError: a tensor of another shape, dtype or device than the above, or a position outside the tables.
+    """
+    _check(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT)
+    if not native(q_BTNH):
+        return reference(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT, eps)
+    q, k = _leaf(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT, eps)
+    return q, k
+
+
+def _check(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, gain: MaybeTensor, positions: MaybeTensor
+) -> None:
+    check_float("qk", "q", q)
+    if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3] or q.shape[3] == 0:
+        raise InputError(
+            f"qk: q has shape {tuple(q.shape)}, k {tuple(k.shape)}; expected [B, T, N, H] and [B, T, K, H] with the "
+            "same B, T and H"
+        )
+    check_same("qk", "k", k, "q", q)
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    if cos.ndim != 2 or 2 * cos.shape[1] > q.shape[3]:
+        raise InputError(f"qk: cos has shape {tuple(cos.shape)}; expected [positions, R] with 2 R <= {q.shape[3]}")
+    check_shape("qk", "sin", sin, tuple(cos.shape))
+    for name, table in (("cos", cos), ("sin", sin)):
+        check_same("qk", name, table, "q", q, dtype=wide)
+    if gain is not None:
+        check_shape("qk", "gain", gain, (q.shape[2],))
+        check_same("qk", "gain", gain, "q", q, dtype=wide)
+    if positions is not None:
+        check_shape("qk", "positions", positions, (q.shape[0], q.shape[1]))
+        check_same("qk", "positions", positions, "q", q, dtype=torch.int32)
+    elif cos.shape[0] < q.shape[1]:
+        raise InputError(
+            f"qk: cos has {cos.shape[0]} positions, the sequence {q.shape[1]}; build longer tables or pass positions"
+        )
+
+
+def _forward(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, gain: MaybeTensor,
+    positions: MaybeTensor, eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    b, t, n, h = q.shape
+    out = q.new_empty(q.shape), k.new_empty(k.shape)
+    if b * t == 0:
+        return out
+    if positions is not None:
+        positions = positions.contiguous()
+        low, high = (int(v) for v in positions.aminmax())
+        if low < 0 or high >= cos.shape[0]:
+            raise InputError(
+                f"qk: positions run from {low} to {high}; the tables hold 0 to {cos.shape[0] - 1}: build longer ones"
+            )
+    (q, q_stride), (k, k_stride) = heads(q), heads(k)
+    cos, sin, gain = cos.contiguous(), sin.contiguous(), None if gain is None else gain.contiguous()
+    _core.qk_forward(
+        DTYPE_CODE[q.dtype], q.data_ptr(), k.data_ptr(), out[0].data_ptr(), out[1].data_ptr(), cos.data_ptr(),
+        sin.data_ptr(), address(positions), address(gain), b * t, t, n, k.shape[2], h, cos.shape[1],
+        q_stride, k_stride, eps, threads(),
+    )  # fmt: skip
+    return out
+
+
+def _fake(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, gain: MaybeTensor,
+    positions: MaybeTensor, eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    return q.new_empty(q.shape), k.new_empty(k.shape)
+
+
+def _backward(
+    dq_out: torch.Tensor, dk_out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor,
+    sin: torch.Tensor, gain: MaybeTensor, positions: MaybeTensor, eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    b, t, n, h = q.shape
+    dq, dk, dgain = _backward_fake(dq_out, dk_out, q, k, cos, sin, gain, positions, eps)
+    if b * t == 0:
+        return dq, dk, dgain.zero_()
+    (q, q_stride), (k, k_stride) = heads(q), heads(k)
+    (dq_out, dq_stride), (dk_out, dk_stride) = heads(dq_out), heads(dk_out)
+    cos, sin, gain = cos.contiguous(), sin.contiguous(), None if gain is None else gain.contiguous()
+    positions = None if positions is None else positions.contiguous()
+    partials = dgain.new_empty(_core.qk_chunks(b * t) * dgain.numel())
+    _core.qk_backward(
+        DTYPE_CODE[q.dtype], q.data_ptr(), k.data_ptr(), dq_out.data_ptr(), dk_out.data_ptr(), dq.data_ptr(),
+        dk.data_ptr(), cos.data_ptr(), sin.data_ptr(), address(positions), address(gain),
+        0 if gain is None else dgain.data_ptr(), 0 if gain is None else partials.data_ptr(), b * t, t, n, k.shape[2],
+        h, cos.shape[1], q_stride, k_stride, dq_stride, dk_stride, eps, threads(),
+    )  # fmt: skip
+    return dq, dk, dgain
+
+
+def _backward_fake(
+    dq_out: torch.Tensor, dk_out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor,
+    sin: torch.Tensor, gain: MaybeTensor, positions: MaybeTensor, eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    return (
+        q.new_empty(q.shape),
+        k.new_empty(k.shape),
+        q.new_empty(0 if gain is None else q.shape[2], dtype=torch.float32),
+    )
+
+
+_leaf = leaf(
+    "qk",
+    "qk(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? gain, Tensor? positions, float eps) -> (Tensor, Tensor)",
+    _forward,
+    _fake,
+)
+_leaf_backward = leaf(
+    "qk",
+    "qk_backward(Tensor dq_out, Tensor dk_out, Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? gain,"
+    " Tensor? positions, float eps) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    q, k, cos, sin, gain, positions, ctx.eps = inputs
+    ctx.save_for_backward(q, k, cos, sin, gain, positions)
+
+
+def _gradient(ctx: Any, dq_out: torch.Tensor, dk_out: torch.Tensor) -> tuple[Any, ...]:
+    q, k, cos, sin, gain, positions = ctx.saved_tensors
+    dq, dk, dgain = _leaf_backward(dq_out, dk_out, q, k, cos, sin, gain, positions, ctx.eps)
+    return dq, dk, None, None, None if gain is None else dgain, None, None
+
+
+join(_leaf, _setup, _gradient)

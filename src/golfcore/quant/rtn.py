@@ -1,0 +1,79 @@
+"""Round to nearest with one scale a row.
+
+``symbol = clip(round(w / s), -q, q)`` with ``q = 2^(bits-1) - 1`` and ``s = clip / q``; s is kept as fp16 and rounded
+before it is used, so ``symbol * s`` is what the reader gets. The clip of a row is
+
+- ``sigma``: k standard deviations (SDClip, entry 2026-04-05: k sets the bytes directly, since the coded size of a
+  Gaussian row is ``bits - log2(k) + constant``);
+- ``absmax``: its largest magnitude;
+- ``percentile``: the 99.99984th percentile of its magnitudes, as the contest's int8 baseline.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from golfcore.errors import InputError
+
+PERCENTILE = 0.9999984
+FP16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A matrix as symbols and scales: ``w_OI ~ symbols_OI * scale_O``; int8 and fp16."""
+
+    symbols_OI: Tensor
+    scale_O: Tensor
+    bits: int
+
+
+def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
+    """The largest magnitude that each row keeps, fp32 [O]; ``clip`` is sigma, absmax or percentile."""
+    if clip == "sigma":
+        return k * weight_OI.std(dim=1, unbiased=False)
+    if clip == "absmax":
+        return weight_OI.abs().amax(dim=1)
+    return torch.quantile(weight_OI.abs(), PERCENTILE, dim=1)
+
+
+def quantise_rows(weight_OI: Tensor, *, bits: int, clip: str, k: float, name: str = "weight") -> Quantised:
+    """Rounds a matrix to ``bits`` bits a weight.
+
+    Args:
+        weight_OI: [O, I], any float dtype.
+        bits: 2 to 8.
+        clip: sigma, absmax or percentile.
+        k: standard deviations, with ``clip="sigma"``.
+        name: named in errors.
+
+    Raises:
+        InputError: not a matrix, or a weight is NaN, infinite or too large for an fp16 scale.
+    """
+    if weight_OI.ndim != 2:
+        raise InputError(f"{name}: shape {tuple(weight_OI.shape)}, expected a matrix [out, in]")
+    weight_OI = weight_OI.detach().float().cpu()
+    if not torch.isfinite(weight_OI).all():
+        raise InputError(f"{name}: holds NaN or infinite weights; the training run diverged")
+    q = 2 ** (bits - 1) - 1
+    scale_O = (row_clip(weight_OI, clip, k) / q).to(torch.float16)
+    if not torch.isfinite(scale_O).all():
+        raise InputError(f"{name}: a row's scale is above {FP16_MAX:.0f} and does not fit fp16")
+    step_O = scale_O.float()
+    # A row of zeros, or one whose scale underflows, has scale 0 and only zero symbols.
+    inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
+    symbols_OI = (weight_OI * inverse_O[:, None]).round_().clamp_(-q, q).to(torch.int8)
+    return Quantised(symbols_OI, scale_O, bits)
+
+
+def gaussian_bits(bits: int, k: float) -> float:
+    """Entropy in bits of the symbols of Gaussian rows under ``sigma``: what an ideal order-0 coder needs a weight."""
+    q = 2 ** (bits - 1) - 1
+    edges = [-math.inf, *((i + 0.5) * k / q for i in range(-q, q)), math.inf]
+    below = [0.5 * (1 + math.erf(edge / math.sqrt(2))) for edge in edges]
+    return -sum(p * math.log2(p) for a, b in pairwise(below) if (p := b - a) > 0)

@@ -1,0 +1,77 @@
+"""Recipes: the TOML files beside this module, or any of the user's."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from golfcore.config import CONTEST_ENV, RecipeConfig, build_recipe, nearest, parse_set, parse_value, set_key
+from golfcore.errors import UsageError
+from golfcore.model import family_configs
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A resolved recipe, and where values other than the file's came from (``"optim.matrix_lr=0.03 (MATRIX_LR)"``)."""
+
+    config: RecipeConfig
+    overrides: tuple[str, ...]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with golfcore."""
+    return sorted(f.name.removesuffix(".toml") for f in files(__name__).iterdir() if f.name.endswith(".toml"))
+
+
+def read_recipe(name_or_path: str) -> dict[str, Any]:
+    """The tables of a recipe: one of ours by name, or a TOML file by path.
+
+    Raises:
+        UsageError: no such recipe or file, or not TOML.
+    """
+    if name_or_path in recipe_names():
+        text = files(__name__).joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+    else:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UsageError(
+                f"no recipe {name_or_path!r}{nearest(name_or_path, recipe_names())}; "
+                f"known: {', '.join(recipe_names())}, or a path to a .toml file"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read recipe {path}: {error}") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {name_or_path}: {error}") from error
+
+
+def load_recipe(name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = ()) -> LoadedRecipe:
+    """Command line (``sets``) over environment over file over default.
+
+    Args:
+        name_or_path: ``pocket``, or a TOML file.
+        environment: as ``os.environ``; the contest's names are looked up in it.
+        sets: ``section.key=value`` each.
+
+    Raises:
+        UsageError: an unknown recipe, section or key, or a value out of range.
+    """
+    tree = read_recipe(name_or_path)
+    overrides = []
+    for variable, key in CONTEST_ENV.items():
+        if variable in environment:
+            set_key(tree, key, parse_value(environment[variable]))
+            overrides.append(f"{key}={environment[variable]} ({variable})")
+    for option in sets:
+        key, value = parse_set(option)
+        set_key(tree, key, value)
+        overrides.append(f"{option} (--set)")
+    tree.setdefault("name", Path(name_or_path).stem)
+    return LoadedRecipe(build_recipe(tree, family_configs(), name_or_path), tuple(overrides))

@@ -1,0 +1,91 @@
+"""Proof on a given text that a tokenizer loses nothing and that its byte table is right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from golfcore.tokenizer.bpe import FIRST_BYTE, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit found. Seconds are of encoding and decoding alone."""
+
+    documents: int
+    tokens: int
+    text_bytes: int
+    """Of the documents themselves."""
+    table_bytes: int
+    """By the tokenizer's table of token lengths."""
+    decoded_bytes: int
+    """Of the decoded tokens."""
+    wrong: int
+    """Documents that do not come back exactly, or whose bytes the table counts differently."""
+    first_wrong: int | None
+    """The first of them, counted from 0."""
+    unused_ids: int
+    """Ids of bytes and merges that do not occur in this text."""
+    encode_s: float
+    decode_s: float
+
+    @property
+    def ok(self) -> bool:
+        return self.wrong == 0 and self.text_bytes == self.table_bytes == self.decoded_bytes
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.text_bytes / self.tokens if self.tokens else 0.0
+
+
+def audit(tokenizer: Tokenizer, docs: Iterable[bytes], threads: int = 0, *, batch_bytes: int = 32 << 20) -> Audit:
+    """Encode and decode every document, and compare the text, its bytes and the table's count of them.
+
+    Args:
+        tokenizer: the one to check.
+        docs: read once.
+        threads: for encoding; 0 for all cores.
+        batch_bytes: how much text is held at a time.
+    """
+    seen = np.zeros(tokenizer.vocab_size, np.int64)
+    documents = tokens = text_bytes = table_bytes = decoded_bytes = wrong = 0
+    first_wrong: int | None = None
+    encode_s = decode_s = 0.0
+    for batch in _batches(docs, batch_bytes):
+        start = time.perf_counter()
+        ids, offsets = tokenizer.encode_batch(batch, threads)
+        encode_s += time.perf_counter() - start
+        seen += np.bincount(ids, minlength=tokenizer.vocab_size)
+        ends = np.concatenate(([0], np.cumsum(tokenizer.token_bytes[ids], dtype=np.int64)))[offsets]
+        for i, doc in enumerate(batch):
+            start = time.perf_counter()
+            decoded = tokenizer.decode(ids[offsets[i] : offsets[i + 1]])
+            decode_s += time.perf_counter() - start
+            decoded_bytes += len(decoded)
+            if decoded != doc or ends[i + 1] - ends[i] != len(doc):
+                wrong += 1
+                first_wrong = documents + i if first_wrong is None else first_wrong
+        documents += len(batch)
+        tokens += len(ids)
+        text_bytes += sum(map(len, batch))
+        table_bytes += int(ends[-1])
+    unused = int(np.count_nonzero(seen[FIRST_BYTE:] == 0))
+    return Audit(
+        documents, tokens, text_bytes, table_bytes, decoded_bytes, wrong, first_wrong, unused, encode_s, decode_s
+    )
+
+
+def _batches(docs: Iterable[bytes], batch_bytes: int) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for doc in docs:
+        batch.append(doc)
+        size += len(doc)
+        if size >= batch_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

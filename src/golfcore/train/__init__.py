@@ -1,0 +1,1 @@
+"""Training: the loop, the ranks, checkpoints, the run's log."""

@@ -1,0 +1,249 @@
+"""What is written is read back: by golfcore, by a second decoder, from golden files, in any order of keys."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import container_cases as cases
+import numpy as np
+import plain_decoder
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from golfcore.artifact.codecs import CODECS, Layout, encode_smallest
+from golfcore.artifact.container import Container, Tensor, encode, predict_size, write
+from golfcore.artifact.tensors import DTYPES, Kind, kind_of
+from golfcore.errors import InputError
+
+NUMPY = {"f16": "f2", "bf16": "u2", "f32": "f4", "i8": "i1", "u8": "u1", "i16": "i2", "u16": "u2", "i32": "i4",
+         "i64": "i8"}  # fmt: skip
+NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60)
+MANIFESTS = st.dictionaries(
+    st.text(max_size=8),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | st.text(max_size=8)
+        | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    name, role = draw(NAMES), draw(st.sampled_from(["matrix", "scale", "a.b_c-9"]))
+    shape = draw(npst.array_shapes(min_dims=0, max_dims=8, min_side=0, max_side=4))
+    if draw(st.booleans()):
+        bits = draw(st.integers(1, 8))
+        symbols = st.integers(-(1 << bits - 1), (1 << bits - 1) - 1)
+        return Tensor(name, role, draw(npst.arrays(np.int8, shape, elements=symbols)), bits)
+    dtype = draw(st.sampled_from(DTYPES))
+    order = draw(st.sampled_from("<>"))
+    array = draw(npst.arrays(np.dtype(order + NUMPY[dtype]), shape))
+    return Tensor(name, role, array.T if draw(st.booleans()) else array, dtype=dtype)
+
+
+def check(read: np.ndarray, stored: Tensor) -> None:
+    """Equal shape and bits: NaNs count too."""
+    little = stored.array.astype(stored.array.dtype.newbyteorder("<"))
+    assert read.shape == little.shape
+    assert read.dtype == little.dtype
+    assert read.tobytes() == little.tobytes()
+    assert read.flags.writeable and read.flags.c_contiguous
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(tensors(), max_size=6, unique_by=lambda t: t.name), MANIFESTS)
+def test_round_trip(stored: list[Tensor], manifest: dict[str, Any]) -> None:
+    data = encode(stored, manifest)
+    assert encode(list(stored), dict(reversed(manifest.items()))) == data
+    with Container.from_bytes(data) as c:
+        assert c.manifest == manifest
+        assert set(c.tensors) == {t.name for t in stored}
+        for t in stored:
+            info = c.tensors[t.name]
+            assert (info.role, info.bits, info.shape, info.dtype) == (t.role, t.bits, t.array.shape, t.dtype or "i8")
+            check(c.read(t.name), t)
+        c.verify()
+    plain_manifest, plain = plain_decoder.decode(data)
+    assert plain_manifest == manifest
+    by_name = {t.name: t for t in stored}
+    for name, role, code, array in plain:
+        assert (role, Kind.from_code(code)) == (by_name[name].role, kind_of(by_name[name]))
+        check(array.copy(), by_name[name])
+
+
+@pytest.mark.parametrize("case", cases.GOOD)
+def test_golden_files_are_read(case: str) -> None:
+    stored, manifest = cases.GOOD[case]
+    with Container.open(cases.GOLDEN / f"{case}.golf") as c:
+        c.verify()
+        assert c.manifest == manifest
+        for t in stored:
+            check(c.read(t.name), t)
+
+
+@pytest.mark.skipif(
+    ".".join(map(str, zstandard.ZSTD_VERSION)) != (cases.GOLDEN / "ZSTD_VERSION").read_text().strip(),
+    reason="another zstd may write other bytes; test_golden_files_are_read covers reading",
+)
+def test_golden_files_are_written_again_byte_by_byte() -> None:
+    files = cases.files()
+    assert set(cases.GOLDEN.rglob("*.golf")) == set(files)
+    for path, data in files.items():
+        assert path.read_bytes() == data, path
+
+
+def test_write_is_encode_and_predict_size_is_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "model.golf"
+    write(path, cases.small_model(), cases.MANIFEST)
+    assert path.read_bytes() == encode(cases.small_model(), cases.MANIFEST)
+    assert predict_size(cases.small_model(), cases.MANIFEST) == path.stat().st_size
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.golf"
+    path.write_bytes(b"old")
+    with pytest.raises(InputError):
+        write(path, [Tensor("", "r", np.zeros(1, np.int8))], {})
+    assert path.read_bytes() == b"old"
+    with pytest.raises(InputError, match="cannot write"):
+        write(path / "model.golf", [], {})
+
+
+def test_tensors_are_grouped_by_role_and_kind_in_order_of_appearance() -> None:
+    with Container.from_bytes(encode(cases.small_model(), {})) as c:
+        assert [(chunk.role, len(chunk.layout.shapes)) for chunk in c.chunks] == [
+            ("matrix", 4),
+            ("scale", 4),
+            ("code", 1),
+        ]
+        assert list(c.tensors)[:2] == ["blocks.0.q", "blocks.0.mlp.up"]
+        assert [info.offset for info in list(c.tensors.values())[:4]] == [0, 512, 1280, 1792]
+
+
+def test_opening_reads_only_header_and_directory(tmp_path: Path) -> None:
+    path = tmp_path / "model.golf"
+    write(path, cases.small_model(), {})
+    with Container.open(path) as c:
+        path.write_bytes(path.read_bytes()[: 24 + c.directory_coded] + bytes(c.payload_len + 8))
+        with Container.open(path) as damaged:
+            assert list(damaged.tensors) == list(c.tensors)
+
+
+def test_overhead_of_a_hundred_tensors() -> None:
+    stored = [
+        Tensor(f"blocks.{layer}.{part}.weight{suffix}", role, np.zeros(shape, np.int8 if bits else np.float16), bits)
+        for layer in range(10)
+        for part, rows in (("attn.c_q", 8), ("attn.c_k", 4), ("attn.c_v", 4), ("attn.proj", 8), ("mlp.fc", 32))
+        for suffix, role, shape, bits in (("", "matrix", (rows, 8), 6), (".scale", "scale", (rows,), 0))
+    ]
+    with Container.from_bytes(encode(stored, {})) as c:
+        assert 24 + c.directory_coded + 8 <= 400
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=lambda codec: codec.name)
+@pytest.mark.parametrize("dtype", ["u8", "f16", "f32", "i64"])
+def test_each_codec_by_itself(codec: Any, dtype: str) -> None:
+    layout = Layout(Kind(dtype), ((5, 7), (), (0, 3), (40,)))
+    raw = (np.arange(layout.raw_len) * 31 % 200).astype(np.uint8).tobytes()
+    tried = list(codec.params(layout))
+    assert tried or (codec.id, dtype) == (3, "u8")
+    for params in tried:
+        assert codec.decode(codec.encode(raw, layout, params), layout, params) == raw
+
+
+def test_the_smallest_codec_wins_and_ties_go_to_the_lower_id() -> None:
+    def chosen(array: np.ndarray, dtype: str) -> int:
+        return encode_smallest(array.tobytes(), Layout(Kind(dtype), (array.shape,)))[0]
+
+    assert chosen(np.zeros(1000, np.uint8), "u8") == 2
+    assert chosen((np.arange(3000) * 40503 % 65536 % 997).astype(np.uint16), "u16") == 3
+    assert chosen(np.arange(200, dtype=np.uint8), "u8") == 0
+    assert chosen(np.zeros(0, np.float32), "f32") == 0
+    assert chosen(np.full(1000, 0x01010101, np.int32), "i32") == 2  # a shuffle changes nothing here
+
+
+def test_containers_need_a_regular_file_that_exists(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*No such file"):
+        Container.open(tmp_path / "none.golf")
+
+
+def test_unknown_tensor_names_the_nearest() -> None:
+    with (
+        Container.from_bytes(encode(cases.small_model(), {})) as c,
+        pytest.raises(InputError, match=r"no tensor 'blocks.0.k'; did you mean 'blocks.0.q'"),
+    ):
+        c.read("blocks.0.k")
+
+
+I8 = np.zeros(2, np.int8)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (Tensor("", "r", I8), "a name of 0 bytes"),
+        (Tensor("x" * 256, "r", I8), "a name of 256 bytes"),
+        (Tensor("a\nb", "r", I8), "control character"),
+        (Tensor("\ud800", "r", I8), "lone surrogate"),
+        (Tensor("t", "Role", I8), "role 'Role'"),
+        (Tensor("t", "r\n", I8), "role 'r.n'"),
+        (Tensor("t", "r", [1, 2]), "array is a list"),  # type: ignore[arg-type]
+        (Tensor("t", "r", np.zeros(2)), "dtype float64"),
+        (Tensor("t", "r", np.array([None])), "dtype object"),
+        (Tensor("t", "r", I8, dtype="bf16"), "'bf16' does not fit"),
+        (Tensor("t", "r", I8, dtype="int8"), "'int8' does not fit"),
+        (Tensor("t", "r", I8, bits=9), "bits = 9"),
+        (Tensor("t", "r", I8, bits=-1), "bits = -1"),
+        (Tensor("t", "r", np.zeros(2, np.uint8), bits=4), "bits = 4 with dtype u8"),
+        (Tensor("t", "r", np.array([[0, -9]], np.int8), bits=4), "symbol 1 is -9, expected -8 to 7"),
+        (Tensor("t", "r", np.zeros((1,) * 9, np.int8)), "9 dimensions"),
+        (Tensor("t", "r", np.zeros((0, 1 << 30, 1 << 11), np.int8)), "beyond"),
+    ],
+)
+def test_what_cannot_be_stored_is_named(tensor: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        encode([tensor], {})
+
+
+def test_too_many_tensors_and_equal_names() -> None:
+    with pytest.raises(InputError, match="'t' is given twice"):
+        encode([Tensor("t", "r", I8), Tensor("t", "s", I8)], {})
+    with pytest.raises(InputError, match="more than 65535 tensors"):
+        encode((Tensor(str(i), "r", I8) for i in range(65_536)), {})
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"a": math.inf}, "'a' is inf"),
+        ({"a": 1 << 63}, "more than 64 bits"),
+        ({"a": {"b": {1: 2}}}, "'b' has the key 1"),
+        ({"a": [b"x"]}, "'a' is a bytes"),
+        ({"a": np.float32(1)}, "is a float32"),
+        ({"a": "\ud800"}, "lone surrogate"),
+        ({"a": "x" * (1 << 18)}, "expected at most 262144"),
+    ],
+)
+def test_what_a_manifest_cannot_hold_is_named(manifest: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        encode([], manifest)
+
+
+def test_manifest_depth() -> None:
+    def nested(levels: int) -> dict[str, Any]:
+        tree: Any = 1
+        for _ in range(levels):
+            tree = {"k": tree}
+        return tree  # type: ignore[no-any-return]
+
+    with Container.from_bytes(encode([], nested(16))) as c:
+        assert c.manifest == nested(16)
+    with pytest.raises(InputError, match="more than 16 levels"):
+        encode([], nested(17))

@@ -1,0 +1,236 @@
+"""doctor and the environment: every state has a row and a fix, and none a traceback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golfcore import environment
+from golfcore.cli import doctor as doctor_module
+from golfcore.cli.doctor import Row, check_data, check_gpus, diagnose, disk_row, doctor, fill_on_torch_stream
+from golfcore.environment import CoreInfo
+
+WITH_CUDA = CoreInfo(commit="abc", active_isa="avx2", detected_isa="avx2", has_cuda=True, cuda_reason="nvcc 13.0.1")
+H100 = {"name": "NVIDIA H100", "capability": (9, 0), "multiprocessors": 132, "memory_bytes": 80 * 2**30}
+
+
+def test_json_is_one_document_with_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(json=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["healthy"]
+    names = [row["name"] for row in answer["rows"]]
+    assert [name.split()[0].rstrip(":") for name in names if not name.startswith("gpu")] == [
+        "python", "compiler", "torch", "core", "disk", "disk", "memory", "data",
+        "huggingface_hub", "sentencepiece", "tiktoken",
+    ]  # fmt: skip
+    assert any(name.startswith("gpu") for name in names)
+    assert all(row["fix"] for row in answer["rows"] if row["status"] != "ok")
+
+
+def test_the_table_keeps_square_brackets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(environment, "package_version", lambda name: None)
+    assert doctor() == 0
+    assert "golfcore[hub]" in "".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("module", ["torch", "golfcore._core"])
+def test_without_what_it_needs_golfcore_cannot_run(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert doctor() == 1
+    text = capsys.readouterr().out
+    assert "cannot run" in text
+    assert "Traceback" not in text
+
+
+def test_a_check_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Row:
+        raise ZeroDivisionError("oh\n[no]")
+
+    monkeypatch.setattr(doctor_module, "check_memory", fail)
+    row = next(row for row in diagnose() if row.name == "memory")
+    assert (row.status, row.detail) == ("missing", "the check itself failed: oh [no]")
+    assert doctor() == 0
+
+
+def gpu_rows(
+    monkeypatch: pytest.MonkeyPatch,
+    core: CoreInfo,
+    devices: list[dict[str, Any]],
+    why: str,
+    driver: bool,
+    fill: str = "",
+) -> list[Row]:
+    monkeypatch.setattr(environment, "core_info", lambda: core)
+    monkeypatch.setattr(environment, "cuda_devices", lambda: (devices, why))
+    monkeypatch.setattr(doctor_module, "has_nvidia_driver", lambda: driver)
+    monkeypatch.setattr(doctor_module, "fill_on_torch_stream", lambda index: fill)
+    found = check_gpus()
+    return found if isinstance(found, list) else [found]
+
+
+def test_kernels_that_are_only_compiled_are_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = gpu_rows(monkeypatch, WITH_CUDA, [], "no CUDA-capable device is detected", driver=False)
+    assert row.status == "ok"
+    assert "compiled only: nvcc 13.0.1" in row.detail
+    assert "no CUDA-capable device is detected" in row.detail
+
+
+def test_a_driver_whose_devices_do_not_show_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = gpu_rows(monkeypatch, WITH_CUDA, [], "no CUDA device is visible", driver=True)
+    assert row.status == "missing"
+    assert "CUDA_VISIBLE_DEVICES" in row.fix
+
+
+@pytest.mark.parametrize(("driver", "status"), [(False, "slow"), (True, "missing")])
+def test_a_cpu_build_says_why(monkeypatch: pytest.MonkeyPatch, driver: bool, status: str) -> None:
+    core = CoreInfo(active_isa="avx2", detected_isa="avx2", cuda_reason="no nvcc was found")
+    (row,) = gpu_rows(monkeypatch, core, [], "", driver)
+    assert row.status == status
+    assert "no nvcc was found" in row.detail
+    assert ("GOLF_CUDA=ON" in row.fix) == driver
+
+
+def test_each_device_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = H100 | {"name": "Tesla T4", "capability": (7, 5)}
+    good, bad = gpu_rows(monkeypatch, WITH_CUDA, [H100, old], "", driver=True)
+    assert (good.name, good.status) == ("gpu 0", "ok")
+    assert "132 multiprocessors, 80 GiB; a kernel ran on torch's stream" in good.detail
+    assert (bad.name, bad.status) == ("gpu 1", "missing")
+    (row,) = gpu_rows(monkeypatch, WITH_CUDA, [H100], "", driver=True, fill="the test kernel failed: no image")
+    assert row.status == "missing"
+    assert "no image" in row.detail
+
+
+def test_a_torch_without_cuda_cannot_prove_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert fill_on_torch_stream(0).startswith("torch cannot use it")
+
+
+def test_threads_held_back_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(environment, "cores", lambda: 4)
+    row = doctor_module.check_torch()
+    assert row.status == "slow"
+    assert "OMP_NUM_THREADS" in row.fix
+
+
+def test_a_lowered_instruction_set_is_slow() -> None:
+    code = "from golfcore.cli.doctor import check_core as c; r = c(); print(r.status, r.detail, r.fix, sep='|')"
+    env = os.environ | {"GOLF_ISA": "scalar"}
+    text = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    status, detail, fix = text.strip().split("|")
+    assert status == "slow"
+    assert ", scalar, " in detail
+    assert fix
+
+
+@pytest.mark.parametrize(("free", "status"), [(10**8, "missing"), (5 * 10**9, "ok"), (10**11, "ok")])
+def test_disk_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, status: str) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor_module.shutil, "disk_usage", lambda path: usage(10**12, 0, free))
+    row = disk_row("disk", tmp_path / "not" / "there")
+    assert row.status == status
+    assert f"{free / 1e9:.1f} GB free" in row.detail
+
+
+def test_prepared_data_is_found_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GOLFCORE_CACHE", str(tmp_path))
+    assert check_data().status == "missing"
+    (tmp_path / "data" / "sp1024").mkdir(parents=True)
+    (tmp_path / "data" / "sp1024" / "manifest.json").write_text("{}")
+    row = check_data()
+    assert row.status == "ok"
+    assert row.detail.startswith("data/sp1024 in ")
+
+
+def test_the_environment_names_machine_and_build() -> None:
+    found = environment.environment()
+    assert {
+        "golfcore",
+        "commit",
+        "dirty",
+        "python",
+        "torch",
+        "cpu",
+        "cores",
+        "isa",
+        "cuda",
+        "platform",
+        "started",
+    } <= set(found)
+    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert found["isa"] in ("scalar", "avx2", "avx512")
+    assert re.match(r"(yes|no), .", found["cuda"])
+    json.dumps(found)
+
+
+def test_memory_is_lowered_to_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/meminfo": "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 900 kB\n",
+        "/sys/fs/cgroup/memory.max": "512000\n",
+        "/sys/fs/cgroup/memory.current": "112000\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: files[str(self)])
+    assert environment.memory_bytes() == (512_000, 400_000)
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert environment.memory_bytes() == (1_024_000, 921_600)
+    files["/proc/meminfo"] = "nothing\n"
+    assert environment.memory_bytes() is None
+
+
+def test_the_version_tells_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(
+        r"golfcore \S+ \(commit \w+, (scalar|avx2|avx512), cuda: (yes|no), .+\)", environment.version_text()
+    )
+    monkeypatch.setitem(sys.modules, "golfcore._core", None)
+    assert "the compiled core is missing" in environment.version_text()
+
+
+def test_devices_are_listed_or_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("driver too\nold")
+
+    for answer, expected in (
+        (lambda: [H100], ([H100], "")),
+        (list, ([], "no CUDA device is visible")),
+        (fail, ([], "driver too old")),
+    ):
+        monkeypatch.setattr("golfcore._core.cuda_devices", answer)
+        assert environment.cuda_devices() == expected
+
+
+def test_a_checkout_is_told_from_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def git(*args: str) -> None:
+        command = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *args)
+        subprocess.run(command, check=True, capture_output=True)
+
+    source = tmp_path / "environment.py"
+    source.write_text("one\n")
+    monkeypatch.setattr(environment, "__file__", str(source))
+    assert environment.checkout_state() is None
+    git("init")
+    assert environment.checkout_state() is None  # not tracked
+    git("add", "environment.py")
+    git("commit", "-m", "first")
+    state = environment.checkout_state()
+    assert state is not None
+    assert re.fullmatch(r"[0-9a-f]{12}", state[0])
+    assert not state[1]
+    source.write_text("two\n")
+    assert environment.checkout_state() == (state[0], True)
+
+
+def test_doctor_starts_without_torch() -> None:
+    code = "import sys, golfcore.cli.doctor, golfcore.cli.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

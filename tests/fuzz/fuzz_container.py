@@ -1,0 +1,124 @@
+"""Fuzz target for the container: ``python tests/fuzz/fuzz_container.py tests/fuzz/corpus/container`` (needs atheris).
+
+The first byte picks what the rest is: a file; a directory and a payload, for which right checksums are made; or coded
+bytes for one codec. Whatever it is, the outcome is a FormatError (CodecError) or data that can be written and read
+again. ``mutate`` is the loop that pytest runs where atheris is missing.
+"""
+
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "artifact"))
+import container_cases as cases
+
+from golfcore.artifact.codecs import CODECS, CodecError, Layout
+from golfcore.artifact.container import Container, Tensor, encode
+from golfcore.artifact.tensors import Kind
+from golfcore.errors import FormatError
+
+CORPUS = Path(__file__).parent / "corpus" / "container"
+LIMIT = 1 << 16
+FILE, SEALED, CODED = range(3)
+
+
+def one_input(data: bytes) -> bool:
+    """Feeds one input; returns whether it was accepted. Any other exception is a finding."""
+    if not data:
+        return False
+    mode, data = data[0] % 3, data[1:]
+    try:
+        if mode == CODED:
+            return _decode_codec(data)
+        if mode == SEALED:
+            n = int.from_bytes(data[:2], "little")
+            data = cases.container(data[2 : 2 + n], data[2 + n :])
+        return _read_container(data)
+    except (FormatError, CodecError) as error:
+        if not str(error).isprintable():
+            raise AssertionError(f"unprintable message {error!s:.200}") from error
+        return False
+
+
+def _read_container(data: bytes) -> bool:
+    with Container.from_bytes(data, LIMIT) as c:
+        c.verify()
+        found = [Tensor(t.name, t.role, c.read(t.name), t.bits, t.dtype) for t in c.tensors.values()]
+        manifest = c.manifest
+    with Container.from_bytes(encode(found, manifest), LIMIT) as again:
+        for tensor in found:
+            if again.read(tensor.name).tobytes() != tensor.array.tobytes() or again.manifest != manifest:
+                raise AssertionError(f"{tensor.name!r} changed when written again")
+    return True
+
+
+def _decode_codec(data: bytes) -> bool:
+    if len(data) < 5 or data[0] not in CODECS or (kind := Kind.from_code(data[1])) is None:
+        return False
+    layout = Layout(kind, ((data[2], data[3]), (data[4],)))
+    if not layout.raw_len:
+        return False
+    raw = CODECS[data[0]].decode(data[5:], layout, b"")
+    if len(raw) != layout.raw_len:
+        raise AssertionError(f"codec {data[0]} gave {len(raw)} bytes for {layout.raw_len}")
+    return True
+
+
+def seeds() -> dict[str, bytes]:
+    """The corpus: golden files, sealed directories, and what each codec makes of a ramp."""
+    found = {}
+    for name, (tensors, manifest) in cases.GOOD.items():
+        data = encode(tensors, manifest)
+        n = int.from_bytes(data[12:16], "little")
+        raw = cases.unzstd(data[24 : 24 + n], int.from_bytes(data[8:12], "little"))
+        found[f"file_{name}"] = bytes((FILE,)) + data
+        found[f"sealed_{name}"] = bytes((SEALED,)) + len(raw).to_bytes(2, "little") + raw + data[24 + n : -8]
+    for codec in CODECS.values():
+        for code in (0, 2, 4, 0x86):
+            layout = Layout(Kind.from_code(code) or Kind("u8"), ((9, 7), (5,)))
+            raw = bytes(i % 60 for i in range(layout.raw_len))
+            for params in codec.params(layout):
+                coded = codec.encode(raw, layout, params)
+                found[f"coded_{codec.name}_{code}"] = bytes((CODED, codec.id, code, 9, 7, 5)) + coded
+    return found
+
+
+def mutate(corpus: Iterable[bytes], rounds: int, seed: int) -> Iterator[bytes]:
+    """``rounds`` inputs, each a seed with one to four random edits; the same for the same ``seed``."""
+    rng = random.Random(seed)
+    pool = sorted(corpus)
+    interesting = (0, 1, 0x7F, 0x80, 0xFF)
+    for _ in range(rounds):
+        data = bytearray(rng.choice(pool))
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(data) + 1)
+            match rng.randrange(6):
+                case 0 if at < len(data):
+                    data[at] ^= 1 << rng.randrange(8)
+                case 1 if at < len(data):
+                    data[at] = rng.choice(interesting)
+                case 2:
+                    del data[at : at + rng.randint(1, 8)]
+                case 3:
+                    data[at:at] = rng.randbytes(rng.randint(1, 8))
+                case 4:
+                    other = rng.choice(pool)
+                    start = rng.randrange(len(other))
+                    data[at:at] = other[start : start + rng.randint(1, 32)]
+                case _:
+                    del data[at:]
+        yield bytes(data)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write-corpus"]:
+        CORPUS.mkdir(parents=True, exist_ok=True)
+        for name, data in seeds().items():
+            (CORPUS / name).write_bytes(data)
+    else:
+        import atheris
+
+        atheris.instrument_all()
+        atheris.Setup(sys.argv, one_input)
+        atheris.Fuzz()

@@ -1,0 +1,42 @@
+"""Small models, texts and recipes that several tests share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from golfcore.config import DataConfig, OptimConfig, RecipeConfig, TrackConfig, TrainConfig
+from golfcore.evaluate.scorer import ScoredText
+from golfcore.model.gpt_config import GPTConfig
+
+TINY = GPTConfig(num_layers=3, model_dim=32, num_heads=4, num_kv_heads=2, mlp_mult=2)
+VOCAB = 64
+
+
+def recipe(**train: object) -> RecipeConfig:
+    """A recipe that trains ``TINY`` for a few steps without a clock; keywords replace keys of ``[train]``."""
+    base = TrainConfig(
+        iterations=6, batch_tokens=256, micro_batch_tokens=128, seq_len=32, warmup_steps=1, warmdown_iters=3,
+        log_every=1, precision="fp32",
+    )  # fmt: skip
+    return RecipeConfig(
+        name="tiny",
+        track=TrackConfig(train_s=0.0),
+        data=DataConfig(vocab_size=260),
+        model=TINY,
+        optim=OptimConfig(muon_momentum_warmup_steps=4),
+        train=dataclasses.replace(base, **train),  # type: ignore[arg-type]
+    )
+
+
+def random_text(n: int, seed: int = 0) -> ScoredText:
+    """``n`` random tokens below ``VOCAB``, one to three bytes each."""
+    rng = np.random.default_rng(seed)
+    token_bytes = rng.integers(1, 4, n)
+    return ScoredText(
+        tokens=rng.integers(0, VOCAB, n).astype(np.uint16),
+        token_bytes=token_bytes,
+        total_bytes=int(token_bytes[1:].sum()),
+        sha256="",
+    )
