@@ -148,6 +148,11 @@ def _finding(
     return Finding(index, worst, plain, 4 * torch.finfo(torch.float32).eps * (scale or largest), note)
 
 
+def promises_same_bits(case: Case, dtype: torch.dtype) -> bool:
+    """Whether nothing in the case may depend on the number of threads: torch's own fp32 products may."""
+    return not (case.torch_products and dtype == torch.float32)
+
+
 def same_for_any_threads(case: Case, dtype: torch.dtype) -> bool:
     """Whether one, two and three threads give the same bits, forward and backward."""
     arguments = build(case, dtype)
