@@ -78,8 +78,12 @@ def of_case(case: Case, dtype: torch.dtype, rivals: Sequence[str]) -> Workload:
     for rival in rivals:
         functions[rival] = _rival(case, rival)
 
+    timed = dict(zip((NATIVE, "reference", "torch"), case.in_place or (), strict=False))
+    if case.in_place and "compile" in functions:
+        timed["compile"] = torch.compile(case.in_place[2], dynamic=False)
+
     def work(function: Callable[..., Any], i: int) -> object:
-        return with_grads(function, case, arguments[i], seeds[i])
+        return function(**arguments[i]) if case.in_place else with_grads(function, case, arguments[i], seeds[i])
 
     def judge() -> None:
         torch.compiler.reset()
@@ -91,6 +95,6 @@ def of_case(case: Case, dtype: torch.dtype, rivals: Sequence[str]) -> Workload:
 
     return Workload(
         case=case.id, dtype=str(dtype).removeprefix("torch."), shape=case.shape,
-        contenders={name: partial(work, function) for name, function in functions.items()}, check=judge,
+        contenders={name: partial(work, timed.get(name, f)) for name, f in functions.items()}, check=judge,
         sets=len(arguments), touched=case.touched(first), flops=case.flops,
     )  # fmt: skip

@@ -134,7 +134,7 @@ def _mean_gradient(ctx: Any, dloss: torch.Tensor | None, *_: Any) -> Any:
     if dloss is None:
         return None, None, None, None, None
     dx, dw = ctx.saved_tensors
-    return dx * dloss.to(dx.dtype), dw * dloss.to(dw.dtype), None, None, None
+    return dx * dloss, dw * dloss, None, None, None  # a 0-d factor keeps its fp32, and their dtype
 
 
 join(_mean, _mean_setup, _mean_gradient)

@@ -28,6 +28,8 @@ class Case:
         dtypes: the input dtypes that the kernels serve.
         torch_products: whether torch multiplies matrices inside; its fp32 products may depend on the number of threads.
         gradcheck: whether the reference is small enough here for fp64 finite differences.
+        in_place: where the work overwrites its arguments: (call, reference, plain) that do, for the bench to time; the
+            three above then work on copies.
         bench: whether the bench runs it; such a row has a real model's shape and stays out of the tests.
         shape: what the bench prints.
         flops: arithmetic of one forward and backward, where it bounds the time; 0 where memory does.
@@ -44,6 +46,7 @@ class Case:
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
     torch_products: bool = False
     gradcheck: bool = False
+    in_place: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None = None
     bench: bool = False
     shape: str = ""
     flops: float = 0.0

@@ -14,21 +14,21 @@ from golfcore.ops.cases.base import Case, Tensors, normal
 from golfcore.ops.reference import bitpack as reference
 
 
-def _product(x: torch.Tensor, q: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -> Any:
+def _product(x: torch.Tensor, w: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -> Any:
     return bitpack.packed_linear(x, packed, scales, fmt, group=group)
 
 
 def _product_reference(
-    x: torch.Tensor, q: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int
+    x: torch.Tensor, w: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int
 ) -> torch.Tensor:
     return reference.product(x, packed, scales, fmt, group)
 
 
 def _product_plain(
-    x: torch.Tensor, q: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int
+    x: torch.Tensor, w: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int
 ) -> torch.Tensor:
-    """Weights dequantised to the input's dtype, then torch's product."""
-    return F.linear(x, (q * reference.expand(scales, q.shape[1], group)).to(x.dtype))
+    """Weights that were dequantised to the input's dtype beforehand, and torch's product."""
+    return F.linear(x, w)
 
 
 def _dequantise(packed: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, fmt: str, group: int, dtype: Any) -> Any:
@@ -72,7 +72,9 @@ def _build(
     built: Tensors = {"packed": bitpack.pack(q, fmt), "q": q, "scales": scales, "fmt": fmt, "group": group}
     if kind == "dequantise":
         return {**built, "dtype": dtype}
-    return {"x": normal(*batch, columns, generator=generator, dtype=dtype), **built}
+    del built["q"]
+    w = (q * reference.expand(scales, columns, group)).to(dtype)
+    return {"x": normal(*batch, columns, generator=generator, dtype=dtype), "w": w, **built}
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
@@ -83,7 +85,9 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[...,
 
 
 def _touched(arguments: Tensors) -> float:
-    tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor) and value.dtype != torch.int8]
+    tensors = [arguments[name] for name in ("x", "packed", "scales") if name in arguments]
+    if "w" in arguments and "x" not in arguments:
+        tensors += [arguments["w"]] * 2
     return float(sum(t.numel() * t.element_size() for t in tensors))
 
 

@@ -15,54 +15,48 @@ from golfcore.ops.reference import optim as reference
 LR, DECAY, BETAS, EPS, STEP, GRAD_SCALE, EMA = 0.03, 0.1, (0.9, 0.95), 1e-8, 3, 0.5, 0.9
 
 
+Maybe = torch.Tensor | None
+
+
 def _split(x: torch.Tensor, sizes: tuple[int, ...]) -> list[torch.Tensor]:
     return list(torch.split(x, list(sizes)))
 
 
-def _state(sizes: tuple[int, ...], *flat: torch.Tensor) -> list[list[torch.Tensor]]:
-    """Copies of flat tensors as lists of tensors of the given sizes."""
-    return [_split(x.clone(), sizes) for x in flat]
-
-
-def _adamw(
-    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, ema: torch.Tensor, sizes: tuple[int, ...],
-    shadow: bool,
+def _adamw_in_place(
+    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, ema: torch.Tensor, shadow: Maybe,
+    sizes: tuple[int, ...],
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    params, m_s, v_s, emas = _state(sizes, p, m, v, ema)
-    shadows = _split(p.bfloat16(), sizes) if shadow else []
-    optim.adamw_(params, _split(g, sizes), m_s, v_s, lr=LR, weight_decay=DECAY, betas=BETAS, eps=EPS,
-                 step=STEP, grad_scale=GRAD_SCALE, emas=emas, ema_decay=EMA,
-                 shadows=shadows)  # fmt: skip
-    return tuple(torch.cat(x) for x in (params, m_s, v_s, emas, shadows or params))
+    params, grads, m_s, v_s, emas = (_split(x, sizes) for x in (p, g, m, v, ema))
+    shadows = [] if shadow is None else _split(shadow, sizes)
+    optim.adamw_(params, grads, m_s, v_s, lr=LR, weight_decay=DECAY, betas=BETAS, eps=EPS, step=STEP,
+                 grad_scale=GRAD_SCALE, emas=emas, ema_decay=EMA, shadows=shadows)  # fmt: skip
+    return p, m, v, ema, p if shadow is None else shadow
 
 
 def _adamw_reference(
-    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, ema: torch.Tensor, sizes: tuple[int, ...],
-    shadow: bool,
+    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, ema: torch.Tensor, shadow: Maybe,
+    sizes: tuple[int, ...],
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    params, m_s, v_s, emas = _state(sizes, p, m, v, ema)
-    count = len(params)
-    reference.adamw_(
-        params, _split(g, sizes), m_s, v_s, [LR] * count, [DECAY] * count,
-        BETAS, EPS, STEP, GRAD_SCALE, emas, EMA, [],
-    )  # fmt: skip
-    return tuple(torch.cat(x) for x in (params, m_s, v_s, emas, params))
+    shadows = [] if shadow is None else [shadow]
+    reference.adamw_([p], [g], [m], [v], [LR], [DECAY], BETAS, EPS, STEP, GRAD_SCALE, [ema], EMA, shadows)
+    return p, m, v, ema, p if shadow is None else shadow
 
 
 def _adamw_plain(
-    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, ema: torch.Tensor, sizes: tuple[int, ...],
-    shadow: bool,
+    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, ema: torch.Tensor, shadow: Maybe,
+    sizes: tuple[int, ...],
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    params, m_s, v_s, emas = _state(sizes, p, m, v, ema)
-    steps = [torch.tensor(float(STEP)) for _ in params]
+    params, grads, m_s, v_s, emas = (_split(x, sizes) for x in (p, g.float(), m, v, ema))
     torch._fused_adamw_(
-        params, _split(GRAD_SCALE * g.float(), sizes), m_s, v_s, [], steps, lr=LR,
-        beta1=BETAS[0], beta2=BETAS[1], weight_decay=DECAY, eps=EPS,
-        amsgrad=False, maximize=False,
+        params, grads, m_s, v_s, [], [torch.tensor(float(STEP)) for _ in params], lr=LR, beta1=BETAS[0],
+        beta2=BETAS[1], weight_decay=DECAY, eps=EPS, amsgrad=False, maximize=False,
+        grad_scale=torch.tensor(1 / GRAD_SCALE), found_inf=torch.tensor(0.0),
     )  # fmt: skip
     torch._foreach_lerp_(emas, params, 1 - EMA)
-    shadows = [x.bfloat16() for x in params] if shadow else params
-    return tuple(torch.cat(x) for x in (params, m_s, v_s, emas, shadows))
+    if shadow is None:
+        return p, m, v, ema, p
+    torch._foreach_copy_(_split(shadow, sizes), params)
+    return p, m, v, ema, shadow
 
 
 def _build_adamw(
@@ -72,29 +66,43 @@ def _build_adamw(
     return {
         "p": normal(n, generator=generator), "g": normal(n, generator=generator, dtype=dtype),
         "m": normal(n, generator=generator), "v": normal(n, generator=generator).square(),
-        "ema": normal(n, generator=generator), "sizes": sizes, "shadow": shadow,
+        "ema": normal(n, generator=generator), "shadow": torch.zeros(n).bfloat16() if shadow else None, "sizes": sizes,
     }  # fmt: skip
 
 
-def _muon(
-    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, row_norm: bool, coefficients: optim.Coefficients
-) -> tuple[torch.Tensor, ...]:
-    p, m, ema, shadow = p.clone(), m.clone(), p.clone(), p.bfloat16()
+def _muon_in_place(
+    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, ema: torch.Tensor, shadow: torch.Tensor, row_norm: bool,
+    coefficients: optim.Coefficients,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     optim.muon_(p.unbind(), g.unbind(), m.unbind(), lr=0.02, momentum=0.95, weight_decay=0.1, row_norm=row_norm,
-                coefficients=coefficients, emas=ema.unbind(), ema_decay=0.9, shadows=shadow.unbind())  # fmt: skip
+                coefficients=coefficients, emas=ema.unbind(), ema_decay=EMA, shadows=shadow.unbind())  # fmt: skip
     return p, m, ema, shadow
 
 
 def _muon_composed(
-    orthogonalise: Callable[..., torch.Tensor], p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, row_norm: bool,
-    coefficients: optim.Coefficients,
+    orthogonalise: Callable[..., torch.Tensor], p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, ema: torch.Tensor,
+    shadow: torch.Tensor, row_norm: bool, coefficients: optim.Coefficients,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    p, m, ema = p.clone(), m.clone(), p.clone()
     bank = reference.muon_momentum_(g.unbind(), m.unbind(), 0.95, row_norm, optim.NORM_EPS)
     factor = max(1.0, p.shape[1] / p.shape[2]) ** 0.5
     update = orthogonalise(bank, coefficients)
-    reference.muon_apply_(p.unbind(), update, 0.02, 0.1, factor, ema.unbind(), 0.9, ())
-    return p, m, ema, p if p.dtype == torch.float64 else p.bfloat16()
+    reference.muon_apply_(p.unbind(), update, 0.02, 0.1, factor, ema.unbind(), EMA, shadow.unbind())
+    return p, m, ema, shadow
+
+
+def _torch_muon(
+    p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, ema: torch.Tensor, shadow: torch.Tensor, row_norm: bool,
+    coefficients: optim.Coefficients,
+) -> None:  # fmt: skip
+    """The step of torch.optim.Muon, matrix by matrix; then the average and the copy."""
+    from torch.optim._muon import muon
+
+    params = list(p.unbind())
+    muon(params, list(g.float().unbind()), list(m.unbind()), lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True,
+         ns_coefficients=optim.QUINTIC[0], ns_steps=len(coefficients), eps=optim.NORM_EPS, adjust_lr_fn="original",
+         has_complex=False)  # fmt: skip
+    torch._foreach_lerp_(list(ema.unbind()), params, 1 - EMA)
+    torch._foreach_copy_(list(shadow.unbind()), params)
 
 
 def _orthogonalise_plain(bank: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
@@ -116,13 +124,14 @@ def _build_muon(
     m = normal(*shape, generator=generator)
     return {
         "p": normal(*shape, generator=generator), "g": g * 0 if zeros else g, "m": m * 0 if zeros else m,
+        "ema": normal(*shape, generator=generator), "shadow": torch.zeros(shape).bfloat16(),
         "row_norm": row_norm, "coefficients": coefficients,
     }  # fmt: skip
 
 
 def _touched_adamw(arguments: Tensors) -> float:
     g: torch.Tensor = arguments["g"]
-    return g.numel() * (4.0 * 8 + g.element_size() + (2.0 if arguments["shadow"] else 0.0))
+    return g.numel() * (4.0 * 8 + g.element_size() + (2.0 if arguments["shadow"] is not None else 0.0))
 
 
 def _muon_flops(shape: tuple[int, int, int]) -> float:
@@ -130,15 +139,19 @@ def _muon_flops(shape: tuple[int, int, int]) -> float:
     return 5.0 * b * (4.0 * short * short * long + 2.0 * short**3)
 
 
+def _on_copies(function: Callable[..., Any], **arguments: Any) -> Any:
+    return function(**{k: x.clone() if isinstance(x, torch.Tensor) else x for k, x in arguments.items()})
+
+
 def _case(name: str, build: Callable[..., Tensors], **more: Any) -> Case:
     adamw = name.startswith("adamw")
-    functions = (_adamw, _adamw_reference, _adamw_plain) if adamw else (
-        _muon, partial(_muon_composed, reference.orthogonalise), partial(_muon_composed, _orthogonalise_plain)
+    call, exact, plain = (_adamw_in_place, _adamw_reference, _adamw_plain) if adamw else (
+        _muon_in_place, partial(_muon_composed, reference.orthogonalise), partial(_muon_composed, _orthogonalise_plain)
     )  # fmt: skip
-    call, exact, plain = functions
     return Case(
-        op="optim", name=name, build=build, call=call, reference=exact, plain=plain, torch_products=not adamw,
-        touched=_touched_adamw if adamw else lambda _: 0.0, **more,
+        op="optim", name=name, build=build, call=partial(_on_copies, call), reference=partial(_on_copies, exact),
+        plain=partial(_on_copies, plain), in_place=(call, exact, plain if adamw else _torch_muon),
+        torch_products=not adamw, touched=_touched_adamw if adamw else lambda _: 0.0, **more,
     )  # fmt: skip
 
 
