@@ -1,4 +1,4 @@
-"""The step that ``golfcore bench train_step`` times: the same work on all sides, and a check that finds a difference."""
+"""The step that ``golfcore bench train_step`` times: the same work on all sides, and a check that finds differences."""
 
 from __future__ import annotations
 
