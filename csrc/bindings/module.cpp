@@ -24,6 +24,11 @@ PYBIND11_MODULE(_core, m) {
   golf::bind_checksum(m);
   golf::bind_attention(m);
   golf::bind_device(m);
+  golf::bind_entropy(m);
+  golf::bind_norm(m);
+  golf::bind_qk(m);
+  golf::bind_bitpack(m);
+  golf::bind_device(m);
   golf::bind_embed(m);
   golf::bind_head(m);
   golf::bind_norm(m);

@@ -1,11 +1,13 @@
 """Containers good and bad, built byte by byte; ``python tests/artifact/container_cases.py`` rewrites golden/."""
 
+import lzma
 from pathlib import Path
 
 import numpy as np
 import zstandard
 
 from golfcore import _core
+from golfcore.artifact import grid
 from golfcore.artifact.container import HEADER, Tensor, encode
 from golfcore.artifact.wire import varint
 
@@ -96,6 +98,32 @@ def small_model() -> list[Tensor]:
     return [*tensors, Tensor("@code", "code", np.frombuffer(code, np.uint8))]
 
 
+def every_codec() -> list[Tensor]:
+    """Small tensors, each of which is coded in another way."""
+    seed, drawn = 1, []
+    for _ in range(16_000):  # the same on every machine, unlike a library's generator
+        seed = seed * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
+        drawn.append(seed >> 40)
+    noise = np.array(drawn)
+    # Sums of four terms look enough like a normal distribution.
+    bell = (noise.reshape(4, 4000) % 11).sum(0) - 20
+    wide = bell.reshape(5, 800) * (1 + 11 * (noise[:800] % 3 == 0)) // 8
+    text = (Path(__file__).parent.parent.parent / "LICENSE").read_bytes()
+    return [
+        Tensor("raw", "raw", (noise[:256] % 256).astype(np.uint8)),
+        Tensor("bitpack", "bitpack", (noise[:255] % 32 - 16).astype(np.int8), 5),
+        Tensor("zstd", "zstd", np.full(300, 7, np.int16)),
+        Tensor("shuffle", "shuffle", (noise[:2400] % 997).astype(np.uint16)),
+        Tensor("rans", "rans", wide.clip(-32, 31).astype(np.int8), 6),
+        Tensor("adaptive", "adaptive", bell[:600].reshape(40, 15).clip(-32, 31).astype(np.int8), 6),
+        Tensor("trellis", "adaptive", bell[:600].reshape(30, 20).clip(-16, 15).astype(np.int8), 5, trellis=3),
+        Tensor("base3", "base3", (noise[:2400] % 3 - 1).astype(np.int8), 2),
+        Tensor("loggrid.0", "loggrid", grid.VALUES[80 + bell[:300] // 3]),
+        Tensor("loggrid.1", "loggrid", grid.VALUES[95 + bell[300:600] // 3]),
+        Tensor("lzma", "lzma", np.frombuffer(text, np.uint8)),
+    ]
+
+
 MANIFEST = {
     "golfcore": "0.1.0",
     "layers": 2,
@@ -104,7 +132,32 @@ MANIFEST = {
     "none": None,
     "nested": {"ö": [1, -0.5, "x\n"]},
 }
-GOOD = {"empty": ([], {}), "every_kind": (every_kind(), {}), "small_model": (small_model(), MANIFEST)}
+GOOD = {
+    "empty": ([], {}),
+    "every_kind": (every_kind(), {}),
+    "every_codec": (every_codec(), {}),
+    "small_model": (small_model(), MANIFEST),
+}
+
+
+def encoders() -> str:
+    """What golden files depend on beside golfcore: the encoders of zstd and LZMA."""
+    probe = lzma.compress(bytes(range(256)) * 9 + b"golf" * 99, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1}])
+    return f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))}\nlzma {_core.crc32c(probe):08x}\n"
+
+
+# One symbol with all 2^14 slots, and the state in which coding starts and ends.
+TABLE, STATE = b"\x20\0\x80\x80", b"\0\0\1\0"
+ZEROS = _core.entropy_encode_adaptive(bytes(40), np.array([[40, 1]], np.uint64), 8, 0, 0, 15, 2)
+LZMA = lzma.compress(bytes(400), lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 4096, "pb": 0}])
+
+
+def rans(coded: bytes, params: bytes = b"\0\0") -> bytes:
+    return one(coded, shape(1, 40), codec=4, kind=0x86, params=params)
+
+
+def adaptive(coded: bytes, params: bytes = b"\0\5\0") -> bytes:
+    return one(coded, shape(1, 40), codec=5, kind=0x86, params=params)
 
 
 def bad() -> dict[str, tuple[bytes, str]]:
@@ -154,7 +207,7 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "manifest_very_deep": (container(directory(manifest=b"[" * 100_000, chunks=b"\0")), "manifest: not JSON"),
         "manifest_empty": (container(directory(manifest=b"{}", chunks=b"\0")), "canonical"),
         "chunks_many": (container(b"\0" + varint(65_536)), "number of chunks = 65536"),
-        "codec": (container(directory(chunk(ok, codec=1), t, shape(4)), ok), "byte 2: chunk 0 has the unknown codec 1"),
+        "codec": (container(directory(chunk(ok, codec=9), t, shape(4)), ok), "byte 2: chunk 0 has the unknown codec 9"),
         "kind": (container(directory(chunk(ok, kind=9), t, shape(4)), ok), "byte 3: chunk 0 has the unknown kind 0x09"),
         "kind_bits": (container(directory(chunk(ok, kind=0x89), t, shape(4)), ok), "unknown kind 0x89"),
         "role": (container(directory(chunk(ok, role=b"R"), t, shape(4)), ok), "byte 4: chunk 0 has the role 'R'"),
@@ -185,6 +238,49 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "zstd_tail": (one(zstd(bytes(99)) + b"x", shape(99), codec=2), "codec zstd: .*unused data"),
         "zstd_cut": (one(zstd(bytes(99))[:-1], shape(99), codec=2), "codec zstd: "),
         "shuffle_bytes": (one(zstd(bytes(99)), shape(99), codec=3), "shuffle of one-byte elements"),
+        "lzma_tail": (one(LZMA + b"x", shape(400), codec=8, params=b"\3"), "codec lzma: lzma stream of other than"),
+        "lzma_cut": (one(LZMA[:-1], shape(400), codec=8, params=b"\3"), "codec lzma: lzma stream of other than"),
+        "lzma_bomb": (one(LZMA, shape(200), codec=8, params=b"\3"), "codec lzma: lzma stream of other than 200"),
+        "lzma_params": (one(LZMA, shape(400), codec=8, params=b"\5"), "codec lzma: lzma parameters '05'"),
+        "lzma_kind": (one(LZMA, shape(400), codec=8, kind=3, params=b"\3"), "codec lzma: lzma of 400 bytes of kind i8"),
+        "bitpack_short": (one(b"abc", shape(9), codec=1, kind=0x83), "codec bitpack: 3 packed bytes, expected 4"),
+        "bitpack_tail": (one(b"abc\xff", shape(9), codec=1, kind=0x83), "bits are set after the last packed symbol"),
+        "bitpack_kind": (one(b"abc", shape(3), codec=1), "codec bitpack: 3 packed bytes, expected 0 for symbols of 0"),
+        "base3_byte": (one(b"\xf3", shape(5), codec=6, kind=0x82), "codec base3: base-3 bytes above 242"),
+        "base3_tail": (one(b"\xf2", shape(4), codec=6, kind=0x82), "codec base3: .*digits after the last symbol"),
+        "base3_short": (one(b"a", shape(9), codec=6, kind=0x82), "codec base3: 1 bytes of base-3 symbols, expected 2"),
+        "rans_kind": (
+            one(bytes(8), shape(9), codec=4, params=b"\0\0"),
+            "codec rans: 2 bytes of parameters for kind u8",
+        ),
+        "rans_lanes": (rans(bytes(8), params=b"\x09\0"), "codec rans: parameters out of range"),
+        "rans_classes": (rans(bytes(8), params=b"\0\5"), "codec rans: parameters out of range"),
+        "rans_params": (rans(bytes(8), params=b"\0"), "codec rans: 1 bytes of parameters"),
+        "rans_cut": (rans(TABLE[:2] + STATE[:3]), "codec rans: the coded symbols end early"),
+        "rans_symbol": (rans(b"\x3f\1\1\1" + STATE), "codec rans: a frequency table does not fit"),
+        "rans_sum": (rans(b"\0\1\xff\x7f\xff\x7f" + STATE), "codec rans: a frequency table does not fit"),
+        "rans_varint": (rans(b"\0\0\x81\0" + STATE), "codec rans: a frequency table does not fit"),
+        "rans_state": (rans(TABLE + bytes(4)), "codec rans: the coded symbols do not end where"),
+        "rans_tail": (rans(TABLE + STATE + b"x"), "codec rans: the coded symbols do not end where"),
+        "rans_last_state": (rans(TABLE + b"\1\0\1\0"), "codec rans: the coded symbols do not end where"),
+        "rans_escape": (rans(b"\0\0\0" + STATE + b"\x40"), "codec rans: an escaped symbol is outside"),
+        "rans_column_class": (
+            one(TABLE * 2 + b"\xff" + STATE, shape(4, 5), codec=4, kind=0x86, params=b"\0\1"),
+            "codec rans: a frequency table does not fit",
+        ),
+        "adaptive_prior": (adaptive(bytes(8), params=b"\0\x10\0"), "codec adaptive: parameters out of range"),
+        "adaptive_shift": (adaptive(bytes(8), params=b"\0\5\4"), "codec adaptive: parameters out of range"),
+        "adaptive_params": (adaptive(bytes(8), params=b"\0\5"), "codec adaptive: 2 bytes of parameters"),
+        "adaptive_empty": (adaptive(b"\0"), "codec adaptive: the coded symbols end early"),
+        "adaptive_state": (adaptive(bytes(6)), "codec adaptive: the coded symbols do not end where"),
+        "adaptive_cut": (adaptive(b"\0\1\0\0\1\0"), "codec adaptive: the coded symbols end early"),
+        "trellis_lanes": (
+            one(bytes(30), shape(9, 7), codec=5, kind=0xA6, params=b"\3\5\0"),
+            "codec adaptive: parameters out of range",
+        ),
+        "grid_index": (one(b"\xf1" + ZEROS, shape(40), codec=7, kind=0, params=b"\0\x0f\2"), "loggrid: grid index 241"),
+        "grid_short": (one(b"", shape(1), codec=7, kind=0, params=b"\0\5\0"), "codec loggrid: 0 bytes of grid"),
+        "grid_kind": (one(b"x", shape(1), codec=7, kind=1, params=b"\0\5\0"), "codec loggrid: .*of kind bf16"),
         "symbol": (one(b"\0\x1f\x20\0", kind=0x86), "tensor 't' .*symbol 2 is 32, expected -32 to 31"),
     }
 
@@ -199,4 +295,4 @@ if __name__ == "__main__":
     for path, data in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    (GOLDEN / "ZSTD_VERSION").write_text(".".join(map(str, zstandard.ZSTD_VERSION)) + "\n")
+    (GOLDEN / "ENCODERS").write_text(encoders())

@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 import numpy as np
-import plain_decoder
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from golfcore import _core
+from golfcore.artifact import plain_decoder
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,22 @@
-"""inspect, verify, unpack and pack: the numbers add up, the folder is the container, errors are one line."""
+"""inspect, verify, diff, unpack and pack: the numbers add up, what is unpacked is the container, an error is a line."""
 
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import container_cases as cases
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from golfcore.artifact import folder
 from golfcore.artifact.container import Container, Tensor, encode, write
 from golfcore.artifact.inspect import order0_bits, summary
-from golfcore.cli import app
+from golfcore.cli import app, main
 from golfcore.errors import FormatError, InputError, UsageError
 
 
@@ -198,3 +201,73 @@ def edit(directory: Path, change: Callable[[Any], object]) -> None:
     tree = json.loads(path.read_text())
     change(tree)
     path.write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize("case", cases.GOOD)
+def test_safetensors_and_back_give_the_same_bytes(case: str, tmp_path: Path, run: Run) -> None:
+    path, file = cases.GOLDEN / f"{case}.golf", tmp_path / "model.safetensors"
+    assert run("unpack", path, "-o", file, "--to", "safetensors", "--json")["tensors"] == len(cases.GOOD[case][0])
+    run("pack", file, "-o", tmp_path / "again.golf", "--from", "safetensors")
+    write(tmp_path / "here.golf", *cases.GOOD[case])  # by this machine's zstd
+    assert (tmp_path / "again.golf").read_bytes() == (tmp_path / "here.golf").read_bytes()
+    if case == "small_model":
+        assert (load_file(file)["blocks.0.q"].numpy() == cases.small_model()[0].array).all()
+
+
+def test_safetensors_of_others(tmp_path: Path, run: Run) -> None:
+    file, target = tmp_path / "other.safetensors", tmp_path / "m.golf"
+    save_file({"w": torch.ones(3, 4, dtype=torch.bfloat16), "v": torch.arange(5)}, file)
+    run("pack", file, "-o", target)
+    with Container.open(target) as c:
+        assert {t.name: (t.role, t.dtype, t.shape) for t in c.tensors.values()} == {
+            "w": ("tensor", "bf16", (3, 4)),
+            "v": ("tensor", "i64", (5,)),
+        }
+    save_file({"w": torch.ones(3, dtype=torch.float64)}, file)
+    with pytest.raises(InputError, match="'w': array has dtype float64"):
+        run("pack", file, "-o", target)
+    save_file({"w": torch.ones(3)}, file, {"golfcore": '{"version": 1, "manifest": {}, "tensors": []}'})
+    with pytest.raises(FormatError, match="names other tensors than it holds"):
+        run("pack", file, "-o", target)
+    for text in ("{", "[]", '{"version": 2}', '{"version": 1, "manifest": {}, "tensors": [{"name": 1}]}'):
+        save_file({"w": torch.ones(3)}, file, {"golfcore": text})
+        with pytest.raises(FormatError, match="metadata"):
+            run("pack", file, "-o", target)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(FormatError, match="is not a safetensors file"):
+        run("pack", file, "-o", target)
+    with pytest.raises(InputError, match="cannot read"):
+        run("pack", tmp_path / "none.safetensors", "-o", target)
+    with pytest.raises(UsageError, match="--from folder"):
+        run("pack", file, "-o", target, "--from", "folder")
+
+
+def test_diff(model: Path, tmp_path: Path, run: Run) -> None:
+    same = run("diff", model, model, "--json")
+    assert same["equal"] and same["tensors"] == same["manifest"] == []
+    stored = cases.small_model()
+    changed = stored[0].array.copy()
+    changed[3, 4] += 3
+    stored[0] = replace(stored[0], array=changed)
+    stored[1] = replace(stored[1], role="scales")
+    stored[2] = replace(stored[2], array=stored[2].array.T)
+    stored[4] = replace(stored[4], bits=7)
+    stored[-1] = replace(stored[-1], name="new")
+    nan = Tensor("nan", "r", np.float16([np.nan]))
+    a, b = tmp_path / "a.golf", tmp_path / "b.golf"
+    write(a, [*cases.small_model(), nan], cases.MANIFEST)
+    write(b, [*stored, nan], {**cases.MANIFEST, "layers": 3, "nested": {"x": 1}})
+    found = run("diff", a, b, "--json")
+    assert not found["equal"]
+    assert {row["name"]: row["change"] for row in found["tensors"]} == {
+        "blocks.0.q": "values", "blocks.0.q.scale": "role scale -> scales", "blocks.0.mlp.up": "shape 24x32 -> 32x24",
+        "blocks.1.q": "kind int6 -> int7", "@code": "only in A", "new": "only in B",
+    }  # fmt: skip
+    assert found["tensors"][0]["differing"] == 1 and found["tensors"][0]["max_abs"] == 3
+    assert {row["key"] for row in found["manifest"]} == {"layers", "nested.x", "nested.ö"}
+    assert found["bytes"] == {"a": a.stat().st_size, "b": b.stat().st_size}
+    assert sum(row["a"] for row in found["roles"]) == found["bytes"]["a"]
+    text = run("diff", a, b)
+    assert "blocks.0.q: 1 of 512 values differ, by 3 at most" in text and "they differ" in text
+    assert main(["diff", str(model), str(model)]) == 0
+    assert main(["diff", str(a), str(b)]) == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "artifact"))
 import container_cases as cases
 
+from golfcore.artifact import grid
 from golfcore.artifact.codecs import CODECS, CodecError, Layout
 from golfcore.artifact.container import Container, Tensor, encode
 from golfcore.artifact.tensors import Kind
@@ -54,12 +55,13 @@ def _read_container(data: bytes) -> bool:
 
 
 def _decode_codec(data: bytes) -> bool:
-    if len(data) < 5 or data[0] not in CODECS or (kind := Kind.from_code(data[1])) is None:
+    if len(data) < 6 or data[0] not in CODECS or (kind := Kind.from_code(data[1])) is None:
         return False
     layout = Layout(kind, ((data[2], data[3]), (data[4],)))
+    n = 6 + data[5] % 4
     if not layout.raw_len:
         return False
-    raw = CODECS[data[0]].decode(data[5:], layout, b"")
+    raw = CODECS[data[0]].decode(data[n:], layout, data[6:n])
     if len(raw) != layout.raw_len:
         raise AssertionError(f"codec {data[0]} gave {len(raw)} bytes for {layout.raw_len}")
     return True
@@ -75,12 +77,17 @@ def seeds() -> dict[str, bytes]:
         found[f"file_{name}"] = bytes((FILE,)) + data
         found[f"sealed_{name}"] = bytes((SEALED,)) + len(raw).to_bytes(2, "little") + raw + data[24 + n : -8]
     for codec in CODECS.values():
-        for code in (0, 2, 4, 0x86):
+        for code in (0, 2, 4, 0x82, 0x86, 0xA5):
             layout = Layout(Kind.from_code(code) or Kind("u8"), ((9, 7), (5,)))
             raw = bytes(i % 60 for i in range(layout.raw_len))
-            for params in codec.params(layout):
+            if layout.kind.bits:
+                raw = bytes((i * i % 3 - 1) % 256 for i in range(layout.raw_len))
+            elif codec.id == 7:
+                raw = grid.VALUES[:68].tobytes()
+            for i, params in enumerate(codec.params(layout)):
                 coded = codec.encode(raw, layout, params)
-                found[f"coded_{codec.name}_{code}"] = bytes((CODED, codec.id, code, 9, 7, 5)) + coded
+                head = bytes((CODED, codec.id, code, 9, 7, 5, len(params))) + params
+                found[f"coded_{codec.name}_{code}_{i}"] = head + (coded or b"")
     return found
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from tiny import TINY, VOCAB
 
+from golfcore.artifact import grid
 from golfcore.artifact.inspect import order0_bits
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.config import QuantConfig
 from golfcore.errors import InputError
 from golfcore.model import get_family
-from golfcore.quant import ZSTD_EXCESS, error_rows, predict_bytes, quantise_state
+from golfcore.quant import error_rows, predict_bytes, quantise_state
 from golfcore.quant.rtn import gaussian_bits, quantise_rows
 
 WEIGHT = torch.randn(64, 300, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.01, 3, 64)[:, None]
@@ -57,6 +58,29 @@ def test_weights_that_cannot_be_stored_name_the_tensor(bad: float) -> None:
         quantise_rows(weight, bits=6, clip="absmax", k=1.0, name="blocks.0.q")
 
 
+@pytest.mark.parametrize("clip", ["sigma", "absmax"])
+def test_scales_on_the_grid_are_near_and_never_clip_more(clip: str) -> None:
+    fp16 = quantise_rows(WEIGHT, bits=6, clip=clip, k=12.85)
+    log8 = quantise_rows(WEIGHT, bits=6, clip=clip, k=12.85, scales="log8")
+    assert grid.to_index(log8.scale_O.numpy().view(np.uint16)) is not None
+    ratio = (log8.scale_O.float() / fp16.scale_O.float()).log2()
+    if clip == "sigma":
+        assert ratio.abs().max() < 1 / 16 + 1e-3
+        change = (log8.symbols_OI.float() * log8.scale_O.float()[:, None] - WEIGHT).square().sum()
+        plain = (fp16.symbols_OI.float() * fp16.scale_O.float()[:, None] - WEIGHT).square().sum()
+        assert change < 1.03 * plain
+    else:
+        assert ratio.min() > -1e-3 and ratio.max() < 1 / 8 + 1e-3
+        assert (
+            log8.symbols_OI.float().abs().amax(1) * log8.scale_O.float() > WEIGHT.abs().amax(1) - log8.scale_O
+        ).all()
+    rows = WEIGHT.clone()
+    rows[5] = 0
+    assert not quantise_rows(rows, bits=6, clip=clip, k=12.85, scales="log8").symbols_OI[5].any()
+    with pytest.raises(InputError, match="does not fit fp16"):
+        quantise_rows(1e9 * WEIGHT, bits=6, clip=clip, k=12.85, scales="log8")
+
+
 def test_only_matrices_have_rows() -> None:
     with pytest.raises(InputError, match="expected a matrix"):
         quantise_rows(torch.ones(3), bits=6, clip="sigma", k=1.0)
@@ -96,4 +120,4 @@ def test_prediction_counts_every_parameter() -> None:
     small, large = (predict_bytes(family, TINY, VOCAB, QuantConfig(matrix_k=k)) for k in (25.7, 12.85))
     matrices = sum(n for kind, n, _ in family.counts(TINY, VOCAB).values() if kind == "matrix")
     saved_bits = gaussian_bits(6, 12.85) - gaussian_bits(6, 25.7)
-    assert large - small == pytest.approx(matrices * saved_bits / 8 * ZSTD_EXCESS, abs=1)
+    assert large - small == pytest.approx(matrices * saved_bits / 8, abs=1)

@@ -11,133 +11,45 @@ from __future__ import annotations
 import io
 import os
 import stat
-import struct
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from golfcore import _core
 from golfcore.artifact import directory as directories
-from golfcore.artifact.codecs import CODECS, CodecError, Layout, encode_smallest, zstd_compress, zstd_decompress
+from golfcore.artifact.codecs import CODECS, CodecError, zstd_decompress
 from golfcore.artifact.directory import MAX_DIRECTORY, ChunkInfo, TensorInfo
-from golfcore.artifact.manifest import ManifestError
-from golfcore.artifact.tensors import (
-    MAX_TENSORS,
-    Array,
-    Kind,
-    Tensor,
-    kind_of,
-    name_problem,
-    role_problem,
-    shape_problem,
-    symbol_problem,
+from golfcore.artifact.tensors import Array, Tensor, symbol_problem
+from golfcore.artifact.writing import (
+    HEADER,
+    MAGIC,
+    MAJOR,
+    TRAILER,
+    available_cores,
+    encode,
+    predict_size,
+    write,
 )
 from golfcore.config import nearest
 from golfcore.errors import FormatError, InputError
-from golfcore.paths import atomic_write
 
-__all__ = ["ChunkInfo", "Container", "Tensor", "TensorInfo", "encode", "predict_size", "write"]
+__all__ = [
+    "HEADER", "MAJOR", "TRAILER", "ChunkInfo", "Container", "Tensor", "TensorInfo", "encode", "predict_size", "write",
+]  # fmt: skip
 
-MAGIC = b"GCF1"
-MAJOR, MINOR = 1, 0
-HEADER = struct.Struct("<4sBBHIIII")  # magic, major, minor, flags, dir_raw, dir_coded, payload, crc32c
-TRAILER = struct.Struct("<Q")
 DEFAULT_LIMIT = 1 << 30
 _DAMAGED = "the file is damaged: copy or download it again"
-
-
-def encode(tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> bytes:
-    """A container's bytes; equal input gives equal bytes.
-
-    Args:
-        tensors: stored grouped by role and kind; groups stand in the order of their first tensor, tensors in the order
-            given.
-        manifest: str, int, float, bool, None, lists and mappings of them; the order of keys does not matter.
-
-    Raises:
-        InputError: what a container cannot hold, naming the tensor.
-    """
-    groups: dict[tuple[str, int], list[Tensor]] = {}
-    for tensor, kind in _checked(tensors):
-        groups.setdefault((tensor.role, kind.code), []).append(tensor)
-    chunks: list[ChunkInfo] = []
-    payload: list[bytes] = []
-    for (role, code), group in groups.items():
-        chunk, coded = _encode_chunk(role, code, group, sum(map(len, payload)))
-        chunks.append(chunk)
-        payload.append(coded)
-    try:
-        raw = directories.to_bytes(manifest, chunks, [tensor.name for group in groups.values() for tensor in group])
-    except ManifestError as error:
-        raise InputError(f"manifest: {error}") from error
-    return _assemble(raw, b"".join(payload))
-
-
-def _encode_chunk(role: str, code: int, group: list[Tensor], offset: int) -> tuple[ChunkInfo, bytes]:
-    kind = Kind.from_code(code)
-    if kind is None:
-        raise InputError(f"role {role}: unknown kind 0x{code:02x}")
-    layout = Layout(kind, tuple(tensor.array.shape for tensor in group))
-    raw = b"".join(tensor.array.astype(kind.numpy, order="C", copy=False).tobytes() for tensor in group)
-    codec, params, coded = encode_smallest(raw, layout)
-    return ChunkInfo(role, layout, codec, params, len(coded), _core.crc32c(coded), offset), coded
-
-
-def _assemble(raw_directory: bytes, payload: bytes) -> bytes:
-    if len(raw_directory) > MAX_DIRECTORY or len(payload) >= 1 << 32:
-        raise InputError(
-            f"a directory of {len(raw_directory)} bytes and {len(payload)} coded bytes, expected at most"
-            f" {MAX_DIRECTORY} and {(1 << 32) - 1}; write fewer tensors into one container"
-        )
-    coded = zstd_compress(raw_directory)
-    head = HEADER.pack(MAGIC, MAJOR, MINOR, 0, len(raw_directory), len(coded), len(payload), 0)[:-4]
-    body = head + _core.crc32c(coded, _core.crc32c(head)).to_bytes(4, "little") + coded + payload
-    return body + TRAILER.pack(_core.xxh64(body))
-
-
-def _checked(tensors: Iterable[Tensor]) -> Iterable[tuple[Tensor, Kind]]:
-    names: set[str] = set()
-    for tensor in tensors:
-        kind = kind_of(tensor)
-        try:
-            name = tensor.name.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"tensor {tensor.name!r}: the name holds a lone surrogate") from None
-        problem = kind if isinstance(kind, str) else shape_problem(tensor.array.shape, kind.itemsize)
-        problem = problem or name_problem(name) or role_problem(tensor.role)
-        if problem or isinstance(kind, str):
-            raise InputError(f"tensor {tensor.name!r}: {problem}")
-        if tensor.name in names:
-            raise InputError(f"tensor {tensor.name!r} is given twice; names must differ")
-        names.add(tensor.name)
-        if len(names) > MAX_TENSORS:
-            raise InputError(f"more than {MAX_TENSORS} tensors; stack some of them into one")
-        yield tensor, kind
-
-
-def write(path: Path | str, tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> None:
-    """Writes ``encode(tensors, manifest)``; ``path`` never holds half a container.
-
-    Raises:
-        InputError: as ``encode``, or the file cannot be written.
-    """
-    data = encode(tensors, manifest)
-    with atomic_write(Path(path)) as f:
-        f.write(data)
-
-
-def predict_size(tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> int:
-    """Bytes that ``write`` would write: the real coders run, so it is exact and as slow."""
-    return len(encode(tensors, manifest))
 
 
 class Container:
     """An open container: the directory is read and checked, tensors are decoded on demand.
 
-    Use it as a context manager. One object serves one thread; open the file again for another.
+    Use it as a context manager. Several threads may read from one object.
 
     Attributes:
         path: where it came from, for messages.
@@ -153,6 +65,7 @@ class Container:
         """Reads from a seekable ``source``, of which it takes ownership; see ``open`` and ``from_bytes``."""
         self.path = path
         self._source = source
+        self._lock = threading.Lock()  # of the file's position
         self._decoded: tuple[int, bytes] | None = None  # the last chunk: its tensors are usually read in turn
         try:
             self._read_header()
@@ -213,7 +126,30 @@ class Container:
         info = self.tensors.get(name)
         if info is None:
             raise InputError(f"{self.path} has no tensor {name!r}{nearest(name, self.tensors)}")
-        raw = self._decode(info)
+        return self._cut(info, self._decode(info))
+
+    def read_all(self, threads: int = 0) -> dict[str, Array]:
+        """Every tensor, in file order, chunks decoded side by side.
+
+        Args:
+            threads: 0 for one a core.
+
+        Raises:
+            FormatError: the first damaged chunk, with its tensor and byte.
+        """
+        heads: dict[int, TensorInfo] = {}  # a chunk's first tensor
+        for info in self.tensors.values():
+            heads.setdefault(info.chunk, info)
+        pool = ThreadPoolExecutor(threads or available_cores())
+        try:
+            by_size = sorted(heads, key=lambda i: -self.chunks[i].layout.raw_len)
+            futures = {i: pool.submit(self._decode_chunk, heads[i]) for i in by_size}
+            raws = {i: futures[i].result() for i in sorted(futures)}
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return {name: self._cut(info, raws[info.chunk]) for name, info in self.tensors.items()}
+
+    def _cut(self, info: TensorInfo, raw: bytes) -> Array:
         array = np.frombuffer(raw, info.kind.numpy, info.size, info.offset).reshape(info.shape)
         if info.bits and (problem := symbol_problem(array, info.bits)):
             raise self._fail(info, problem)
@@ -237,19 +173,23 @@ class Container:
             self.read(name)
 
     def _decode(self, info: TensorInfo) -> bytes:
-        if self._decoded is not None and self._decoded[0] == info.chunk:
-            return self._decoded[1]
-        self._decoded = None  # so that two chunks are never held at once
+        held = self._decoded
+        if held is not None and held[0] == info.chunk:
+            return held[1]
+        self._decoded = held = None  # so that two chunks are never held at once
+        raw = self._decode_chunk(info)
+        self._decoded = info.chunk, raw
+        return raw
+
+    def _decode_chunk(self, info: TensorInfo) -> bytes:
         chunk = self.chunks[info.chunk]
         coded = self._read(self._payload_start + chunk.offset, chunk.coded_len, f"tensor {info.name!r}")
         if (found := _core.crc32c(coded)) != chunk.crc32c:
             raise self._fail(info, f"crc32c is {found:08x}, the directory says {chunk.crc32c:08x}; {_DAMAGED}")
         try:
-            raw = CODECS[chunk.codec].decode(coded, chunk.layout, chunk.params)
+            return CODECS[chunk.codec].decode(coded, chunk.layout, chunk.params)
         except CodecError as error:
             raise self._fail(info, f"codec {CODECS[chunk.codec].name}: {error}") from error
-        self._decoded = info.chunk, raw
-        return raw
 
     def _fail(self, info: TensorInfo, problem: str) -> FormatError:
         at = self._payload_start + self.chunks[info.chunk].offset
@@ -257,8 +197,9 @@ class Container:
 
     def _read(self, at: int, n: int, what: str) -> bytes:
         try:
-            self._source.seek(at)
-            data = self._source.read(n)
+            with self._lock:
+                self._source.seek(at)
+                data = self._source.read(n)
         except OSError as error:
             raise InputError(f"cannot read {self.path}: {error.strerror or error}") from error
         if len(data) != n:  # it was whole when it was opened

@@ -42,6 +42,11 @@ class TensorInfo:
         return self.kind.bits
 
     @property
+    def trellis(self) -> int:
+        """Bits of trellis state, 0 for plain symbols."""
+        return self.kind.trellis
+
+    @property
     def dtype(self) -> str:
         return self.kind.dtype
 

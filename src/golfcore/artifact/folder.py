@@ -17,7 +17,7 @@ from golfcore.paths import write_failure
 MANIFEST = "manifest.json"
 VERSION = 1
 MAX_FILE_NAME = 200  # bytes of a tensor's name: leaves room for ".npy" in the 255 of common file systems
-_KEYS = {"name": str, "role": str, "dtype": str, "bits": int}
+_KEYS = {"name": str, "role": str, "dtype": str, "bits": int, "trellis": int}
 
 
 def unpack(container: Container, folder: Path) -> list[Path]:
@@ -76,10 +76,7 @@ def _describe(container: Container) -> dict[str, Any]:
     return {
         "golfcore_unpacked": VERSION,
         "manifest": container.manifest,
-        "tensors": [
-            {"name": info.name, "role": info.role, "dtype": info.dtype, "bits": info.bits}
-            for info in container.tensors.values()
-        ],
+        "tensors": [{key: getattr(info, key) for key in _KEYS} for info in container.tensors.values()],
     }
 
 
@@ -97,7 +94,7 @@ def _load_tensor(folder: Path, row: Any, where: str) -> Tensor:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, MemoryError) as error:
         raise InputError(f"{path} is not a .npy file of plain numbers: {error}") from error
-    return Tensor(row["name"], row["role"], array, row["bits"], row["dtype"])
+    return Tensor(array=array, **{key: row[key] for key in _KEYS})
 
 
 def _require_plain(name: str) -> None:

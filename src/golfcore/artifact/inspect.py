@@ -41,8 +41,9 @@ def summary(path: Path | str, cap: int | None = None, limit: int = 1 << 30) -> d
     Returns:
         ``path``, ``version``, ``manifest``; ``bytes`` (file, header, directory, directory_raw, trailer, framing,
         payload, and with a cap: cap, free); ``roles``, ``chunks`` and ``tensors`` as lists of rows in file order.
-        ``raw`` and ``coded`` are bytes, ``bits_per_weight`` and ``order0_bits`` bits an element. A chunk's bytes are
-        apportioned to its tensors by raw size; ``alone`` says that a tensor's are exact.
+        ``raw`` and ``coded`` are bytes, ``bits_per_weight``, ``order0_bits`` and their difference ``excess_bits`` bits
+        an element; an excess far above 0 says that another codec would do better. A chunk's bytes are apportioned to
+        its tensors by raw size; ``alone`` says that a tensor's are exact.
 
     Raises:
         InputError, FormatError: as ``Container.open`` and ``Container.read``.
@@ -60,7 +61,7 @@ def summary(path: Path | str, cap: int | None = None, limit: int = 1 << 30) -> d
         }
         if cap is not None:
             sizes |= {"cap": cap, "free": cap - container.file_len}
-        rows = [_tensor_row(container, name) for name in container.tensors]
+        rows = [_tensor_row(container, name, array) for name, array in container.read_all().items()]
         return {
             "path": str(path),
             "version": f"{MAJOR}.{container.minor}",
@@ -72,10 +73,12 @@ def summary(path: Path | str, cap: int | None = None, limit: int = 1 << 30) -> d
         }
 
 
-def _tensor_row(container: Container, name: str) -> dict[str, Any]:
+def _tensor_row(container: Container, name: str, array: Array) -> dict[str, Any]:
     info = container.tensors[name]
     chunk = container.chunks[info.chunk]
     coded = chunk.coded_len * info.nbytes / chunk.layout.raw_len if chunk.layout.raw_len else 0.0
+    bits_per_weight = 8 * coded / info.size if info.size else 0.0
+    order0 = order0_bits(array)
     return {
         "name": name,
         "role": info.role,
@@ -83,13 +86,16 @@ def _tensor_row(container: Container, name: str) -> dict[str, Any]:
         "kind": "quantised" if info.bits else "plain",
         "dtype": info.dtype,
         "bits": info.bits,
+        "trellis": info.trellis,
+        "label": info.kind.label,
         "chunk": info.chunk,
         "codec": CODECS[chunk.codec].name,
         "raw": info.nbytes,
         "coded": round(coded, 1),
         "alone": len(chunk.layout.shapes) == 1,
-        "bits_per_weight": round(8 * coded / info.size, 4) if info.size else 0.0,
-        "order0_bits": round(order0_bits(container.read(name)), 4),
+        "bits_per_weight": round(bits_per_weight, 4),
+        "order0_bits": round(order0, 4),
+        "excess_bits": round(bits_per_weight - order0, 4),
         "crc32c": f"{chunk.crc32c:08x}",
     }
 
@@ -119,12 +125,15 @@ def _total(key: str, value: Any, group: list[dict[str, Any]]) -> dict[str, Any]:
     weights = [math.prod(row["shape"]) for row in group]
     coded = sum(row["coded"] for row in group)
     order0 = sum(row["order0_bits"] * n for row, n in zip(group, weights, strict=True))
+    bits_per_weight = 8 * coded / sum(weights) if sum(weights) else 0.0
+    order0_bits = order0 / sum(weights) if sum(weights) else 0.0
     return {
         key: value,
         "tensors": len(group),
         "weights": sum(weights),
         "raw": sum(row["raw"] for row in group),
         "coded": round(coded),
-        "bits_per_weight": round(8 * coded / sum(weights), 4) if sum(weights) else 0.0,
-        "order0_bits": round(order0 / sum(weights), 4) if sum(weights) else 0.0,
+        "bits_per_weight": round(bits_per_weight, 4),
+        "order0_bits": round(order0_bits, 4),
+        "excess_bits": round(bits_per_weight - order0_bits, 4),
     }

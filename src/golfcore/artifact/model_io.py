@@ -18,36 +18,41 @@ import torch
 from torch import Tensor
 
 from golfcore.artifact import container
+from golfcore.artifact.tensors import Array
+from golfcore.artifact.trellis import points
 from golfcore.config import from_mapping
 from golfcore.errors import FormatError, GolfError
 from golfcore.model import Family, get_family
+from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
     from golfcore.model.base import LanguageModel
 
 TOKENIZER, CODE = "@tokenizer", "@code"
 SCALE_SUFFIX = ".scale"
-# What turns the bytes back into weights; the model's own files come from its family.
-READER_SOURCES = tuple(
-    f"artifact/{name}.py" for name in ("codecs", "container", "directory", "manifest", "model_io", "tensors", "wire")
-)
+# What turns the bytes back into weights: a decoder that needs nothing else. The model's own files come from its family.
+READER_SOURCES = ("artifact/model_io.py", "artifact/plain_decoder.py")
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A parameter as it is stored: fp16 values, or int8 symbols of ``bits`` bits with fp16 row scales [O]."""
+    """A parameter as it is stored: fp16 values, or int8 symbols of ``bits`` bits with fp16 row scales [O].
+
+    ``trellis`` above 0: the symbols are trellis-coded with that many bits of state (``golfcore.artifact.trellis``).
+    """
 
     name: str
     group: str
     values: Tensor
     scale_O: Tensor | None = None
     bits: int = 0
+    trellis: int = 0
 
     def dequantise(self) -> Tensor:
         """The values as a reader gets them, fp32."""
         if self.scale_O is None:
             return self.values.float()
-        return self.values.float() * self.scale_O.float()[:, None]
+        return _dequantise(self.values.numpy(), self.scale_O.numpy(), self.trellis)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def save_model(
     stored: Sequence[StoredTensor],
     tokenizer: bytes,
     manifest: Mapping[str, Any],
+    tick: Tick = silent,
 ) -> None:
     """Packs a quantised model into ``path``, atomically.
 
@@ -90,17 +96,19 @@ def save_model(
         tokenizer: the tokenizer's file content, or empty.
         manifest: further facts: recipe, evaluation, hashes of the data. No dates, paths or host names: the same
             weights must give the same bytes.
+        tick: told about progress.
     """
     tensors: list[container.Tensor] = []
     for item in stored:
-        tensors.append(container.Tensor(item.name, item.group, item.values.numpy(), item.bits))
+        values = item.values.numpy()
+        tensors.append(container.Tensor(item.name, item.group, values, item.bits, trellis=item.trellis))
         if item.scale_O is not None:
             tensors.append(container.Tensor(item.name + SCALE_SUFFIX, "scale", item.scale_O.numpy()))
     if tokenizer:
         tensors.append(container.Tensor(TOKENIZER, "tokenizer", np.frombuffer(tokenizer, np.uint8)))
     tensors.append(container.Tensor(CODE, "code", np.frombuffer(code_bundle(family), np.uint8)))
     model = {"family": family.name, "vocab_size": vocab_size, "config": asdict(model_config)}
-    container.write(path, tensors, {**manifest, "model": model})
+    container.write(path, tensors, {**manifest, "model": model}, tick=tick)
 
 
 def load_model(path: Path) -> LoadedModel:
@@ -111,7 +119,8 @@ def load_model(path: Path) -> LoadedModel:
     """
     with container.Container.open(path) as file:
         manifest = dict(file.manifest)
-        arrays = {name: file.read(name) for name in file.tensors}
+        arrays = file.read_all()
+        trellises = {name: info.trellis for name, info in file.tensors.items()}
     try:
         model = manifest["model"]
         family = get_family(str(model["family"]))
@@ -121,7 +130,7 @@ def load_model(path: Path) -> LoadedModel:
         raise FormatError(f"{path}: the manifest does not describe a model golfcore knows: {error}") from error
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.copy_(_weight(path, name, arrays, parameter.shape))
+            parameter.copy_(_weight(path, name, arrays, trellises.get(name, 0), parameter.shape))
     return LoadedModel(
         module=module.eval(),
         manifest=manifest,
@@ -130,18 +139,26 @@ def load_model(path: Path) -> LoadedModel:
     )
 
 
-def _weight(path: Path, name: str, arrays: Mapping[str, np.ndarray], shape: torch.Size) -> Tensor:
+def _weight(path: Path, name: str, arrays: Mapping[str, Array], trellis: int, shape: torch.Size) -> Tensor:
     if name not in arrays:
         raise FormatError(f"{path}: tensor {name!r} is missing")
-    values = torch.from_numpy(np.array(arrays[name])).float()
-    scale = arrays.get(name + SCALE_SUFFIX)
-    if scale is not None and values.ndim == 2 and scale.shape == (values.size(0),):
-        values = values * torch.from_numpy(np.array(scale)).float()[:, None]
-    elif scale is not None:
-        raise FormatError(f"{path}: {name!r} has shape {tuple(values.shape)}, its scales {scale.shape}")
+    stored, scale = arrays[name], arrays.get(name + SCALE_SUFFIX)
+    if scale is None:
+        values = torch.from_numpy(stored).float()
+    elif stored.ndim == 2 and scale.shape == stored.shape[:1]:
+        values = _dequantise(stored, scale, trellis)
+    else:
+        raise FormatError(f"{path}: {name!r} has shape {stored.shape}, its scales {scale.shape}")
     if values.shape != shape:
         raise FormatError(f"{path}: {name!r} has shape {tuple(values.shape)}, the model wants {tuple(shape)}")
     return values
+
+
+def _dequantise(symbols_OI: Array, scale_O: Array, trellis: int) -> Tensor:
+    steps_O = torch.from_numpy(scale_O).float()
+    if trellis:
+        return torch.from_numpy(points(symbols_OI, trellis)).float() * (steps_O / 2)[:, None]
+    return torch.from_numpy(symbols_OI).float() * steps_O[:, None]
 
 
 def sha256_of(data: bytes) -> str:

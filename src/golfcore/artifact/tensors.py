@@ -18,7 +18,8 @@ MAX_NDIM = 8
 MAX_DIM = (1 << 31) - 1
 MAX_TENSOR_BYTES = 1 << 40  # also with zero dims counted as one, so that numpy can always hold the shape
 MAX_BITS = 8
-QUANTISED = 0x80  # a kind code is QUANTISED | bits, or an index into DTYPES
+MAX_TRELLIS = 8
+QUANTISED = 0x80  # a kind code is QUANTISED | max(trellis - 1, 0) << 4 | bits, or an index into DTYPES
 
 DTYPES: tuple[str, ...] = ("f16", "bf16", "f32", "i8", "u8", "i16", "u16", "i32", "i64")
 # numpy has no bfloat16: such a tensor is an array of its 16-bit patterns.
@@ -33,19 +34,27 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The element type of a chunk: a dtype of ``DTYPES``, or int8 symbols of ``bits`` bits (dtype ``"i8"``)."""
+    """The element type of a chunk: a dtype of ``DTYPES``, or int8 symbols of ``bits`` bits (dtype ``"i8"``).
+
+    ``trellis`` above 0: the symbols are trellis-coded, with that many bits of state (``golfcore.artifact.trellis``).
+    """
 
     dtype: str
     bits: int = 0
+    trellis: int = 0
 
     @property
     def code(self) -> int:
-        return QUANTISED | self.bits if self.bits else DTYPES.index(self.dtype)
+        if not self.bits:
+            return DTYPES.index(self.dtype)
+        return QUANTISED | max(self.trellis - 1, 0) << 4 | self.bits
 
     @property
     def label(self) -> str:
-        """``"int6"`` for six-bit symbols, else the dtype."""
-        return f"int{self.bits}" if self.bits else self.dtype
+        """``"int6"`` for six-bit symbols, ``"int6/8"`` with a trellis of 8 states, else the dtype."""
+        if not self.bits:
+            return self.dtype
+        return f"int{self.bits}/{1 << self.trellis}" if self.trellis else f"int{self.bits}"
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -59,8 +68,9 @@ class Kind:
     @classmethod
     def from_code(cls, code: int) -> Kind | None:
         """The kind of a code, None for an unknown one."""
-        if QUANTISED < code <= QUANTISED | MAX_BITS:
-            return cls("i8", code & 0x7F)
+        bits, trellis = code & 0x0F, code >> 4 & 0x07
+        if code & QUANTISED and 0 < bits <= MAX_BITS:
+            return cls("i8", bits, trellis + 1 if trellis else 0)
         return cls(DTYPES[code]) if code < len(DTYPES) else None
 
 
@@ -75,6 +85,7 @@ class Tensor:
         array: the values; any memory layout and byte order.
         bits: above 0, ``array`` is int8 and holds symbols in [-2**(bits-1), 2**(bits-1)).
         dtype: one of ``DTYPES``; empty for the array's own. Only ``"bf16"`` needs naming (a uint16 array of patterns).
+        trellis: with bits: 0, or 2 to 8 bits of trellis state.
     """
 
     name: str
@@ -82,6 +93,7 @@ class Tensor:
     array: Array
     bits: int = 0
     dtype: str = ""
+    trellis: int = 0
 
 
 def kind_of(tensor: Tensor) -> Kind | str:
@@ -97,10 +109,12 @@ def kind_of(tensor: Tensor) -> Kind | str:
     if dtype not in DTYPES or _NUMPY[dtype] != little:
         return f"dtype = {tensor.dtype!r} does not fit an array of {array.dtype}"
     if not tensor.bits:
-        return Kind(dtype)
+        return f"trellis = {tensor.trellis} without bits" if tensor.trellis else Kind(dtype)
     if dtype != "i8" or not 0 < tensor.bits <= MAX_BITS:
         return f"bits = {tensor.bits} with dtype {dtype}: symbols are int8 of 1 to {MAX_BITS} bits"
-    return symbol_problem(array, tensor.bits) or Kind("i8", tensor.bits)
+    if tensor.trellis and not 2 <= tensor.trellis <= MAX_TRELLIS:
+        return f"trellis = {tensor.trellis}, expected 0 or 2 to {MAX_TRELLIS} bits of state"
+    return symbol_problem(array, tensor.bits) or Kind("i8", tensor.bits, tensor.trellis)
 
 
 def symbol_problem(symbols: Array, bits: int) -> str | None:

@@ -1,4 +1,4 @@
-"""``golfcore inspect``, ``verify``, ``unpack`` and ``pack``: what is in a model file, and whether it is whole."""
+"""``golfcore inspect``, ``verify``, ``diff``, ``unpack`` and ``pack``: what a model file holds, and if it is whole."""
 
 from __future__ import annotations
 
@@ -78,33 +78,85 @@ def verify(file: Path, /, *, json: bool = False) -> None:
         output.out.print(line, markup=False)
 
 
-def unpack(file: Path, /, *, target: Output, json: bool = False) -> None:
-    """Write each tensor as a .npy file and the rest as manifest.json.
+def diff(a: Path, b: Path, /, *, json: bool = False) -> int:
+    """Show what differs between two model files; exit code 1 if their tensors or manifests do.
+
+    Args:
+        a: A model container (model.golf).
+        b: Another.
+        json: Print one JSON object.
+    """
+    from golfcore.artifact.compare import compare
+    from golfcore.artifact.container import Container
+
+    with Container.open(a) as one, Container.open(b) as other:
+        found = compare(one, other)
+    if json:
+        output.print_json({"a": str(a), "b": str(b), **found})
+        return 0 if found["equal"] else 1
+    for row in found["manifest"]:
+        output.out.print(f"manifest {_brief(row['key'])}: {_brief(row['a'])} -> {_brief(row['b'])}", markup=False)
+    for row in found["tensors"]:
+        change = row["change"]
+        if change == "values":
+            distance = "not finite" if row["max_abs"] is None else f"{row['max_abs']:.4g} at most"
+            change = f"{row['differing']:,} of {row['elements']:,} values differ, by {distance}"
+        output.out.print(f"{row['name']}: {change}", markup=False)
+    changed = [row for row in found["roles"] if row["a"] != row["b"]]
+    for row in changed:
+        output.out.print(f"{row['role']}: {row['a']:,} -> {row['b']:,} bytes ({row['b'] - row['a']:+,})", markup=False)
+    size = found["bytes"]
+    verdict = "the same tensors and manifest" if found["equal"] else "they differ"
+    line = f"{verdict}; {size['a']:,} -> {size['b']:,} bytes ({size['b'] - size['a']:+,})"
+    output.out.print(line, markup=False)
+    return 0 if found["equal"] else 1
+
+
+def unpack(
+    file: Path,
+    /,
+    *,
+    target: Output,
+    to: Annotated[Literal["folder", "safetensors"], Parameter(name="--to")] = "folder",
+    json: bool = False,
+) -> None:
+    """Take a model file apart: a folder of .npy files and a manifest.json, or one .safetensors file.
 
     Args:
         file: A model container (model.golf).
-        target: The folder to make; it must not exist or be empty.
+        target: The folder to make, which must not exist or be empty; or the .safetensors file.
+        to: folder or safetensors.
         json: Print one JSON object.
     """
-    from golfcore.artifact import folder
+    from golfcore.artifact import folder, interchange
     from golfcore.artifact.container import Container
 
     with Container.open(file) as container:
-        files = folder.unpack(container, target)
-    if json:
+        if to == "safetensors":
+            interchange.write_safetensors(container, target)
+            count = len(container.tensors)
+        else:
+            files = folder.unpack(container, target)
+    if to == "safetensors":
+        if json:
+            output.print_json({"file": str(target), "bytes": target.stat().st_size, "tensors": count})
+        else:
+            output.out.print(f"{target}: {target.stat().st_size:,} bytes, {count} tensors", markup=False)
+    elif json:
         output.print_json({"folder": str(target), "files": [path.name for path in files]})
     else:
         output.out.print(f"{target}: {len(files)} files", markup=False)
 
 
-def pack_folder(directory: Path, target: Path, *, json: bool = False) -> None:
-    """Makes a model file of a folder that unpack wrote; an unchanged folder gives the same bytes."""
-    from golfcore.artifact import folder
+def pack_unpacked(source: Path, target: Path, *, json: bool = False) -> None:
+    """Makes a model file of what unpack wrote, folder or .safetensors; unchanged it gives the same bytes."""
+    from golfcore.artifact import folder, interchange
     from golfcore.artifact.container import write
     from golfcore.paths import sha256_file
 
-    tensors, manifest = folder.load(directory)
-    write(target, tensors, manifest)
+    tensors, manifest = folder.load(source) if source.is_dir() else interchange.read_safetensors(source)
+    with output.progress("pack") as tick:
+        write(target, tensors, manifest, tick=tick)
     size, digest = target.stat().st_size, sha256_file(target)
     if json:
         output.print_json({"path": str(target), "bytes": size, "sha256": digest, "tensors": len(tensors)})
@@ -132,6 +184,7 @@ def _chunk_table(found: dict[str, Any]) -> list[_Column]:
         _Column("coded", [f"{row['coded']:,}" for row in rows]),
         _Column("b/w", [f"{row['bits_per_weight']:.3f}" for row in rows]),
         _Column("order-0", [f"{row['order0_bits']:.3f}" for row in rows]),
+        _Column("excess", [f"{row['excess_bits']:+.3f}" for row in rows]),
         _Column("share", [f"{row['coded'] / file_len:.1%}" for row in rows]),
         _Column("crc32c", [row["crc32c"] for row in rows], left=True, wide=True),
     ]
@@ -139,7 +192,7 @@ def _chunk_table(found: dict[str, Any]) -> list[_Column]:
 
 def _tensor_table(found: dict[str, Any]) -> list[_Column]:
     rows = found["tensors"]
-    kinds = [f"int{row['bits']}" if row["bits"] else row["dtype"] for row in rows]
+    kinds = [row["label"] for row in rows]
     return [
         _Column("tensor", [row["name"] for row in rows], left=True),
         _Column("role", [row["role"] for row in rows], left=True, wide=True),
@@ -149,6 +202,7 @@ def _tensor_table(found: dict[str, Any]) -> list[_Column]:
         _Column("coded", [f"{'' if row['alone'] else '~'}{row['coded']:,.0f}" for row in rows]),
         _Column("b/w", [f"{row['bits_per_weight']:.3f}" for row in rows]),
         _Column("order-0", [f"{row['order0_bits']:.3f}" for row in rows]),
+        _Column("excess", [f"{row['excess_bits']:+.3f}" for row in rows], wide=True),
         _Column("crc32c", [row["crc32c"] for row in rows], left=True, wide=True),
     ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,7 +275,7 @@ def quantise_stage(run_dir: Path, module: LanguageModel, recipe: RecipeConfig) -
     return error_rows(state, stored)
 
 
-def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path) -> dict[str, Any]:
+def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, tick: Tick = silent) -> dict[str, Any]:
     """Packs ``quantised.pt`` into ``out`` and returns the inspection of the file.
 
     Raises:
@@ -303,7 +304,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path) -
         "tokenizer_sha256": tokens.tokenizer_sha256,
         "eval": {"context": recipe.eval.context or recipe.train.seq_len, "stride": recipe.eval.stride},
     }
-    save_model(out, get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest)
+    save_model(out, get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest, tick)
     return summary(out, recipe.track.cap_bytes)
 
 
@@ -404,11 +405,19 @@ def packed_bytes(packed: dict[str, Any], *roles: str) -> int:
     return sum(int(row["coded"]) for row in packed["roles"] if row["role"] in roles)
 
 
+def _matrix_codec(packed: dict[str, Any]) -> str:
+    """The codec that holds most of the weights: what the log's lines are named after."""
+    weights: Counter[str] = Counter()
+    for row in packed["chunks"]:
+        weights[row["codec"]] += row["weights"] if row["kind"].startswith("int") else 0
+    return max(weights, key=lambda codec: weights[codec])
+
+
 def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:
     """The contest's last log lines: code and total size, and the score of the packed bytes."""
     from golfcore.train.runlog import final_line, size_lines
 
-    codec = f"int{recipe.quant.matrix_bits}+zstd"
+    codec = f"int{recipe.quant.matrix_bits}+{_matrix_codec(packed)}"
     code = packed_bytes(packed, "code")
     return [
         *size_lines(code, packed["bytes"]["file"], codec),

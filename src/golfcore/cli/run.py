@@ -151,8 +151,8 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
         if world.primary:
             with log.phase("quantise"):
                 pipeline.quantise_stage(run_dir, module, config)
-            with log.phase("pack"), progress("pack"):
-                packed = pipeline.pack_stage(run_dir, config, tokens, artifact)
+            with log.phase("pack"), progress("pack") as tick:
+                packed = pipeline.pack_stage(run_dir, config, tokens, artifact, tick)
         del module
         world.barrier()
         with log.phase("evaluate", config.track.eval_s):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -96,30 +96,40 @@ def quantize(run: Path, *, set_: Sets = (), json: bool = False) -> None:
 
 
 def pack(
-    source: Path, *, output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None, json: bool = False
+    source: Path,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    from_: Annotated[Literal["run", "folder", "safetensors"] | None, Parameter(name="--from")] = None,
+    json: bool = False,
 ) -> None:
-    """Pack a quantised run, or a folder that unpack made, into a .golf file.
+    """Pack a quantised run, or what unpack made, into a .golf file.
 
     Parameters
     ----------
     source
-        A run folder, or an unpacked one.
+        A run folder, an unpacked one, or a .safetensors file.
     output
         Where to; default: model.golf in the run folder.
+    from_
+        What source is; default: told by its look.
     json
         One JSON document instead of a line.
     """
-    if not (source / pipeline.CONFIG).is_file():
+    is_run = (source / pipeline.CONFIG).is_file() if from_ is None else from_ == "run"
+    if not is_run:
         if output is None:
-            raise UsageError(f"{source} is not a run folder; to pack an unpacked folder say where to: -o model.golf")
-        from golfcore.cli.artifact import pack_folder
+            raise UsageError(f"{source} is not a run folder; to pack what unpack made say where to: -o model.golf")
+        if from_ is not None and source.exists() and source.is_dir() != (from_ == "folder"):
+            raise UsageError(f"--from {from_}: {source} is {'a folder' if source.is_dir() else 'a file'}")
+        from golfcore.cli.artifact import pack_unpacked
 
-        pack_folder(source, output, json=json)
+        pack_unpacked(source, output, json=json)
         return
     config = pipeline.read_config(source)
     tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
     target = output or source / pipeline.ARTIFACT
-    packed = pipeline.pack_stage(source, config, tokens, target)
+    with progress("pack") as tick:
+        packed = pipeline.pack_stage(source, config, tokens, target, tick)
     if json:
         print_json(packed)
     else:

@@ -1,7 +1,10 @@
 """Round to nearest with one scale a row.
 
-``symbol = clip(round(w / s), -q, q)`` with ``q = 2^(bits-1) - 1`` and ``s = clip / q``; s is kept as fp16 and rounded
-before it is used, so ``symbol * s`` is what the reader gets. The clip of a row is
+``symbol = clip(round(w / s), -q, q)`` with ``q = 2^(bits-1) - 1`` and ``s = clip / q``; s is rounded before it is used,
+to fp16 or to a grid of eight values to the octave, so ``symbol * s`` is what the reader gets. The grid moves a step by
+at most 4.4 %, which costs next to nothing, being the step that is used. Where nothing may be clipped it rounds up.
+
+The clip of a row is
 
 - ``sigma``: k standard deviations (SDClip, entry 2026-04-05: k sets the bytes directly, since the coded size of a
   Gaussian row is ``bits - log2(k) + constant``);
@@ -18,6 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from golfcore.artifact import grid
 from golfcore.errors import InputError
 
 PERCENTILE = 0.9999984
@@ -42,7 +46,9 @@ def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
     return torch.quantile(weight_OI.abs(), PERCENTILE, dim=1)
 
 
-def quantise_rows(weight_OI: Tensor, *, bits: int, clip: str, k: float, name: str = "weight") -> Quantised:
+def quantise_rows(
+    weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str = "fp16", name: str = "weight"
+) -> Quantised:
     """Rounds a matrix to ``bits`` bits a weight.
 
     Args:
@@ -50,6 +56,7 @@ def quantise_rows(weight_OI: Tensor, *, bits: int, clip: str, k: float, name: st
         bits: 2 to 8.
         clip: sigma, absmax or percentile.
         k: standard deviations, with ``clip="sigma"``.
+        scales: fp16, or log8 for the grid of ``golfcore.artifact.grid``.
         name: named in errors.
 
     Raises:
@@ -61,7 +68,11 @@ def quantise_rows(weight_OI: Tensor, *, bits: int, clip: str, k: float, name: st
     if not torch.isfinite(weight_OI).all():
         raise InputError(f"{name}: holds NaN or infinite weights; the training run diverged")
     q = 2 ** (bits - 1) - 1
-    scale_O = (row_clip(weight_OI, clip, k) / q).to(torch.float16)
+    exact_O = row_clip(weight_OI, clip, k) / q
+    if scales == "log8":
+        scale_O = torch.from_numpy(grid.nearest(exact_O.numpy(), up=clip != "sigma"))
+    else:
+        scale_O = exact_O.to(torch.float16)
     if not torch.isfinite(scale_O).all():
         raise InputError(f"{name}: a row's scale is above {FP16_MAX:.0f} and does not fit fp16")
     step_O = scale_O.float()

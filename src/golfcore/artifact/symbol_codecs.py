@@ -1,0 +1,184 @@
+"""Codecs of quantised symbols: bit-packing, base 3, rANS with static or learned tables; and of scales on a log grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from golfcore import _core
+from golfcore.artifact import grid
+from golfcore.artifact.codec_base import CodecError, Layout, no_params
+from golfcore.artifact.tensors import Kind
+
+WEIGHTS_PER_LANE_LOG2 = 15  # a lane costs three bytes
+MAX_LANES_LOG2: int = _core.ENTROPY_MAX_LANES_LOG2
+MAX_COLUMNS: int = _core.ENTROPY_MAX_COLUMNS
+_BLOCK = 1 << 20  # symbols that are packed at once
+_POWERS = np.array([1, 3, 9, 27, 81], np.uint8)
+
+
+class BitPack:
+    """Symbols as unsigned numbers of as many bits as the kind has, the lowest bit first."""
+
+    id = 1
+    name = "bitpack"
+
+    def params(self, layout: Layout) -> Iterable[bytes]:
+        return (b"",) if layout.raw_len and 0 < layout.kind.bits < 8 else ()
+
+    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
+        bits = layout.kind.bits
+        symbols = np.frombuffer(raw, np.uint8) + np.uint8(1 << (bits - 1))
+        parts = (symbols[i : i + _BLOCK, None] for i in range(0, symbols.size, _BLOCK))
+        return b"".join(
+            np.packbits(np.unpackbits(part, axis=1, count=bits, bitorder="little"), bitorder="little").tobytes()
+            for part in parts
+        )
+
+    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
+        no_params(params)
+        bits, n = layout.kind.bits, layout.raw_len
+        if not 0 < bits < 8 or len(coded) != (n * bits + 7) // 8:
+            raise CodecError(f"{len(coded)} packed bytes, expected {(n * bits + 7) // 8} for symbols of {bits} bits")
+        if n * bits % 8 and coded[-1] >> n * bits % 8:
+            raise CodecError("bits are set after the last packed symbol")
+        packed = np.frombuffer(coded, np.uint8)
+        symbols = np.empty(n, np.uint8)
+        for i in range(0, n, _BLOCK):
+            count = min(_BLOCK, n - i)
+            flat = np.unpackbits(packed[i * bits // 8 :], count=count * bits, bitorder="little")
+            symbols[i : i + count] = np.packbits(flat.reshape(count, bits), axis=1, bitorder="little")[:, 0]
+        return (symbols - np.uint8(1 << (bits - 1))).tobytes()
+
+
+class Base3:
+    """Five symbols of -1, 0 and 1 a byte."""
+
+    id = 6
+    name = "base3"
+
+    def params(self, layout: Layout) -> Iterable[bytes]:
+        return (b"",) if layout.raw_len and layout.kind.bits == 2 else ()
+
+    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes | None:
+        digits = np.frombuffer(raw, np.uint8) + np.uint8(1)
+        if digits.max() > 2:
+            return None
+        padded = np.zeros(-(-digits.size // 5) * 5, np.uint8)
+        padded[: digits.size] = digits
+        return (padded.reshape(-1, 5) @ _POWERS).astype(np.uint8).tobytes()
+
+    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
+        no_params(params)
+        n = layout.raw_len
+        if layout.kind.bits != 2 or len(coded) != -(-n // 5):
+            raise CodecError(f"{len(coded)} bytes of base-3 symbols, expected {-(-n // 5)} and two-bit symbols")
+        packed = np.frombuffer(coded, np.uint8)
+        digits = (packed[:, None] // _POWERS % 3).reshape(-1)
+        if (packed > 242).any() or digits[n:].any():
+            raise CodecError("base-3 bytes above 242, or digits after the last symbol")
+        return (digits[:n] - np.uint8(1)).tobytes()
+
+
+class StaticRans:
+    """rANS with stored tables, one for each class of columns. Parameters: log2 of lanes, log2 of classes."""
+
+    id = 4
+    name = "rans"
+
+    def params(self, layout: Layout) -> Iterable[bytes]:
+        lanes = lanes_log2(layout)
+        return () if lanes is None else tuple(bytes((lanes, classes)) for classes in (0, 2, 3))
+
+    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
+        return _core.entropy_encode_static(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+
+    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
+        _check(layout, params, 2)
+        try:
+            return _core.entropy_decode_static(coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+
+
+class AdaptiveRans:
+    """rANS with tables learned on the way. Parameters: log2 of lanes, log2 of a prior's rows, width of classes."""
+
+    id = 5
+    name = "adaptive"
+
+    def params(self, layout: Layout) -> Iterable[bytes]:
+        lanes = lanes_log2(layout)
+        # Columns that differ, columns that differ widely, columns that are alike.
+        return () if lanes is None else tuple(bytes((lanes, *tried)) for tried in ((5, 0), (4, 1), (15, 2)))
+
+    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
+        return _core.entropy_encode_adaptive(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+
+    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
+        _check(layout, params, 3)
+        try:
+            return _core.entropy_decode_adaptive(coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+
+
+class LogGrid:
+    """fp16 scales on the log2/8 grid: each tensor's median index, then the distances from it as ``AdaptiveRans``."""
+
+    id = 7
+    name = "loggrid"
+    _coder = AdaptiveRans()
+
+    def params(self, layout: Layout) -> Iterable[bytes]:
+        return (bytes((0, 15, 2)),) if layout.raw_len and layout.kind.dtype == "f16" else ()
+
+    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes | None:
+        index = grid.to_index(np.frombuffer(raw, "<u2"))
+        if index is None:
+            return None
+        sizes = [rows * cols for rows, cols in layout.matrices]
+        medians = bytes(int(np.sort(part)[part.size // 2]) for part in np.split(index, np.cumsum(sizes)[:-1]))
+        distances = (index - np.repeat(np.frombuffer(medians, np.uint8), sizes)).tobytes()
+        return medians + self._coder.encode(distances, _columns(layout), params)
+
+    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
+        if layout.kind.dtype != "f16" or len(coded) < len(layout.matrices):
+            raise CodecError(f"{len(coded)} bytes of grid indices of kind {layout.kind.label}, expected f16")
+        medians = np.frombuffer(coded, np.uint8, len(layout.matrices))
+        distances = self._coder.decode(coded[len(medians) :], _columns(layout), params)
+        index = np.frombuffer(distances, np.uint8) + np.repeat(medians, [r * c for r, c in layout.matrices])
+        if (index >= grid.SIZE).any():
+            raise CodecError(f"grid index {int(index.max())}, expected at most {grid.SIZE - 1}")
+        return grid.from_index(index).astype("<u2").tobytes()
+
+
+def lanes_log2(layout: Layout) -> int | None:
+    """Lanes that the encoder uses, as their log2; None where the entropy coders do not apply.
+
+    More lanes let numpy decode faster and cost three bytes each; with a trellis, a step must not meet a column twice.
+    """
+    if not layout.kind.bits or not layout.raw_len or max(cols for _, cols in layout.matrices) > MAX_COLUMNS:
+        return None
+    lanes = min(MAX_LANES_LOG2, max(0, layout.raw_len.bit_length() - 1 - WEIGHTS_PER_LANE_LOG2))
+    if layout.kind.trellis:
+        lanes = min(lanes, min(cols for _, cols in layout.matrices).bit_length() - 1)
+    return lanes
+
+
+def _check(layout: Layout, params: bytes, expected: int) -> None:
+    if not layout.kind.bits or not layout.raw_len or len(params) != expected:
+        raise CodecError(
+            f"{len(params)} bytes of parameters for kind {layout.kind.label}, expected {expected} for symbols"
+        )
+
+
+def _shapes(layout: Layout) -> npt.NDArray[np.uint64]:
+    return np.array(layout.matrices, np.uint64)
+
+
+def _columns(layout: Layout) -> Layout:
+    """The layout of eight-bit distances, each tensor one column."""
+    return Layout(Kind("i8", 8), tuple((rows * cols,) for rows, cols in layout.matrices))

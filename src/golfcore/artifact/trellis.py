@@ -1,0 +1,30 @@
+"""Trellis-coded symbols (docs/format.md, 4): from symbols to points of a grid of half steps.
+
+The lowest bit of a column's state makes symbol k the point ``2k + (state & 1)``; the weight is the point times half the
+row's scale. Down a column, ``state = (state >> 1) ^ MASKS[bits][point & 3]``, from 0 in the first row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+# Ungerboeck's one-dimensional codes of 2^bits states, parity checks h0 and h1 in octal.
+_CODES = {2: (0o5, 0o2), 3: (0o13, 0o4), 4: (0o23, 0o4), 5: (0o45, 0o10), 6: (0o103, 0o24), 7: (0o235, 0o126),
+          8: (0o515, 0o362)}  # fmt: skip
+MASKS = {bits: (0, h0 >> 1, h1 >> 1, (h0 ^ h1) >> 1) for bits, (h0, h1) in _CODES.items()}
+
+
+def points(symbols: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int16]:
+    """The points of symbols that were coded with ``bits`` bits of state, in their shape.
+
+    The last axis is the column, all others together the row; a vector is one column.
+    """
+    rows = symbols.reshape(-1, symbols.shape[-1] if symbols.ndim > 1 else 1).astype(np.int16)
+    masks = np.array(MASKS[bits], np.uint8)
+    state = np.zeros(rows.shape[1], np.uint8)
+    for row in rows:
+        row *= 2
+        row += state & 1
+        state = (state >> 1) ^ masks[row & 3]
+    return rows.reshape(symbols.shape)

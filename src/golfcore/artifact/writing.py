@@ -1,0 +1,140 @@
+"""Writing a container: which tensors make a chunk, which codec each chunk gets, and the bytes around them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from golfcore import _core
+from golfcore.artifact import directory as directories
+from golfcore.artifact.codecs import Attempt, Layout, attempt, attempts, zstd_compress
+from golfcore.artifact.directory import MAX_DIRECTORY, ChunkInfo
+from golfcore.artifact.manifest import ManifestError
+from golfcore.artifact.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
+from golfcore.errors import InputError
+from golfcore.paths import atomic_write
+from golfcore.progress import Tick, silent
+
+MAGIC = b"GCF1"
+MAJOR, MINOR = 1, 1
+HEADER = struct.Struct("<4sBBHIIII")  # magic, major, minor, flags, dir_raw, dir_coded, payload, crc32c
+TRAILER = struct.Struct("<Q")
+
+
+def encode(tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, threads: int = 0, tick: Tick = silent) -> bytes:
+    """A container's bytes; equal input gives equal bytes, with any number of threads.
+
+    Args:
+        tensors: stored grouped by role and kind; groups stand in the order of their first tensor, tensors in the order
+            given.
+        manifest: str, int, float, bool, None, lists and mappings of them; the order of keys does not matter.
+        threads: that try codecs side by side; 0 for one a core.
+        tick: told about progress, in raw bytes times codecs tried.
+
+    Raises:
+        InputError: what a container cannot hold, naming the tensor.
+    """
+    groups: dict[tuple[str, Kind], list[Tensor]] = {}
+    for tensor, kind in _checked(tensors):
+        groups.setdefault((tensor.role, kind), []).append(tensor)
+    layouts = [Layout(kind, tuple(tensor.array.shape for tensor in group)) for (_, kind), group in groups.items()]
+    chunks: list[ChunkInfo] = []
+    payload: list[bytes] = []
+    best = _encode_chunks(list(groups.values()), layouts, threads or available_cores(), tick)
+    for (role, _), layout, (codec, params, coded) in zip(groups, layouts, best, strict=True):
+        chunks.append(ChunkInfo(role, layout, codec, params, len(coded), _core.crc32c(coded), sum(map(len, payload))))
+        payload.append(coded)
+    try:
+        raw = directories.to_bytes(manifest, chunks, [tensor.name for group in groups.values() for tensor in group])
+    except ManifestError as error:
+        raise InputError(f"manifest: {error}") from error
+    return _assemble(raw, b"".join(payload))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _encode_chunks(
+    groups: Sequence[Sequence[Tensor]], layouts: Sequence[Layout], threads: int, tick: Tick
+) -> list[Attempt]:
+    """The smallest coding of every chunk. An interrupt waits for the codecs that run and starts no other."""
+    raws = [
+        b"".join(t.array.astype(layout.kind.numpy, order="C", copy=False).tobytes() for t in group)
+        for group, layout in zip(groups, layouts, strict=True)
+    ]
+    tries = [(i, order, *t) for i, layout in enumerate(layouts) for order, t in enumerate(attempts(layout))]
+    total, done = sum(len(raws[i]) for i, *_ in tries), 0
+    best: list[tuple[int, int, Attempt] | None] = [None] * len(layouts)  # (bytes, order, coding): one a chunk is kept
+    pool = ThreadPoolExecutor(threads)
+    try:
+        # The largest first: no core is left alone with it at the end.
+        waiting = {
+            pool.submit(attempt, raws[i], layouts[i], codec, params): (i, order)
+            for i, order, codec, params in sorted(tries, key=lambda t: -len(raws[t[0]]))
+        }
+        for future in as_completed(waiting):
+            i, order = waiting.pop(future)
+            if (found := future.result()) is not None:
+                candidate = (len(found[1]) + len(found[2]), order, found)
+                best[i] = min(candidate, best[i] or candidate, key=lambda c: c[:2])
+            done += len(raws[i])
+            tick(done, total, "coding")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [chunk[2] for chunk in best if chunk is not None]
+
+
+def _assemble(raw_directory: bytes, payload: bytes) -> bytes:
+    if len(raw_directory) > MAX_DIRECTORY or len(payload) >= 1 << 32:
+        raise InputError(
+            f"a directory of {len(raw_directory)} bytes and {len(payload)} coded bytes, expected at most"
+            f" {MAX_DIRECTORY} and {(1 << 32) - 1}; write fewer tensors into one container"
+        )
+    coded = zstd_compress(raw_directory)
+    head = HEADER.pack(MAGIC, MAJOR, MINOR, 0, len(raw_directory), len(coded), len(payload), 0)[:-4]
+    body = head + _core.crc32c(coded, _core.crc32c(head)).to_bytes(4, "little") + coded + payload
+    return body + TRAILER.pack(_core.xxh64(body))
+
+
+def _checked(tensors: Iterable[Tensor]) -> Iterable[tuple[Tensor, Kind]]:
+    names: set[str] = set()
+    for tensor in tensors:
+        kind = kind_of(tensor)
+        try:
+            name = tensor.name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"tensor {tensor.name!r}: the name holds a lone surrogate") from None
+        problem = kind if isinstance(kind, str) else shape_problem(tensor.array.shape, kind.itemsize)
+        problem = problem or name_problem(name) or role_problem(tensor.role)
+        if problem or isinstance(kind, str):
+            raise InputError(f"tensor {tensor.name!r}: {problem}")
+        if tensor.name in names:
+            raise InputError(f"tensor {tensor.name!r} is given twice; names must differ")
+        names.add(tensor.name)
+        if len(names) > MAX_TENSORS:
+            raise InputError(f"more than {MAX_TENSORS} tensors; stack some of them into one")
+        yield tensor, kind
+
+
+def write(
+    path: Path | str, tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, threads: int = 0, tick: Tick = silent
+) -> None:
+    """Writes ``encode(tensors, manifest)``; ``path`` never holds half a container.
+
+    Raises:
+        InputError: as ``encode``, or the file cannot be written.
+    """
+    data = encode(tensors, manifest, threads=threads, tick=tick)
+    with atomic_write(Path(path)) as f:
+        f.write(data)
+
+
+def predict_size(tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> int:
+    """Bytes that ``write`` would write: the real coders run, so it is exact and as slow."""
+    return len(encode(tensors, manifest))
