@@ -82,7 +82,7 @@ def test_peak_counts_what_is_allocated_and_freed() -> None:
     size = 64 << 20
     found = peak_bytes(lambda: torch.ones(size // 4).sum().item())
     assert found is not None
-    assert size <= found < 1.5 * size
+    assert 0.98 * size <= found < 1.5 * size
 
 
 def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +114,12 @@ def test_gradients_of_one_output_alone() -> None:
             torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("mode", ["native", "reference"])
+def test_positions_outside_the_tables_whatever_serves(mode: str) -> None:
+    with using(mode), pytest.raises(InputError, match="positions run from 5 to 5; the tables hold 0 to 4"):
+        qk(Q, K, C, C, None, torch.full((2, 5), 5, dtype=torch.int32))
+
+
 def test_no_gradient_is_asked_for_nothing() -> None:
     q, k = qk(Q, K, C, C)
     expected, _ = plain_qk(Q, K, C, C)
@@ -140,4 +147,5 @@ if child == 0:
     os._exit(0 if same() else 1)
 assert os.waitpid(child, 0)[1] == 0
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    environment = {**os.environ, "GOLF_OPS": "native"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60).returncode == 0

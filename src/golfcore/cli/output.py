@@ -42,11 +42,10 @@ def plain_table(*headings: str, right: Collection[str] = ()) -> Table:
 
 def print_table(table: Table) -> None:
     """Prints at full width where standard output is no terminal: a program or a file has no edge to wrap at."""
-    from rich.measure import Measurement
-
-    out.print(
-        table, width=None if out.is_terminal else Measurement.get(out, out.options.update(width=10_000), table).maximum
-    )
+    if out.is_terminal:
+        out.print(table)
+    else:
+        Console(file=sys.stdout, width=10_000, highlight=False).print(table)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 from golfcore import _core
 from golfcore.errors import UsageError
 from golfcore.ops.cases.base import Case, Tensors, outputs, with_grads
-from golfcore.ops.registry import ISAS
+from golfcore.ops.registry import HIGHEST_ISA, ISAS
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ class Finding:
 
 
 def levels() -> tuple[str, ...]:
-    """The instruction sets that this processor has, lowest first."""
-    return ISAS[: ISAS.index(_core.detected_isa()) + 1]
+    """The instruction sets that can be used here, lowest first: the processor's, up to GOLF_ISA."""
+    return ISAS[: ISAS.index(HIGHEST_ISA) + 1]
 
 
 @contextmanager
 def at_level(isa: str) -> Iterator[None]:
     """Native operations use at most this instruction set inside the block."""
     if isa not in levels():
-        raise UsageError(f"this processor has no {isa}: it has {', '.join(levels())}")
+        raise UsageError(f"{isa} cannot be used here, only {', '.join(levels())}")
     _core.set_isa(isa)
     try:
         yield

@@ -28,7 +28,8 @@ def keep_freed_memory() -> bool:
 def peak_bytes(function: Callable[[], object]) -> int | None:
     """How far resident memory rises above its level before the call while ``function`` runs; None outside Linux.
 
-    Free memory that the allocator holds is given back first, so that all the function takes is counted.
+    Free memory that the allocator holds is given back first, so that all the function takes is counted; the kernel's
+    own count is exact to some hundred KB.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):

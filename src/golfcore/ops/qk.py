@@ -56,6 +56,8 @@ def qk(
     """
     _check(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT)
     if not native(q_BTNH):
+        if positions_BT is not None and not torch.compiler.is_compiling():
+            _check_positions(positions_BT, cos_TR)
         return reference(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT, eps)
     q, k = _leaf(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT, eps)
     return q, k
@@ -89,6 +91,14 @@ def _check(
         )
 
 
+def _check_positions(positions: torch.Tensor, cos: torch.Tensor) -> None:
+    low, high = (int(v) for v in positions.aminmax()) if positions.numel() else (0, 0)
+    if low < 0 or high >= max(1, cos.shape[0]):
+        raise InputError(
+            f"qk: positions run from {low} to {high}; the tables hold 0 to {cos.shape[0] - 1}: build longer ones"
+        )
+
+
 def _forward(
     q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, gain: MaybeTensor,
     positions: MaybeTensor, eps: float,
@@ -99,11 +109,7 @@ def _forward(
         return out
     if positions is not None:
         positions = positions.contiguous()
-        low, high = (int(v) for v in positions.aminmax())
-        if low < 0 or high >= cos.shape[0]:
-            raise InputError(
-                f"qk: positions run from {low} to {high}; the tables hold 0 to {cos.shape[0] - 1}: build longer ones"
-            )
+        _check_positions(positions, cos)
     (q, q_stride), (k, k_stride) = heads(q), heads(k)
     cos, sin, gain = cos.contiguous(), sin.contiguous(), None if gain is None else gain.contiguous()
     _core.qk_forward(

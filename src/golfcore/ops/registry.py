@@ -38,6 +38,7 @@ def _mode_from_environment() -> str:
 
 
 _mode = _mode_from_environment()
+HIGHEST_ISA: str = _core.active_isa()  # nothing has lowered it yet but GOLF_ISA
 
 
 def _borrow_openmp() -> None:
