@@ -1,6 +1,8 @@
 """What is written is read back: by golfcore, by a second decoder, from golden files, in any order of keys."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,41 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
     with pytest.raises(InputError, match="cannot write"):
         write(path / "model.golf", [], {})
+
+
+def test_a_cancelled_write_leaves_the_old_file_and_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "model.golf"
+    path.write_bytes(b"old")
+    seen: list[tuple[float, float]] = []
+
+    def tick(done: float, total: float, note: str) -> None:
+        seen.append((done, total))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        write(path, cases.every_codec(), {}, threads=2, tick=tick)
+    assert len(seen) == 2 and 0 < seen[0][0] < seen[1][0] < seen[1][1]
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    assert threading.active_count() == threads
+
+
+def test_progress_ends_at_its_total() -> None:
+    seen: list[tuple[float, float]] = []
+    encode(cases.small_model(), {}, tick=lambda done, total, note: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] and len({total for _, total in seen}) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_all_tensors_at_once_are_each_by_itself(threads: int) -> None:
+    with Container.open(cases.GOLDEN / "every_codec.golf") as c:
+        together = c.read_all(threads)
+        assert list(together) == list(c.tensors)
+        with ThreadPoolExecutor(4) as pool:  # and a container may be read from several threads
+            apart = dict(zip(c.tensors, pool.map(c.read, c.tensors), strict=True))
+        for name, array in together.items():
+            assert array.tobytes() == apart[name].tobytes() and array.flags.writeable
 
 
 def test_tensors_are_grouped_by_role_and_kind_in_order_of_appearance() -> None:

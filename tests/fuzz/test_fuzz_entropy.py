@@ -1,6 +1,6 @@
 """The entropy coders under address and undefined-behaviour sanitizers: the corpus, then seeded mutations of it.
 
-tests/fuzz/fuzz_entropy.cpp tells how to run longer with libFuzzer; ``python tests/fuzz/test_fuzz_entropy.py`` writes
+tests/fuzz/fuzz_entropy.cpp tells how to run longer with libFuzzer; ``python tests/fuzz/test_fuzz_entropy.py`` makes
 the seeds.
 """
 

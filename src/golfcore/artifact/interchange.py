@@ -49,23 +49,31 @@ def read_safetensors(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
         FormatError: not a safetensors file, or metadata that does not fit its tensors.
         InputError: safetensors is not installed, the file cannot be read, or a dtype that a container has no place for.
     """
-    _require()
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise FormatError(f"{path} is not a safetensors file: {error}") from error
+    found, metadata = _load(path)
     if KEY not in metadata:
         return [_tensor(path, {"name": name, "role": "tensor"}, tensor) for name, tensor in found.items()], {}
     rows, manifest = _described(path, metadata[KEY])
     if sorted(row["name"] for row in rows) != sorted(found):
         raise FormatError(f"{path}: its metadata names other tensors than it holds; make it again with unpack")
     return [_tensor(path, row, found[row["name"]]) for row in rows], manifest
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of any safetensors file; raises as ``read_safetensors``."""
+    return _load(path)[0]
+
+
+def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    _require()
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no mapping)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise FormatError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _described(path: Path, text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -20,24 +20,35 @@ def bench(
     case: str | None = None,
     /,
     *,
-    vs: str = "torch,compile",
+    vs: str | None = None,
     seconds: float = 2.0,
     save: str | None = None,
     compare: str | None = None,
     results: Path = Path("bench/results"),
+    weights: Annotated[list[str], Parameter(negative="")] | None = None,
+    widths: str = "int4,int6,int8,ternary",
+    script: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
 
+    ``golfcore bench pack`` compares the bytes and speeds of the entropy coders with general compressors instead.
+
     Args:
-        case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all.
-        vs: Whom to compare with: torch, compile (torch.compile of the same lines), reference; "" for nobody.
+        case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack.
+        vs: Whom to compare with: torch, compile (torch.compile of the same lines), reference; "" for nobody; default:
+            torch,compile. With pack: brotli, zstd, lrzip; default: all of them.
         seconds: Time for each case and dtype, over all contenders.
         save: Append the rows to RESULTS/SAVE.csv.
         compare: Show the change against the last rows in RESULTS/COMPARE.csv.
         results: Folder of saved results.
+        weights: With pack, NAME=FILE: a run folder, a checkpoint or a .safetensors file whose matrices are coded.
+        widths: With pack: int4, int6, int8, ternary.
+        script: With pack: a source file, to compare how code is carried.
         json: Print one JSON document instead of tables.
     """
+    if case == "pack":
+        return _pack(vs, weights or [], widths, script, save, results, json)
     from golfcore.bench import store
     from golfcore.bench.harness import measure_ceilings, run
     from golfcore.bench.workloads import parse_rivals, select
@@ -47,7 +58,7 @@ def bench(
 
     if not seconds > 0:
         raise UsageError(f"--seconds {seconds}: expected a positive number")
-    workloads = select(case, parse_rivals(vs))
+    workloads = select(case, parse_rivals("torch,compile" if vs is None else vs))
     before = store.read(store.path_of(results, compare)) if compare else []
     target = store.path_of(results, save) if save else None
     keep_freed_memory()
@@ -73,6 +84,42 @@ def bench(
     )
     if compare:
         _print_changes(changes, compare)
+    if target:
+        output.out.print(f"appended to {target}", markup=False)
+    return 0
+
+
+def _pack(
+    vs: str | None, weights: list[str], widths: str, script: Path | None, save: str | None, results: Path, json: bool
+) -> int:
+    from golfcore.bench import pack, store
+    from golfcore.environment import environment
+
+    found = environment()
+    header = {"date": found["started"], "commit": found["commit"] + ("+" if found["dirty"] else "")}
+    header |= {key: found[key] for key in ("cpu", "cores", "isa", "python")}
+    target = store.path_of(results, save) if save else None
+    rivals = pack.RIVALS if vs is None else pack.parse_choice("vs", vs, pack.RIVALS)
+    chosen = pack.parse_choice("widths", widths, list(pack.WIDTHS))
+    with output.progress("pack") as tick:
+        rows = pack.rows(pack.parse_weights(weights), widths=chosen, rivals=rivals, script=script, tick=tick)
+    if target:
+        pack.save(target, header, rows)
+    if json:
+        output.print_json({"machine": header, "rows": [asdict(row) for row in rows]})
+        return 0
+    numbers = ("weights", "bytes", "bits each", "encode M/s", "decode M/s")
+    table = output.plain_table("model", "what", "pipeline", *numbers, right=numbers)
+    for row in rows:
+        rates = (row.rate(row.encode_s), row.rate(row.decode_s))
+        table.add_row(
+            row.checkpoint, row.what, row.pipeline, f"{row.weights:,}",
+            "absent" if row.bytes is None else f"{row.bytes:,}",
+            "" if row.bits_per_weight is None else f"{row.bits_per_weight:.4f}",
+            *("" if rate is None else f"{rate:.1f}" for rate in rates),
+        )  # fmt: skip
+    output.print_table(table)
+    output.out.print(f"\n{header['cpu']}, golfcore on one core; commit {header['commit']}", markup=False)
     if target:
         output.out.print(f"appended to {target}", markup=False)
     return 0

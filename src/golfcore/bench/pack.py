@@ -1,0 +1,356 @@
+"""The entropy coders against general compressors, on the same symbols in one run; everything is decoded and compared.
+
+Matrices are those of a model's layers (2-D, with a layer's number in their name), rounded row by row as the ``quant``
+package does. A role's matrices of all layers are one chunk, as in a container. Speeds of golfcore are one core's.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import importlib
+import lzma
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from golfcore.artifact import grid, plain_decoder
+from golfcore.artifact.codecs import CODECS, Layout, attempt, attempts
+from golfcore.artifact.container import Container, Tensor, encode
+from golfcore.artifact.inspect import order0_bits
+from golfcore.artifact.tensors import Array, Kind
+from golfcore.errors import FormatError, InputError, RuleError, UsageError
+from golfcore.progress import Tick, silent
+from golfcore.quant.rtn import quantise_rows
+
+if TYPE_CHECKING:
+    import torch
+
+RIVALS = ("brotli", "zstd", "lrzip")
+# name -> bits, standard deviations that the largest symbol stands for
+WIDTHS = {"int4": (4, 4.0), "int6": (6, 12.85), "int8": (8, 20.0), "ternary": (2, 1.3)}
+T = TypeVar("T")
+LAYER = re.compile(r"(?:^|\.)\d+\.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackRow:
+    """One pipeline on one model's symbols. ``bytes`` is None where a program is absent."""
+
+    pipeline: str
+    checkpoint: str
+    what: str
+    weights: int
+    bytes: int | None
+    bits_per_weight: float | None = None
+    encode_s: float | None = None
+    decode_s: float | None = None
+
+    def rate(self, seconds: float | None) -> float | None:
+        """Million weights (rows, bytes) a second."""
+        return None if not seconds else self.weights / seconds / 1e6
+
+
+def load_matrices(path: Path) -> dict[str, torch.Tensor]:
+    """The layers' matrices of a run folder, its checkpoint, or a .safetensors file.
+
+    Raises:
+        InputError: it cannot be read, or holds none.
+        FormatError: not such a file.
+    """
+    if path.suffix == ".safetensors":
+        from golfcore.artifact.interchange import load_tensors
+
+        state = load_tensors(path)
+    else:
+        from golfcore.train.checkpoint import NAME, load_checkpoint
+
+        state = load_checkpoint(path / NAME if path.is_dir() else path).get("weights", {})
+    found = {name: w for name, w in state.items() if w.ndim == 2 and LAYER.search(name) and w.numel() >= 1 << 12}
+    if not found:
+        raise InputError(f"{path}: no matrix with a layer's number in its name; expected a trained model")
+    return found
+
+
+def parse_weights(given: Sequence[str]) -> dict[str, Path]:
+    """``["pocket=runs/1"]`` -> names and files."""
+    found = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator or not name or not path:
+            raise UsageError(f"--weights {text}: expected NAME=FILE, as in pocket=runs/20250101-120000")
+        found[name] = Path(path)
+    return found
+
+
+def parse_choice(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """``"int4,int6"`` -> its names, each one of ``known``."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--{option} {name}: expected some of {', '.join(known)}")
+    return names
+
+
+def rows(
+    weights: Mapping[str, Path],
+    *,
+    widths: Sequence[str] = tuple(WIDTHS),
+    rivals: Sequence[str] = RIVALS,
+    script: Path | None = None,
+    tick: Tick = silent,
+) -> list[PackRow]:
+    """Measures every pipeline on every model; see the module.
+
+    Args:
+        weights: name -> run folder, checkpoint or .safetensors file.
+        widths: names in ``WIDTHS``.
+        rivals: names in ``RIVALS``.
+        script: a source file, for the rows of code.
+        tick: told about progress.
+
+    Raises:
+        InputError, FormatError: a model cannot be read, or brotli is asked for and not installed.
+        RuleError: something did not decode to what was coded.
+    """
+    found = [framing_row()]
+    if script is not None:
+        found += code_rows(script)
+    done, total = 0, len(weights) * (len(widths) + 1)
+    for name, path in weights.items():
+        matrices = load_matrices(path)
+        tick(done, total, f"{name} scales")
+        found += scale_rows(name, matrices, rivals)
+        done += 1
+        for width in widths:
+            tick(done, total, f"{name} {width}")
+            found += symbol_rows(name, width, matrices, rivals)
+            done += 1
+    return found
+
+
+def symbol_rows(name: str, width: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence[str]) -> list[PackRow]:
+    """The rows of one model at one width."""
+    bits, k = WIDTHS[width]
+    tensors = []
+    for key, matrix in matrices.items():
+        quantised = quantise_rows(matrix, bits=bits, clip="sigma", k=k, name=key)
+        tensors.append(Tensor(key, _role(key), quantised.symbols_OI.numpy(), bits))
+    n = sum(t.array.size for t in tensors)
+
+    def row(pipeline: str, size: int | None, encode_s: float | None = None, decode_s: float | None = None) -> PackRow:
+        per_weight = None if size is None else 8 * size / n
+        return PackRow(
+            pipeline=pipeline, checkpoint=name, what=width, weights=n, bytes=size, bits_per_weight=per_weight,
+            encode_s=encode_s, decode_s=decode_s,
+        )  # fmt: skip
+
+    entropy = sum(order0_bits(t.array) * t.array.size for t in tensors)
+    data, encode_s = _timed(lambda: encode(tensors, {}, threads=1))
+    arrays, decode_s = _timed(lambda: _read(data))
+    plain, plain_s = _timed(lambda: plain_decoder.decode(data)[1])
+    _require_equal("golfcore", [arrays[t.name] for t in tensors], [t.array for t in tensors])
+    in_order = {key: values for key, _, _, values in plain}
+    _require_equal("numpy", [in_order[t.name] for t in tensors], [t.array for t in tensors])
+    found = [
+        row("order-0 entropy by tensor", round(entropy / 8)),
+        row("golfcore", len(data), encode_s, decode_s),
+        row("golfcore, numpy decoder", len(data), None, plain_s),
+    ]
+    found += [row(f"golfcore {CODECS[codec].name} alone", *_one_codec(codec, tensors)) for codec in (4, 5)]
+    raw = b"".join(t.array.tobytes() for t in tensors)
+    transposed = b"".join(np.ascontiguousarray(t.array.T).tobytes() for t in tensors)
+    for rival in rivals:
+        found.append(row(*_rival(rival, raw, transposed)))
+    return found
+
+
+def _role(name: str) -> str:
+    """A container's role for all layers' matrices of one name."""
+    return re.sub("[^a-z0-9]+", ".", LAYER.sub(".", name).lower()).strip(".")[-32:].lstrip(".")
+
+
+def _read(data: bytes) -> dict[str, Array]:
+    with Container.from_bytes(data) as container:
+        return container.read_all(threads=1)
+
+
+def _one_codec(codec: int, tensors: Sequence[Tensor]) -> tuple[int, float, float]:
+    """Bytes, encoding and decoding seconds of one codec: with four classes of columns, or with learned ones."""
+    groups: dict[str, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.role, []).append(tensor)
+    size, encode_s, decode_s = 0, 0.0, 0.0
+    for group in groups.values():
+        coded, seconds, back_s = _one_chunk(codec, group)
+        size, encode_s, decode_s = size + coded, encode_s + seconds, decode_s + back_s
+    return size, encode_s, decode_s
+
+
+def _one_chunk(codec: int, group: Sequence[Tensor]) -> tuple[int, float, float]:
+    layout = Layout(Kind("i8", group[0].bits), tuple(t.array.shape for t in group))
+    raw = b"".join(t.array.tobytes() for t in group)
+    params = [params for tried, params in attempts(layout) if tried == codec][1 if codec == 4 else 0]
+    coded, encode_s = _timed(lambda: CODECS[codec].encode(raw, layout, params) or b"")
+    back, decode_s = _timed(lambda: CODECS[codec].decode(coded, layout, params))
+    if back != raw:
+        raise RuleError(f"codec {CODECS[codec].name} did not give the symbols back")
+    return len(coded), encode_s, decode_s
+
+
+def _rival(name: str, raw: bytes, transposed: bytes) -> tuple[str, int | None, float | None, float | None]:
+    if name == "lrzip":
+        return ("lrzip -z -L9, transposed", *_lrzip(transposed))
+    if name == "zstd":
+        import zstandard
+
+        coded, encode_s = _timed(lambda: zstandard.ZstdCompressor(level=22).compress(raw), 1)
+        back, decode_s = _timed(lambda: zstandard.ZstdDecompressor().decompress(coded))
+        label = "zstd -22"
+    else:
+        brotli = _brotli()
+        coded, encode_s = _timed(lambda: brotli.compress(raw, quality=11, lgwin=24), 1)
+        back, decode_s = _timed(lambda: brotli.decompress(coded))
+        label = "brotli -11"
+    if back != raw:
+        raise RuleError(f"{label} did not give the symbols back")
+    return label, len(coded), encode_s, decode_s
+
+
+def _brotli() -> Any:
+    try:
+        return importlib.import_module("brotli")
+    except ImportError as error:
+        raise InputError("brotli is not installed: pip install 'golfcore[bench]', or leave it out of --vs") from error
+
+
+def _lrzip(data: bytes) -> tuple[int | None, float | None, float | None]:
+    """Bytes and seconds; all None where lrzip is absent."""
+    program = shutil.which("lrzip")
+    if program is None:
+        return None, None, None
+    with tempfile.TemporaryDirectory() as folder:
+        source, coded, back = (Path(folder) / name for name in ("data", "data.lrz", "back"))
+        source.write_bytes(data)
+        _, encode_s = _timed(lambda: _call(program, "-q", "-z", "-L9", "-o", str(coded), str(source)), 1)
+        _, decode_s = _timed(lambda: _call(program, "-q", "-d", "-o", str(back), str(coded)), 1)
+        if back.read_bytes() != data:
+            raise RuleError("lrzip did not give the symbols back")
+        return coded.stat().st_size, encode_s, decode_s
+
+
+def _call(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
+
+
+def scale_rows(name: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence[str]) -> list[PackRow]:
+    """int6 row scales: on the log2/8 grid in a container's chunk, and in fp16 through brotli."""
+    by_kind = {
+        scales: [
+            quantise_rows(m, bits=6, clip="sigma", k=12.85, scales=scales).scale_O.numpy() for m in matrices.values()
+        ]
+        for scales in ("log8", "fp16")
+    }
+    layout = Layout(Kind("f16"), tuple(scale.shape for scale in by_kind["log8"]))
+    raw = b"".join(scale.tobytes() for scale in by_kind["log8"])
+    params = next(params for codec, params in attempts(layout) if codec == 7)
+    found = attempt(raw, layout, 7, params)
+    if found is None or CODECS[7].decode(found[2], layout, params) != raw:
+        raise RuleError("scales did not come back")
+    plain = b"".join(scale.tobytes() for scale in by_kind["fp16"])
+    n = len(raw) // 2
+    sizes = {"golfcore log2/8 grid": len(found[2])}
+    if "brotli" in rivals:
+        sizes["fp16, brotli -11"] = len(_brotli().compress(plain, quality=11))
+    return [
+        PackRow(
+            pipeline=pipeline, checkpoint=name, what="row scales", weights=n, bytes=size, bits_per_weight=8 * size / n
+        )
+        for pipeline, size in sizes.items()
+    ]
+
+
+def code_rows(script: Path) -> list[PackRow]:
+    """A source file as a container's chunk, and as text in base85 around LZMA."""
+    try:
+        text = script.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {script}: {error.strerror or error}") from error
+    with Container.from_bytes(encode([Tensor("code", "code", np.frombuffer(text, np.uint8))], {})) as container:
+        coded = container.chunks[0].coded_len
+    best = min(len(lzma.compress(text, lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME)),
+               len(lzma.compress(text, lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME)))  # fmt: skip
+    armoured = len(base64.b85encode(bytes(best)))
+    return [
+        PackRow(pipeline=pipeline, checkpoint=script.name, what="code", weights=len(text), bytes=size,
+                bits_per_weight=8 * size / len(text))
+        for pipeline, size in (("golfcore", coded), ("LZMA, base85", armoured))
+    ]  # fmt: skip
+
+
+def framing_row() -> PackRow:
+    """What a container adds to a hundred tensors of a usual model: header, directory, checksums, trailer."""
+    rng = np.random.default_rng(0)
+    tensors = []
+    parts = (("attn.c_q", 64), ("attn.c_k", 32), ("attn.c_v", 32), ("attn.proj", 64), ("mlp.fc", 256))
+    for layer in range(10):
+        for part, rows_ in parts:
+            symbols = rng.normal(0, 2.4, (rows_ + layer, 64)).round().astype(np.int8)
+            scale = grid.nearest(rng.lognormal(-4, 0.2, rows_ + layer).astype(np.float32))
+            tensors += [
+                Tensor(f"blocks.{layer}.{part}.weight", part.replace("attn.", "").replace(".", "_"), symbols, 6),
+                Tensor(f"blocks.{layer}.{part}.weight.scale", "scale", scale),
+            ]
+    with Container.from_bytes(encode(tensors, {})) as container:
+        framing = container.file_len - container.payload_len
+    return PackRow(pipeline="golfcore", checkpoint="100 tensors", what="framing", weights=len(tensors), bytes=framing)
+
+
+def _timed(work: Callable[[], T], repeats: int = 3) -> tuple[T, float]:
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = work()
+        best = min(best, time.perf_counter() - start)
+    return result, best
+
+
+def _require_equal(who: str, found: Sequence[Array], expected: Sequence[Array]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        if not np.array_equal(one, other):
+            raise RuleError(f"{who} did not give the symbols back")
+
+
+def save(path: Path, header: Mapping[str, Any], found: Sequence[PackRow]) -> None:
+    """Appends to a CSV file; earlier rows stay.
+
+    Raises:
+        FormatError: the file has other columns.
+        InputError: it cannot be written.
+    """
+    columns = [*header, *(field.name for field in fields(PackRow))]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", newline="", encoding="utf-8") as f:
+            f.seek(0)
+            first = f.readline()
+            if first and first.strip() != ",".join(columns):
+                raise FormatError(f"{path}: its columns are not those of this bench; use another name")
+            writer = csv.DictWriter(f, columns, lineterminator="\n")
+            if not first:
+                writer.writeheader()
+            for row in found:
+                numbers = {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(row).items()}
+                writer.writerow({**header, **numbers})
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
