@@ -15,10 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from golfcore.cli import pipeline
-from golfcore.cli.run import begin, judge, run_stages
-from golfcore.errors import GolfError
-from golfcore.train.world import World, join_world
+from golfcore.environment import share_cores
+
+share_cores()  # before torch is imported
+
+from golfcore.cli import pipeline  # noqa: E402
+from golfcore.cli.run import begin, judge, run_stages  # noqa: E402
+from golfcore.errors import GolfError  # noqa: E402
+from golfcore.train.world import World, join_world  # noqa: E402
 
 
 def parse() -> argparse.Namespace:

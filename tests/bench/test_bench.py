@@ -169,7 +169,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = ["bench", "--vs", "torch,reference", "--seconds", "0.01", "--results", str(tmp_path)]
-    assert main([*base, "--save", "a", "--json"]) == 0
+    assert main([*base, "activation", "--save", "a", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["machine"]["gemm_gflop_s"] == "float32 100 bfloat16 400"
     rows = document["rows"]

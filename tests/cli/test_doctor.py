@@ -170,7 +170,7 @@ def test_the_environment_names_machine_and_build() -> None:
         "started",
     } <= set(found)
     assert found["cores"] == len(os.sched_getaffinity(0))
-    assert found["isa"] in ("scalar", "avx2", "avx512")
+    assert found["isa"] in ("scalar", "avx2", "avx512", "avx512bf16")
     assert re.match(r"(yes|no), .", found["cuda"])
     json.dumps(found)
 
@@ -191,7 +191,7 @@ def test_memory_is_lowered_to_the_containers(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_version_tells_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(
-        r"golfcore \S+ \(commit \w+, (scalar|avx2|avx512), cuda: (yes|no), .+\)", environment.version_text()
+        r"golfcore \S+ \(commit \w+, (scalar|avx2|avx512|avx512bf16), cuda: (yes|no), .+\)", environment.version_text()
     )
     monkeypatch.setitem(sys.modules, "golfcore._core", None)
     assert "the compiled core is missing" in environment.version_text()

@@ -101,7 +101,7 @@ def test_every_operation_has_cases() -> None:
 
 
 def test_backends_name_what_serves() -> None:
-    assert set(backends().values()) == {f"native {_core.active_isa()}"}
+    assert set(backends().values()) == {f"native-{_core.active_isa()}"}
     with using("reference"):
         assert set(backends().values()) == {"reference"}
 
@@ -118,7 +118,7 @@ def test_isa_can_only_be_lowered(level: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("GOLF_ISA", "scalar", "native scalar"),
+        ("GOLF_ISA", "scalar", "native-scalar"),
         ("GOLF_OPS", "reference", "reference"),
         ("GOLF_ISA", "sse9", "GOLF_ISA = 'sse9': expected one of scalar"),
         ("GOLF_OPS", "nativ", "GOLF_OPS = 'nativ': expected native or reference"),

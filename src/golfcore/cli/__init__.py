@@ -10,6 +10,7 @@ from types import FrameType
 
 import cyclopts
 
+from golfcore.environment import share_cores
 from golfcore.errors import GolfError
 
 
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
+    share_cores()
     try:
         result = app(words, exit_on_error=False, print_error=True, result_action="return_value")
     except cyclopts.CycloptsError:

@@ -216,8 +216,9 @@ def judge(config: RecipeConfig, result: dict[str, Any]) -> None:
         ("evaluation", result["eval_s"], track.eval_s, "s"),
     ):
         if limit and value > limit:
+            digits = 0 if unit == "bytes" else 2
             raise RuleError(
-                f"{what} took {value:,.0f} {unit}, track {track.name} allows {limit:,.0f}; "
+                f"{what} took {value:,.{digits}f} {unit}, track {track.name} allows {limit:,.{digits}f}; "
                 f"{result['run']} is kept, but its score does not count"
             )
 

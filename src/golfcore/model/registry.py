@@ -38,7 +38,8 @@ class Family:
         build: ``(config, vocab_size, seed) -> module`` with every random number drawn from ``seed``.
         counts: ``(config, vocab_size) -> parameters by group``; pure arithmetic, torch-free. Groups are those of
             ``parameter_roles``; each comes with its kind and its number of rows (row scales are stored per row).
-        sources: package files that make up the model's code, counted in the artifact.
+        sources: package files that make up the model's code, counted in the artifact; of the operations their
+            references, which are all that a stand-alone entry needs.
     """
 
     name: str
@@ -84,6 +85,11 @@ register(
         config=GPTConfig,
         build=_build_gpt,
         counts=gpt_counts,
-        sources=("model/registry.py", "model/gpt_config.py", "model/gpt.py"),
+        sources=(
+            "model/registry.py",
+            "model/gpt_config.py",
+            "model/gpt.py",
+            *(f"ops/reference/{name}.py" for name in ("__init__", "activation", "attention", "norm", "qk")),
+        ),
     )
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -142,11 +143,12 @@ class Trainer:
         self.module.train()
         self.world.barrier()
         started = time.perf_counter() - state.train_s
-        last_step_s = 0.0
+        recent_s: deque[float] = deque(maxlen=20)
         while state.step < train.iterations:
             elapsed = self.world.from_primary(time.perf_counter() - started)
-            # A step that would end late is not begun: half a step is lost, and the run stays inside its budget.
-            if self.budget_s and elapsed + 1.5 * last_step_s > self.budget_s:
+            # A step that might end late is not begun: a fraction of a step is lost, and the budget is kept even where
+            # other work on the machine makes steps uneven.
+            if self.budget_s and elapsed + 1.25 * max(recent_s, default=0.0) > self.budget_s:
                 self.log.line(stopping_early(state.step, train.iterations, 1000 * state.train_s))
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
@@ -156,8 +158,9 @@ class Trainer:
             state.step += 1
             state.tokens += train.batch_tokens
             now = time.perf_counter() - started
-            last_step_s, state.train_s = now - elapsed, now
-            paused = self._between_steps(loss, multiplier, last_step_s)
+            recent_s.append(now - elapsed)
+            state.train_s = now
+            paused = self._between_steps(loss, multiplier, recent_s[-1])
             started += paused
         self._use_average()
         return state
