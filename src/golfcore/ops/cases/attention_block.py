@@ -1,4 +1,4 @@
-"""Rows for what lies between a block's projections: norm, rotation and gain of q and k, then attention, XSA and gate."""
+"""Rows for what lies between a block's projections: norm, rotation and gain of q and k; attention, XSA and gate."""
 
 from __future__ import annotations
 
