@@ -1,0 +1,77 @@
+"""Models in and out of a file: every weight as the quantiser left it, trellis and grid included."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY, VOCAB
+
+from golfcore.artifact import grid, plain_decoder
+from golfcore.artifact.container import Container, Tensor, write
+from golfcore.artifact.model_io import CODE, StoredTensor, code_bundle, load_model, save_model
+from golfcore.config import QuantConfig
+from golfcore.errors import FormatError
+from golfcore.model import get_family
+from golfcore.quant import quantise_state
+
+FAMILY = get_family("gpt")
+
+
+def stored_model(scales: str = "log8") -> list[StoredTensor]:
+    model = FAMILY.build(TINY, VOCAB, 0)
+    stored = quantise_state(model.state_dict(), model.parameter_roles(), QuantConfig(scales=scales))  # type: ignore[arg-type]
+    return [replace(item, trellis=3) if item.name.endswith("mlp.up.weight") else item for item in stored]
+
+
+@pytest.mark.parametrize("scales", ["log8", "fp16"])
+def test_weights_come_back_as_they_were_quantised(tmp_path: Path, scales: str) -> None:
+    stored, path = stored_model(scales), tmp_path / "model.golf"
+    save_model(path, FAMILY, TINY, VOCAB, stored, b"tokens", {"recipe": "tiny"})
+    loaded = load_model(path)
+    parameters = dict(loaded.module.named_parameters())
+    for item in stored:
+        assert torch.equal(parameters[item.name], item.dequantise()), item.name
+    assert loaded.tokenizer == b"tokens" and loaded.code == code_bundle(FAMILY)
+    with Container.open(path) as c:
+        codecs = {chunk.role: chunk.codec for chunk in c.chunks}
+        assert (codecs["scale"] == 7) == (scales == "log8")
+        assert codecs["code"] == 8
+        assert {info.trellis for info in c.tensors.values() if info.role == "up"} == {3}
+
+
+def test_trellis_coded_weights_are_points_of_half_steps() -> None:
+    item = next(item for item in stored_model() if item.trellis)
+    assert item.scale_O is not None
+    halves = item.dequantise() / item.scale_O.float()[:, None] * 2
+    assert torch.equal(halves, halves.round()) and (halves % 2 == 1).any() and (halves % 2 == 0).any()
+    assert grid.to_index(item.scale_O.numpy().view(np.uint16)) is not None
+
+
+def test_the_code_in_the_file_reads_the_file(tmp_path: Path) -> None:
+    """What is counted as code is enough: run by itself, it gives every tensor."""
+    path = tmp_path / "model.golf"
+    save_model(path, FAMILY, TINY, VOCAB, stored_model(), b"", {})
+    with Container.open(path) as c:
+        bundle = c.read(CODE).tobytes().decode()
+        expected = c.read_all()
+    source = bundle.split("# --- artifact/plain_decoder.py\n")[1].split("\n# --- ")[0]
+    module: dict[str, object] = {}
+    exec(compile(source, "plain_decoder.py", "exec"), module)
+    manifest, tensors = module["decode"](path.read_bytes())  # type: ignore[operator]
+    assert manifest == plain_decoder.decode(path.read_bytes())[0]
+    assert {name: array.tobytes() for name, _, _, array in tensors} == {n: a.tobytes() for n, a in expected.items()}
+
+
+def test_scales_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.golf"
+    save_model(path, FAMILY, TINY, VOCAB, stored_model(), b"", {})
+    with Container.open(path) as c:
+        tensors = [Tensor(t.name, t.role, c.read(t.name), t.bits, t.dtype, t.trellis) for t in c.tensors.values()]
+        manifest = c.manifest
+    first = next(i for i, t in enumerate(tensors) if t.role == "scale")
+    tensors[first] = replace(tensors[first], array=tensors[first].array[:5])
+    write(path, tensors, manifest)
+    with pytest.raises(FormatError, match=r"its scales \(5,\)"):
+        load_model(path)
