@@ -56,6 +56,7 @@ def _row(name: str, shape: tuple[int, int, int, int, int], *, bench: bool) -> Ca
         op="attention", name=name, build=partial(_build, shape=shape), call=_block, reference=_reference, plain=_plain,
         grads=("q_BTNH", "k_BTKH", "v_BTKH", "gate_BTN", "gain_N"), bench=bench,
         shape=f"B {b}, T {t}, N {n}, K {k}, H {h}, qk + XSA + gate",
+        dtypes=(torch.bfloat16,) if bench else (torch.float32, torch.bfloat16),  # what a model trains in
     )  # fmt: skip
 
 
