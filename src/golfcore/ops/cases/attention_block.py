@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -15,28 +17,18 @@ from golfcore.ops.reference.attention import attention as reference_attention
 from golfcore.ops.reference.qk import qk as reference_qk
 
 
-def _block(
-    q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor, gate_BTN: torch.Tensor,
-    cos_TR: torch.Tensor, sin_TR: torch.Tensor, gain_N: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    q_BTNH, k_BTKH = qk(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N)
-    return attention(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa=True)
+def _block(rotate: Callable[..., Any], attend: Callable[..., Any]) -> Callable[..., torch.Tensor]:
+    """The block in terms of one way to do each of its operations."""
 
+    def block(
+        q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor, gate_BTN: torch.Tensor,
+        cos_TR: torch.Tensor, sin_TR: torch.Tensor, gain_N: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        q_BTNH, k_BTKH = rotate(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N)
+        y_BTNH: torch.Tensor = attend(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa=True)
+        return y_BTNH
 
-def _reference(
-    q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor, gate_BTN: torch.Tensor,
-    cos_TR: torch.Tensor, sin_TR: torch.Tensor, gain_N: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    q_BTNH, k_BTKH = reference_qk(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N)
-    return reference_attention(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa=True)
-
-
-def _plain(
-    q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor, gate_BTN: torch.Tensor,
-    cos_TR: torch.Tensor, sin_TR: torch.Tensor, gain_N: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    q_BTNH, k_BTKH = plain_qk(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N)
-    return plain_attention(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa=True)
+    return block
 
 
 def _build(dtype: torch.dtype, generator: torch.Generator, *, shape: tuple[int, int, int, int, int]) -> Tensors:
@@ -53,7 +45,8 @@ def _build(dtype: torch.dtype, generator: torch.Generator, *, shape: tuple[int, 
 def _row(name: str, shape: tuple[int, int, int, int, int], *, bench: bool) -> Case:
     b, t, n, k, h = shape
     return Case(
-        op="attention", name=name, build=partial(_build, shape=shape), call=_block, reference=_reference, plain=_plain,
+        op="attention", name=name, build=partial(_build, shape=shape), call=_block(qk, attention),
+        reference=_block(reference_qk, reference_attention), plain=_block(plain_qk, plain_attention),
         grads=("q_BTNH", "k_BTKH", "v_BTKH", "gate_BTN", "gain_N"), bench=bench,
         shape=f"B {b}, T {t}, N {n}, K {k}, H {h}, qk + XSA + gate",
         dtypes=(torch.bfloat16,) if bench else (torch.float32, torch.bfloat16),  # what a model trains in
