@@ -21,6 +21,7 @@ share_cores()  # before torch is imported
 
 from golfcore.cli import pipeline  # noqa: E402
 from golfcore.cli.run import begin, judge, run_stages  # noqa: E402
+from golfcore.cli.tokens import open_tokens  # noqa: E402
 from golfcore.errors import GolfError  # noqa: E402
 from golfcore.train.world import World, join_world  # noqa: E402
 
@@ -39,7 +40,7 @@ def parse() -> argparse.Namespace:
 def main(options: argparse.Namespace, world: World) -> None:
     start = begin_together(options, world)
     config = start.config
-    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
 
     def evaluate(artifact: Path) -> dict[str, Any]:
         return pipeline.evaluate_artifact(

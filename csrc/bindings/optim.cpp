@@ -53,12 +53,12 @@ void bind_optim(py::module_& m) {
   m.def("has_symmetric_product", [] { return has_symmetric_product(); });
   m.def("polynomial_workspace",
         [](int64_t count, int64_t rows, int64_t columns) { return polynomial_workspace(count, rows, columns); });
-  m.def("newton_schulz_polynomial", [](uintptr_t x, uintptr_t gram, uintptr_t out, const std::array<int64_t, 3>& shape,
-                                       const std::array<int64_t, 3>& strides, const std::array<float, 3>& coefficients,
-                                       uintptr_t packed, int32_t threads) {
-    const auto& [a, b, c] = coefficients;
-    const Polynomial p{address<const bf16>(x),
-                       address<bf16>(gram),
+  m.def("newton_schulz_polynomial",
+        [](uintptr_t x, uintptr_t square, uintptr_t out, const std::array<int64_t, 3>& shape,
+           const std::array<int64_t, 3>& strides, const std::vector<float>& abc, uintptr_t packed, int32_t threads) {
+          if (abc.size() != 3 && abc.size() != 6) throw std::invalid_argument("one or two steps of three coefficients");
+          Polynomial p{address<const bf16>(x),
+                       address<bf16>(square),
                        address<bf16>(out),
                        shape[0],
                        shape[1],
@@ -66,11 +66,11 @@ void bind_optim(py::module_& m) {
                        strides[0],
                        strides[1],
                        strides[2],
-                       a,
-                       b,
-                       c};
-    run([&] { return newton_schulz_polynomial(p, address<void>(packed), threads); });
-  });
+                       static_cast<int32_t>(abc.size() / 3),
+                       {}};
+          for (int32_t i = 0; i < p.steps; ++i) p.step[i] = {abc[3 * i], abc[3 * i + 1], abc[3 * i + 2]};
+          run([&] { return newton_schulz_polynomial(p, address<void>(packed), threads); });
+        });
 }
 
 }  // namespace golf

@@ -45,24 +45,32 @@ Status muon_momentum(const OptimTensor* tensors, int64_t count, int64_t rows, in
 Status muon_apply(const OptimTensor* tensors, int64_t count, const bf16* update, float factor, float ema_rate,
                   int32_t threads) noexcept;
 
-// The polynomial of a Newton-Schulz step, for `count` matrices x [m, k] with element strides (row, column), one of them
-// 1, and m <= k:  gram[b] = bf16(x[b] x[b]^T),  out[b] = a I + b gram[b] + c gram[b]^2.  Both are [m, m] and
-// contiguous. Sums in f32; only lower triangles are computed, and mirrored. `packed` is workspace of
-// polynomial_workspace() bytes. kInvalidArgument where !has_symmetric_product().
+// The polynomial of one Newton-Schulz step, or of two in a row, for `count` matrices x [m, k] with element strides
+// (row, column), one of them 1, and m <= k:
+//   G = x x^T,  out = a I + b G + c G^2;   two steps: P = that, G <- P G P, out = (a2 I + b2 G + c2 G^2) P.
+// Every matrix here is symmetric: only lower triangles are computed, in f32, then rounded to bf16 and mirrored.
+// `square` is workspace [steps == 2 ? 3 : 1, count, m, m], `packed` of polynomial_workspace() bytes. kInvalidArgument
+// where !has_symmetric_product().
+struct Coefficients {
+  float a, b, c;
+};
 struct Polynomial {
   const bf16* x;
-  bf16* gram;
+  bf16* square;
   bf16* out;
   int64_t count, m, k, matrix_stride, row_stride, column_stride;
-  float a, b, c;
+  int32_t steps;
+  Coefficients step[2];
 };
 bool has_symmetric_product() noexcept;
 int64_t polynomial_workspace(int64_t count, int64_t m, int64_t k) noexcept;
 Status newton_schulz_polynomial(const Polynomial& p, void* packed, int32_t threads) noexcept;
 
-// out = alpha a a^T + beta c + diagonal I for one matrix a [m, k]; c null for none.
+// out = alpha a b^T + beta c + diagonal I for one matrix a [m, k] and b = a, or another b of a's shape and layout where
+// the result is symmetric all the same. b and c null for none.
 struct SymmetricProduct {
   const bf16* a;
+  const bf16* b;
   const bf16* c;
   bf16* out;
   int64_t m, k, row_stride, column_stride;
@@ -84,8 +92,8 @@ struct OptimKernels {
   void (*normalise)(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, bf16* out);
   void (*apply)(const OptimTensor& t, Slice s, const bf16* update, float factor, float ema_rate);
   // Null where the instruction set has no bf16 product.
-  void (*pack)(const SymmetricProduct& p, int64_t panel, uint32_t* packed);
-  void (*multiply)(const SymmetricProduct& p, int64_t panel, const uint32_t* packed);
+  void (*pack)(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* packed);
+  void (*multiply)(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right);
   void (*mirror)(const SymmetricProduct& p, int64_t panel);
 };
 namespace scalar {

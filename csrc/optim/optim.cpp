@@ -66,6 +66,38 @@ void scales(float* row_scale, int64_t rows, bool row_norm, float eps) {
   for (int64_t i = 0; i < rows; ++i) row_scale[i] *= whole;
 }
 
+int32_t stages(const Polynomial& p) { return p.steps == 1 ? 2 : 6; }
+
+// The products that make up a Polynomial, in order. G, P and T are matrix i's squares in the workspace.
+SymmetricProduct product_of(const Polynomial& p, int64_t i, int32_t stage) {
+  const int64_t size = p.m * p.m;
+  bf16* G = p.square + i * size;
+  bf16* P = p.square + (p.count + i) * size;
+  bf16* T = p.square + (2 * p.count + i) * size;
+  bf16* out = p.out + i * size;
+  const auto plain = [&](const bf16* a, const bf16* b, bf16* to) {
+    return SymmetricProduct{a, b, nullptr, to, p.m, p.m, p.m, 1, 1.0f, 0.0f, 0.0f};
+  };
+  const auto polynomial = [&](const Coefficients& k, bf16* to) {
+    return SymmetricProduct{G, nullptr, G, to, p.m, p.m, p.m, 1, k.c, k.b, k.a};
+  };
+  switch (stage) {
+    case 0:
+      return {p.x + i * p.matrix_stride, nullptr, nullptr, G,   p.m, p.k, p.row_stride,
+              p.column_stride,           1.0f,    0.0f,    0.0f};
+    case 1:
+      return polynomial(p.step[0], p.steps == 1 ? out : P);
+    case 2:
+      return plain(P, G, T);
+    case 3:
+      return plain(T, P, G);
+    case 4:
+      return polynomial(p.step[1], T);
+    default:
+      return plain(T, P, out);
+  }
+}
+
 }  // namespace
 
 void number_chunks(OptimTensor* tensors, int64_t count) noexcept {
@@ -109,58 +141,53 @@ Status muon_apply(const OptimTensor* tensors, int64_t count, const bf16* update,
 
 bool has_symmetric_product() noexcept { return active_kernels(kTable).multiply != nullptr; }
 
+// Two packed matrices for each of a wave's, or of the whole bank's where threads take a matrix each.
 int64_t polynomial_workspace(int64_t count, int64_t m, int64_t k) noexcept {
-  return packed_words(m, k) * 4 * (m * k <= kWhole || count < wave_size(m * k) ? count : wave_size(m * k));
+  const int64_t together = m * k <= kWhole || count < wave_size(m * k) ? count : wave_size(m * k);
+  return 2 * packed_words(m, k) * 4 * together;
 }
 
 Status newton_schulz_polynomial(const Polynomial& p, void* packed, int32_t threads) noexcept {
   const OptimKernels& kernels = active_kernels(kTable);
-  if (p.m < 1 || p.k < p.m || (p.row_stride != 1 && p.column_stride != 1) || kernels.multiply == nullptr)
+  if (p.m < 1 || p.k < p.m || (p.row_stride != 1 && p.column_stride != 1) || p.steps < 1 || p.steps > 2 ||
+      kernels.multiply == nullptr)
     return Status::kInvalidArgument;
-  const int64_t panels = chunk_count(p.m, kPanel), words = packed_words(p.m, p.k), square = p.m * p.m;
-  const auto gram = [&](int64_t i) {
-    return SymmetricProduct{p.x + i * p.matrix_stride,
-                            nullptr,
-                            p.gram + i * square,
-                            p.m,
-                            p.k,
-                            p.row_stride,
-                            p.column_stride,
-                            1.0f,
-                            0.0f,
-                            0.0f};
-  };
-  const auto polynomial = [&](int64_t i) {
-    return SymmetricProduct{
-        p.gram + i * square, p.gram + i * square, p.out + i * square, p.m, p.m, p.m, 1, p.c, p.b, p.a};
-  };
-  const auto workspace = [&](int64_t i) { return static_cast<uint32_t*>(packed) + i * words; };
+  const int64_t panels = chunk_count(p.m, kPanel), words = packed_words(p.m, p.k);
+  const auto left = [&](int64_t i) { return static_cast<uint32_t*>(packed) + 2 * i * words; };
+  const auto right = [&](int64_t i, const SymmetricProduct& s) { return s.b == nullptr ? left(i) : left(i) + words; };
   if (p.m * p.k <= kWhole && p.count >= 4 * threads) {
     parallel_for(p.count, 1, threads, [&](int64_t i, int64_t, int64_t) {
-      const SymmetricProduct products[] = {gram(i), polynomial(i)};
-      for (const SymmetricProduct& product : products) {
-        for (int64_t j = 0; j < panels; ++j) kernels.pack(product, j, workspace(i));
-        for (int64_t j = 0; j < panels; ++j) kernels.multiply(product, j, workspace(i));
-        for (int64_t j = 0; j < panels; ++j) kernels.mirror(product, j);
+      for (int32_t stage = 0; stage < stages(p); ++stage) {
+        const SymmetricProduct s = product_of(p, i, stage);
+        for (int64_t j = 0; j < panels; ++j) {
+          kernels.pack(s, s.a, j, left(i));
+          if (s.b != nullptr) kernels.pack(s, s.b, j, right(i, s));
+        }
+        for (int64_t j = 0; j < panels; ++j) kernels.multiply(s, j, left(i), right(i, s));
+        for (int64_t j = 0; j < panels; ++j) kernels.mirror(s, j);
       }
     });
     return Status::kOk;
   }
   for_waves(p.count, p.m * p.k, [&](int64_t first, int64_t last) {
     const int64_t matrices = last - first;
-    const auto product = [&](const auto& at) {
-      parallel_for(matrices * panels, 1, threads, [&](int64_t i, int64_t, int64_t) {
-        kernels.pack(at(first + i / panels), i % panels, workspace(i / panels));
+    for (int32_t stage = 0; stage < stages(p); ++stage) {
+      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
+        const int64_t i = at / panels;
+        const SymmetricProduct s = product_of(p, first + i, stage);
+        kernels.pack(s, s.a, at % panels, left(i));
+        if (s.b != nullptr) kernels.pack(s, s.b, at % panels, right(i, s));
       });
       // By panel first: the long columns are handed out before the short ones.
-      parallel_for(matrices * panels, 1, threads, [&](int64_t i, int64_t, int64_t) {
-        kernels.multiply(at(first + i % matrices), i / matrices, workspace(i % matrices));
+      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
+        const int64_t i = at % matrices;
+        const SymmetricProduct s = product_of(p, first + i, stage);
+        kernels.multiply(s, at / matrices, left(i), right(i, s));
       });
-      parallel_for(matrices * panels, 1, threads,
-                   [&](int64_t i, int64_t, int64_t) { kernels.mirror(at(first + i / panels), i % panels); });
-    };
-    product(gram);
-    product(polynomial);
+      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
+        kernels.mirror(product_of(p, first + at / panels, stage), at % panels);
+      });
+    }
   });
   return Status::kOk;
 }

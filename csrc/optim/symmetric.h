@@ -1,4 +1,4 @@
-// Products a a^T of which only the lower triangle is computed: half the arithmetic of a general product.
+// Symmetric products of which only the lower triangle is computed: half the arithmetic of a general product.
 // For avx512bf16 alone; elsewhere the pointers are null and torch multiplies.
 #pragma once
 
@@ -12,9 +12,9 @@ namespace {
 #if defined(__AVX512BF16__)
 
 // Element (row, pair) of a panel, for the rows and columns that exist.
-GOLF_INLINE uint32_t pair_at(const SymmetricProduct& p, int64_t row, int64_t pair) {
+GOLF_INLINE uint32_t pair_at(const SymmetricProduct& p, const bf16* a, int64_t row, int64_t pair) {
   if (row >= p.m) return 0;
-  const bf16* low = p.a + row * p.row_stride + 2 * pair * p.column_stride;
+  const bf16* low = a + row * p.row_stride + 2 * pair * p.column_stride;
   const uint32_t high = 2 * pair + 1 < p.k ? low[p.column_stride].bits : 0;
   return low->bits | high << 16;
 }
@@ -45,12 +45,12 @@ GOLF_INLINE void transpose16(__m512i (&r)[16]) {
 }
 
 // Rows contiguous in k: 16 x 16 transposes of pairs.
-GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, int64_t first, uint32_t* out) {
+GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
   int64_t pair = 0;
   for (; 2 * (pair + 16) <= p.k; pair += 16)
     for (int64_t half = 0; half < kPanel; half += 16) {
       __m512i r[16];
-      for (int64_t i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(p.a + (first + half + i) * p.row_stride + 2 * pair);
+      for (int64_t i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(a + (first + half + i) * p.row_stride + 2 * pair);
       transpose16(r);
       for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(out + (pair + i) * kPanel + half, r[i]);
     }
@@ -58,10 +58,10 @@ GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, int64_t first, uint32_t
 }
 
 // Columns contiguous in m: two of them interleaved.
-GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, int64_t first, uint32_t* out) {
+GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
   int64_t pair = 0;
   for (; 2 * (pair + 1) <= p.k; ++pair) {
-    const bf16* low = p.a + 2 * pair * p.column_stride + first;
+    const bf16* low = a + 2 * pair * p.column_stride + first;
     for (int64_t half = 0; half < kPanel; half += 16) {
       const __m256i* x = reinterpret_cast<const __m256i*>(low + half);
       const __m256i* y = reinterpret_cast<const __m256i*>(low + p.column_stride + half);
@@ -73,22 +73,23 @@ GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, int64_t first, uint3
   return pair;
 }
 
-void pack(const SymmetricProduct& p, int64_t panel, uint32_t* packed) {
+void pack(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* packed) {
   const int64_t pairs = (p.k + 1) / 2, first = panel * kPanel;
   uint32_t* out = packed + panel * kPanel * pairs;
   int64_t pair = 0;
-  if (first + kPanel <= p.m) pair = p.column_stride == 1 ? pack_rows(p, first, out) : pack_columns(p, first, out);
+  if (first + kPanel <= p.m) pair = p.column_stride == 1 ? pack_rows(p, a, first, out) : pack_columns(p, a, first, out);
   for (; pair < pairs; ++pair)
-    for (int64_t i = 0; i < kPanel; ++i) out[pair * kPanel + i] = pair_at(p, first + i, pair);
+    for (int64_t i = 0; i < kPanel; ++i) out[pair * kPanel + i] = pair_at(p, a, first + i, pair);
 }
 
 GOLF_INLINE __m512bh pairs_of(const uint32_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
 
 // out[i][j] for the kTileRows rows i from `row` and the kPanel columns j of a panel.
-GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, const uint32_t* packed) {
+GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, const uint32_t* left,
+                      const uint32_t* right) {
   const int64_t pairs = (p.k + 1) / 2;
-  const uint32_t* left = packed + row / kPanel * kPanel * pairs + row % kPanel;
-  const uint32_t* right = packed + panel * kPanel * pairs;
+  left += row / kPanel * kPanel * pairs + row % kPanel;
+  right += panel * kPanel * pairs;
   __m512 total[kTileRows][2];
   for (auto& t : total) t[0] = t[1] = _mm512_setzero_ps();
   for (int64_t pair = 0; pair < pairs; ++pair, left += kPanel, right += kPanel) {
@@ -117,8 +118,8 @@ GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, con
     }
 }
 
-void multiply(const SymmetricProduct& p, int64_t panel, const uint32_t* packed) {
-  for (int64_t row = panel * kPanel; row < p.m; row += kTileRows) tile(p, row, panel, packed);
+void multiply(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right) {
+  for (int64_t row = panel * kPanel; row < p.m; row += kTileRows) tile(p, row, panel, left, right);
 }
 
 GOLF_INLINE void transpose8(const bf16* in, bf16* out, int64_t stride) {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from golfcore.cli import pipeline
 from golfcore.cli.run import Start, run_stages
+from golfcore.cli.tokens import open_tokens, prepare_data
 from golfcore.model import Family, Role, register, registry
 from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.train.world import World
@@ -73,9 +74,9 @@ def test_a_family_from_outside_is_trained_packed_and_scored(
 ) -> None:
     monkeypatch.setenv("GOLFCORE_CACHE", str(tmp_path / "cache"))
     config = dataclasses.replace(recipe(iterations=40), model_family="bigram", model=BigramConfig())
-    config = pipeline.prepare_data(config, [text_file])
+    config = prepare_data(config, [text_file])
     world = World(rank=0, size=1, device=torch.device("cpu"))
-    tokens = pipeline.open_tokens(config.data.path)
+    tokens = open_tokens(config.data.path)
 
     def evaluate(artifact: Path) -> dict[str, object]:
         return pipeline.evaluate_artifact(artifact, pipeline.validation_of(tokens), world, batch_tokens=1024)

@@ -10,116 +10,25 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from golfcore.cli.tokens import Tokens
 from golfcore.config import RecipeConfig, build_recipe, to_toml, to_tree
-from golfcore.errors import FormatError, InputError, RuleError, UsageError
+from golfcore.errors import FormatError, InputError, RuleError
 from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write, sha256_file
 from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from golfcore.artifact.model_io import LoadedModel
-    from golfcore.data.shards import ShardSet
     from golfcore.evaluate.scorer import Score, ScoredText
     from golfcore.model.base import LanguageModel
-    from golfcore.tokenizer import SentencePieceTable, Tokenizer
     from golfcore.train.runlog import RunLog
     from golfcore.train.world import World
 
 CONFIG, QUANTISED, ARTIFACT, SCORE = "config.toml", "quantised.pt", "model.golf", "score.json"
 QUANTISED_VERSION = 1
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-
-def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent) -> RecipeConfig:
-    """The recipe with ``data.path`` naming a folder of tokens; text is prepared into the cache, once.
-
-    Args:
-        recipe: its ``data.path`` wins where it is set; otherwise ``text`` is used, or the default text.
-        text: files or folders of the user's.
-        tick: told about progress.
-    """
-    if recipe.data.path:
-        if text:
-            raise UsageError("both text and data.path are given: drop one of them")
-        return recipe
-    from golfcore.data.default_text import default_text
-    from golfcore.data.prepare import cached_prepare
-
-    paths = list(text) or [default_text()]
-    folder = cached_prepare(paths, vocab_size=recipe.data.vocab_size, val_fraction=recipe.data.val_fraction, tick=tick)
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(folder)))
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The tokens of a run: a prepared folder's, or the contest's shards with a tokenizer from elsewhere."""
-
-    folder: Path
-    vocab_size: int
-    tokenizer: Tokenizer | SentencePieceTable
-    tokenizer_sha256: str
-    prepared: bool
-
-    def shards(self, split: str) -> ShardSet:
-        from golfcore.data.shards import ShardSet
-
-        return ShardSet.of_split(self.folder, split)
-
-    def validation(self, seq_len: int) -> ScoredText:
-        """The text to score; ``seq_len`` cuts the contest's split, a prepared text is scored whole."""
-        from golfcore.data.prepare import load_prepared
-        from golfcore.evaluate.text import contest_text, prepared_text
-
-        if self.prepared:
-            return prepared_text(load_prepared(self.folder))
-        return contest_text(self.folder, self._count_bytes, seq_len)
-
-    def _count_bytes(self, ids: NDArray[np.uint16]) -> NDArray[np.int32]:
-        from golfcore.tokenizer import Tokenizer
-
-        if isinstance(self.tokenizer, Tokenizer):
-            return self.tokenizer.token_bytes[ids[1:]]
-        return self.tokenizer.count_bytes(ids)
-
-
-def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
-    """Opens a folder of tokens.
-
-    Args:
-        data: a prepared folder, or one of contest shards.
-        tokenizer: a SentencePiece ``.model`` or a ``.bpe`` file, for contest shards.
-        vocab_size: expected of contest shards; 0 for whatever the tokenizer has.
-
-    Raises:
-        InputError: no tokens there, or no tokenizer for them.
-    """
-    from golfcore.data.manifest import MANIFEST
-    from golfcore.data.prepare import load_prepared
-    from golfcore.tokenizer import SentencePieceTable, Tokenizer
-
-    folder = Path(data)
-    if (folder / MANIFEST).is_file():
-        prepared = load_prepared(folder)
-        own = prepared.tokenizer()
-        return Tokens(folder, own.vocab_size, own, own.sha256, prepared=True)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {folder}")
-    if not tokenizer:
-        raise InputError(f"{folder} has no manifest, so it needs a tokenizer: set data.tokenizer (TOKENIZER_PATH)")
-    path = Path(tokenizer)
-    loaded = SentencePieceTable.load(path) if path.suffix == ".model" else Tokenizer.load(path)
-    if vocab_size and loaded.vocab_size != vocab_size:
-        raise InputError(f"{path} has {loaded.vocab_size} ids, data.vocab_size (VOCAB_SIZE) says {vocab_size}")
-    return Tokens(folder, loaded.vocab_size, loaded, sha256_file(path), prepared=False)
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------

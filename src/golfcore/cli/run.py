@@ -19,6 +19,7 @@ from rich.table import Table
 
 from golfcore.cli import pipeline
 from golfcore.cli.output import out, print_json, progress
+from golfcore.cli.tokens import Tokens, open_tokens, prepare_data
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError, RuleError, UsageError
 from golfcore.recipes import load_recipe
@@ -102,7 +103,7 @@ def begin(
     loaded = load_recipe(recipe, environment=os.environ, sets=[*sets, *([f"data.path={data}"] if data else [])])
     run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), loaded.config.name)
     with progress("data", shown=shown) as tick:
-        config = pipeline.prepare_data(loaded.config, text, tick)
+        config = prepare_data(loaded.config, text, tick)
     return Start(run_dir, config, loaded.overrides)
 
 
@@ -136,7 +137,7 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
     from golfcore.train.runlog import LEDGER, RunLog, read_ledger
 
     run_dir, config = start.run_dir, start.config
-    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
     predicted = pipeline.check_fits(config, tokens.vocab_size)
     saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
     if world.primary:
@@ -178,9 +179,7 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
     return result
 
 
-def _trained(
-    start: Start, saved: dict[str, Any] | None, tokens: pipeline.Tokens, world: World, log: RunLog
-) -> LanguageModel:
+def _trained(start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog) -> LanguageModel:
     """The trained module; a resumed run whose training had ended does not train again."""
     if saved is not None and saved["final"]:
         return pipeline.load_weights(start.run_dir, start.config, tokens.vocab_size)

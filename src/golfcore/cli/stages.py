@@ -12,6 +12,7 @@ from rich.table import Table
 from golfcore.cli import pipeline
 from golfcore.cli.output import out, print_json, progress
 from golfcore.cli.run import Sets, Texts, begin, resumable
+from golfcore.cli.tokens import open_tokens
 from golfcore.errors import UsageError
 from golfcore.recipes import load_recipe
 
@@ -48,7 +49,7 @@ def train(
 
     start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
     run_dir, config = start.run_dir, start.config
-    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
     with resumable(run_dir), join_world() as world:
         saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
         if world.primary:
@@ -77,7 +78,7 @@ def quantize(run: Path, *, set_: Sets = (), json: bool = False) -> None:
         One JSON document instead of a table.
     """
     config = _run_config(run, set_)
-    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
     module = pipeline.load_weights(run, config, tokens.vocab_size)
     rows = pipeline.quantise_stage(run, module, config)
     if json:
@@ -126,7 +127,7 @@ def pack(
         pack_unpacked(source, output, json=json)
         return
     config = pipeline.read_config(source)
-    tokens = pipeline.open_tokens(config.data.path, config.data.tokenizer)
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
     target = output or source / pipeline.ARTIFACT
     with progress("pack") as tick:
         packed = pipeline.pack_stage(source, config, tokens, target, tick)
@@ -173,7 +174,7 @@ def evaluate(
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
     if data is not None:
-        text_for = pipeline.validation_of(pipeline.open_tokens(str(data), tokenizer))
+        text_for = pipeline.validation_of(open_tokens(str(data), tokenizer))
     else:
         text_for = pipeline.own_text(text)
     with join_world() as world:

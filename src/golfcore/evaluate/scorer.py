@@ -163,15 +163,8 @@ def score(
             _score_batch(model, text.tokens, piece, ledger, device)
             done += len(piece)
             tick(done, len(mine), "windows")
-    loss = torch.from_numpy(ledger.loss)
     if world_size > 1:
-        if combine is None:
-            raise RuleError("scoring on several ranks needs a way to combine their ledgers")
-        booked = combine(torch.isfinite(loss).to(torch.float64))
-        if (booked > 1).any():
-            raise RuleError("two ranks scored the same token")
-        loss = torch.where(booked > 0, combine(torch.nan_to_num(loss)), torch.nan)
-        ledger.loss = loss.numpy()
+        _join_ledgers(ledger, combine)
     losses = ledger.close()
     total = math.fsum(losses)
     return Score(
@@ -185,6 +178,17 @@ def score(
         data_sha256=text.sha256,
         ledger_sha256=hashlib.sha256(losses.tobytes()).hexdigest(),
     )
+
+
+def _join_ledgers(ledger: Ledger, combine: Callable[[Tensor], Tensor] | None) -> None:
+    """Makes each rank's ledger that of all ranks together."""
+    if combine is None:
+        raise RuleError("scoring on several ranks needs a way to combine their ledgers")
+    loss = torch.from_numpy(ledger.loss)
+    booked = combine(torch.isfinite(loss).to(torch.float64))
+    if (booked > 1).any():
+        raise RuleError("two ranks scored the same token")
+    ledger.loss = torch.where(booked > 0, combine(torch.nan_to_num(loss)), torch.nan).numpy()
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ same-shape matrices, but for the symmetric ones: a native kernel computes their 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,28 +207,40 @@ def _momentum_cpu(grads: Tensors, buffers: Tensors, momentum: float, row_norm: b
 
 
 def _orthogonalise_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
-    x = bank_BRC.contiguous()
+    bank_BRC = bank_BRC.contiguous()
+    steps = [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    return _by_symmetric_products(bank_BRC, steps) if _core.has_symmetric_product() else _by_torch(bank_BRC, steps)
+
+
+def _by_symmetric_products(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) -> torch.Tensor:
+    """One plain product for each polynomial: a I joins it before it is rounded.
+
+    Where the matrices are at least twice as long as wide, steps go in pairs (the first alone where their number is
+    odd): the second polynomial comes from the short side's products, which saves two of four long ones.
+    """
     wide = x.shape[1] <= x.shape[2]
     short, long = sorted(x.shape[1:])
-    symmetric = _core.has_symmetric_product()
-    packed = x.new_empty(_core.polynomial_workspace(len(x), short, long) if symmetric else 0, dtype=torch.uint8)
-    gram, poly = x.new_empty(len(x), short, short), x.new_empty(len(x), short, short)
+    size = 2 if long >= 2 * short else 1
+    cuts = [0, *range(len(steps) % size or size, len(steps) + 1, size)]
+    packed = x.new_empty(_core.polynomial_workspace(len(x), short, long), dtype=torch.uint8)
+    square, poly = x.new_empty(2 * size - 1, len(x), short, short), x.new_empty(len(x), short, short)
     results = torch.empty_like(x), torch.empty_like(x)  # in turn: the caller's bank is only read
-    for i in range(0, len(flat), 3):
-        a, b, c = flat[i : i + 3]
-        rows, y = x if wide else x.mT, results[i // 3 % 2]
-        if symmetric:
-            # a I joins the polynomial before it is rounded: one plain product then makes the next X.
-            _core.newton_schulz_polynomial(
-                rows.data_ptr(), gram.data_ptr(), poly.data_ptr(), rows.shape, rows.stride(), (a, b, c),
-                packed.data_ptr(), threads(),
-            )  # fmt: skip
-            torch.bmm(poly, x, out=y) if wide else torch.bmm(x, poly, out=y)
-        else:
-            torch.bmm(rows, rows.mT, out=gram)
-            torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=poly)
-            torch.baddbmm(x, poly, x, beta=a, out=y) if wide else torch.baddbmm(x, x, poly, beta=a, out=y)
-        x = y
+    for turn, (begin, end) in enumerate(itertools.pairwise(cuts)):
+        rows, y = x if wide else x.mT, results[turn % 2]
+        _core.newton_schulz_polynomial(
+            rows.data_ptr(), square.data_ptr(), poly.data_ptr(), rows.shape, rows.stride(),
+            [number for abc in steps[begin:end] for number in abc], packed.data_ptr(), threads(),
+        )  # fmt: skip
+        x = torch.bmm(poly, x, out=y) if wide else torch.bmm(x, poly, out=y)
+    return x
+
+
+def _by_torch(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) -> torch.Tensor:
+    wide = x.shape[1] <= x.shape[2]
+    for a, b, c in steps:
+        gram = torch.bmm(x, x.mT) if wide else torch.bmm(x.mT, x)
+        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, poly, x, beta=a) if wide else torch.baddbmm(x, x, poly, beta=a)
     return x
 
 

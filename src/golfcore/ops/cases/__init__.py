@@ -2,6 +2,7 @@
 
 from golfcore.ops.cases.activation import CASES as ACTIVATION
 from golfcore.ops.cases.attention import CASES as ATTENTION
+from golfcore.ops.cases.attention_block import CASES as ATTENTION_BLOCK
 from golfcore.ops.cases.base import Case
 from golfcore.ops.cases.bitpack import CASES as BITPACK
 from golfcore.ops.cases.embed import CASES as EMBED
@@ -13,6 +14,7 @@ from golfcore.ops.cases.qk import CASES as QK
 OP_CASES: tuple[Case, ...] = (
     *ACTIVATION,
     *ATTENTION,
+    *ATTENTION_BLOCK,
     *BITPACK,
     *EMBED,
     *HEAD,
