@@ -71,6 +71,7 @@ class OptimConfig:
     """Muon for matrices, Adam for the rest, with the contest's names and defaults (`techniques.md` 1b)."""
 
     matrix_lr: float = 0.04
+    matrix_lr_late: float = 0.0  # of the second half of the layers; 0: the same
     tied_embed_lr: float = 0.05
     embed_lr: float = 0.6
     head_lr: float = 0.008
@@ -79,7 +80,13 @@ class OptimConfig:
     muon_momentum_warmup_start: float = 0.85
     muon_momentum_warmup_steps: int = 500
     muon_backend_steps: int = 5
-    muon_weight_decay: float = 0.0
+    muon_coefficients: Literal["quintic", "polar"] = "quintic"  # Jordan's fixed polynomial, or Polar Express's five
+    muon_row_norm: bool = False  # each row of the update to norm 1 before it is orthogonalised (MuonEq-R)
+    muon_weight_decay: float = 0.0  # every weight decay is decoupled: it shrinks weights by lr x decay
+    embed_weight_decay: float = 0.0
+    scalar_weight_decay: float = 0.0
+    weight_decay_taper: float = 1.0  # share of the run after which every decay goes linearly to weight_decay_end of it
+    weight_decay_end: float = 1.0
     beta1: float = 0.9
     beta2: float = 0.95
     adam_eps: float = 1e-8
@@ -92,13 +99,22 @@ class OptimConfig:
             "embed_lr",
             "head_lr",
             "scalar_lr",
+            "matrix_lr_late",
             "muon_weight_decay",
+            "embed_weight_decay",
+            "scalar_weight_decay",
             "grad_clip_norm",
         ):
             require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
         for name in ("muon_momentum", "muon_momentum_warmup_start", "beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 <= x < 1")
-        require(self.muon_backend_steps > 0, "optim.muon_backend_steps", self.muon_backend_steps, "1 or more")
+        require(1 <= self.muon_backend_steps <= 64, "optim.muon_backend_steps", self.muon_backend_steps, "1 to 64")
+        require(
+            self.muon_coefficients == "quintic" or self.muon_backend_steps <= 5,
+            "optim.muon_backend_steps", self.muon_backend_steps, "at most 5, which is what Polar Express has",
+        )  # fmt: skip
+        for name in ("weight_decay_taper", "weight_decay_end"):
+            require(0 <= getattr(self, name) <= 1, f"optim.{name}", getattr(self, name), "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,6 +264,8 @@ CONTEST_ENV: Mapping[str, str] = {
     "MUON_MOMENTUM_WARMUP_START": "optim.muon_momentum_warmup_start",
     "MUON_MOMENTUM_WARMUP_STEPS": "optim.muon_momentum_warmup_steps",
     "MUON_WD": "optim.muon_weight_decay",
+    "EMBED_WD": "optim.embed_weight_decay",
+    "ADAM_WD": "optim.scalar_weight_decay",
     "BETA1": "optim.beta1",
     "BETA2": "optim.beta2",
     "ADAM_EPS": "optim.adam_eps",
