@@ -92,8 +92,10 @@ register(
         sources=(
             "model/registry.py",
             "model/gpt_config.py",
+            "model/parts.py",
+            "model/blocks.py",
             "model/gpt.py",
-            *(f"ops/reference/{name}.py" for name in ("__init__", "activation", "attention", "norm", "qk")),
+            *(f"ops/reference/{name}.py" for name in ("__init__", "activation", "attention", "embed", "norm", "qk")),
         ),
     )
 )
