@@ -9,7 +9,7 @@ from golfcore.ops.bitpack import dequantise, fake_quantise, pack, packed_linear,
 from golfcore.ops.embed import embed
 from golfcore.ops.head import linear_cross_entropy
 from golfcore.ops.norm import rms_norm
-from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise
+from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, muon_apply_, muon_update, orthogonalise
 from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
 
@@ -25,6 +25,8 @@ __all__ = [
     "leaky2",
     "linear_cross_entropy",
     "muon_",
+    "muon_apply_",
+    "muon_update",
     "orthogonalise",
     "pack",
     "packed_linear",
