@@ -41,7 +41,7 @@ def make_recipe(track_s: float = 0.0, optim: dict[str, Any] | None = None, **tra
 class Run:
     """A trainer on ``tokens``, its log in ``run_dir``; goes on from a checkpoint that is there."""
 
-    def __init__(self, world: World, config: RecipeConfig, tokens: Path, run_dir: Path, *, seed: int = 1) -> None:
+    def __init__(self, world: World, config: RecipeConfig, tokens: Path, run_dir: Path, *, layers: int = 3) -> None:
         train = config.train
         self.loader = TokenLoader(
             ShardSet.of_split(tokens, "train"), batch_tokens=train.batch_tokens, seq_len=train.seq_len,
@@ -49,7 +49,7 @@ class Run:
         )  # fmt: skip
         saved = world.on_primary(lambda: load_newest(run_dir)[0] if (run_dir / NAME).exists() else None)
         self.log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
-        module = get_family("gpt").build(TINY, VOCAB, seed)
+        module = get_family("gpt").build(dataclasses.replace(TINY, num_layers=layers), VOCAB, 1)
         self.trainer = Trainer(config, module, self.loader, world, self.log)
         if saved:
             self.trainer.resume(saved)

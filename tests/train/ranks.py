@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import socket
-import sys
-import time
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +27,11 @@ _server.set_forkserver_preload(["ranks", "golfcore.train.loop", "golfcore.data.l
 
 @dataclass
 class Outcome:
-    """How a rank ended: ``value`` of its function, or the ``error`` it raised, or neither where it was killed."""
+    """How a rank ended: ``value`` of its function, or the ``error`` it raised, or neither where it was ended."""
 
     value: Any = None
     error: str = ""
+    stderr: str = ""
     exit_code: int | None = None
 
 
@@ -53,6 +56,7 @@ class Ranks:
         """
         port = free_port()
         self.processes, self._ends = [], []
+        self._folder = tempfile.TemporaryDirectory()
         for rank in range(size):
             here, there = multiprocessing.Pipe()
             place = {
@@ -61,7 +65,7 @@ class Ranks:
             }  # fmt: skip
             more = each[rank] if each else {}
             process = _server.Process(
-                target=_rank, args=(there, [str(p) for p in sys.path], place, limits, more, function, arguments)
+                target=_rank, args=(there, self._stderr(rank), place, limits, more, function, arguments)
             )
             process.start()
             there.close()
@@ -76,21 +80,30 @@ class Ranks:
             if process.is_alive():
                 process.kill()
             process.join(10)
+        self._folder.cleanup()
 
-    def outcomes(self, timeout: float = 120.0) -> list[Outcome]:
-        """Waits for every rank to end by itself."""
-        end = time.monotonic() + timeout
-        found = []
-        for process, connection in zip(self.processes, self._ends, strict=True):
+    def _stderr(self, rank: int) -> Path:
+        return Path(self._folder.name) / f"stderr{rank}.txt"
+
+    def outcomes(self, timeout: float = 120.0, only: Sequence[int] | None = None) -> dict[int, Outcome]:
+        """Waits for every rank, or for ``only`` these, to end by itself.
+
+        In short waits, which a pause of the whole machine does not use up.
+        """
+        patience = int(timeout / 0.1)
+        found = {}
+        for rank in range(len(self.processes)) if only is None else only:
+            process, connection = self.processes[rank], self._ends[rank]
             outcome = Outcome()
-            try:
-                if connection.poll(max(0.0, end - time.monotonic())):
-                    outcome = connection.recv()
-            except EOFError:
-                pass
-            process.join(max(0.1, end - time.monotonic()))
-            outcome.exit_code = process.exitcode
-            found.append(outcome)
+            while patience > 0 and not connection.poll(0.1):
+                patience -= 1
+            with contextlib.suppress(EOFError):
+                outcome = connection.recv() if connection.poll() else outcome
+            while patience > 0 and process.exitcode is None:
+                process.join(0.1)
+                patience -= 1
+            outcome.exit_code, outcome.stderr = process.exitcode, self._stderr(rank).read_text()
+            found[rank] = outcome
         return found
 
 
@@ -98,14 +111,15 @@ def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, **option
     """The values of ``function`` on every rank; raises AssertionError where a rank failed."""
     with Ranks(size, function, *arguments, **options) as ranks:
         outcomes = ranks.outcomes()
-    assert all(o.exit_code == 0 and not o.error for o in outcomes), outcomes
-    return [o.value for o in outcomes]
+    assert all(o.exit_code == 0 and not o.error for o in outcomes.values()), outcomes
+    return [o.value for o in outcomes.values()]
 
 
 def _rank(
-    end: Connection, path: list[str], place: dict[str, str], limits: Limits, more: dict[str, Any],
+    end: Connection, stderr: Path, place: dict[str, str], limits: Limits, more: dict[str, Any],
     function: Callable[..., Any], arguments: tuple[Any, ...],
 ) -> None:  # fmt: skip
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
     torch.set_num_threads(1)
     try:
         with join_world(environment=place, limits=limits, **more) as world:

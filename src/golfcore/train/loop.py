@@ -107,6 +107,7 @@ class Trainer:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.state = TrainState()
         self.writer = CheckpointWriter(log.run_dir) if world.primary else None
+        world.before_end(lambda reason: log.line(f"error: {reason}"))
         self.expected_step_s = 0.0  # from the warm-up, for the monitor
         self.budget_s = recipe.track.train_s
         self.loss_fn = torch.compile(module.loss) if train.compile else module.loss

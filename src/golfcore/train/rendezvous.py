@@ -181,6 +181,11 @@ def _join_group(place: Place, device: torch.device, store: Any, address: str, mo
     if interface:
         # Without it gloo takes the interface that the host's name resolves to, which need not reach the other ranks.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    # Nobody enters the group before all have compared clocks: no exception reaches a rank that waits in there.
+    store.set(f"ready/{place.rank}", "")
+    while not store.check([f"ready/{rank}" for rank in range(place.size)]):
+        monitor.raise_verdict()
+        time.sleep(0.02)
     prefixed = dist.PrefixStore("group", store)  # type: ignore[attr-defined]
     with monitor.waiting("joining the process group"):
         dist.init_process_group(

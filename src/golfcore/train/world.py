@@ -56,6 +56,11 @@ class World:
         """Inside, a rank that does not get on, or is far slower than the others, ends the run."""
         return contextlib.nullcontext() if self.monitor is None else self.monitor.watched(pause_s)
 
+    def before_end(self, tell: Callable[[str], None]) -> None:
+        """``tell`` gets the reason where the monitor has to end this process."""
+        if self.monitor is not None:
+            self.monitor.on_end = tell
+
     def _waiting(self, what: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.monitor is None else self.monitor.waiting(what)
 
@@ -64,8 +69,11 @@ class World:
     def sum(self, value: Tensor) -> Tensor:
         """``value`` summed over the ranks, in place."""
         if self.size > 1:
+            shared = value.to(self.device)  # NCCL serves no CPU tensors
             with self._waiting("a sum over the ranks"):
-                dist.all_reduce(value)
+                dist.all_reduce(shared)
+            if shared is not value:
+                value.copy_(shared)
         return value
 
     def all_reduce(self, buffer: Tensor) -> Pending:
