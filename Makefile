@@ -12,13 +12,16 @@ BUILT_FROM := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -t
 INSTALLED := $(VENV)/.installed-$(GOLF_CUDA)
 TESTABLE := $(VENV)/.testable-$(GOLF_CUDA)
 
-.PHONY: run test lint clean
+.PHONY: run test test-kills lint clean
 
 run: $(INSTALLED)
 	@$(BIN)/golfcore run pocket
 
 test: $(TESTABLE) lint
 	@$(BIN)/python -m pytest
+
+test-kills: $(TESTABLE)
+	@PYTHONPATH=tests $(BIN)/python tests/train/kills.py --times 20
 
 lint: $(TESTABLE)
 	@$(BIN)/ruff check .
