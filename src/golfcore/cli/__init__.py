@@ -40,6 +40,7 @@ for _name, _target, _help in (
     ("unpack", "artifact:unpack", "Take a .golf file apart: a folder, or .safetensors."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
+    ("recipes", "recipes:app", "List, show and compare recipes."),
     ("kernels", "kernels:app", "List and test the native operations."),
     ("bench", "bench:bench", "Time operations against plain torch, checked first."),
     ("doctor", "doctor:doctor", "What this machine has, and what to do about the rest."),
