@@ -36,7 +36,8 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(d_out, d_in))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        (y,) = ops.linear(x, self.weight)
+        return y
 
 
 class Rotary(nn.Module):
@@ -67,7 +68,8 @@ class Attention(nn.Module):
         self.q_gain_N = nn.Parameter(torch.full((config.num_heads,), config.qk_gain_init))
 
     def forward(self, x_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
-        q_BTNH, k_BTKH, v_BTKH = (f(x_BTD).unflatten(-1, (-1, self.head_dim)) for f in (self.q, self.k, self.v))
+        projected = ops.linear(x_BTD, self.q.weight, self.k.weight, self.v.weight)
+        q_BTNH, k_BTKH, v_BTKH = (y.view(*y.shape[:-1], -1, self.head_dim) for y in projected)
         q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, cos_TR, sin_TR, self.q_gain_N)
         out_BTD: Tensor = self.o(ops.attention(q_BTNH, k_BTKH, v_BTKH).flatten(-2))
         return out_BTD
@@ -97,7 +99,7 @@ class Stream(NamedTuple):
         """The stream itself."""
         if self.y_BTD is None or self.s_D is None:
             return self.x_BTD
-        return torch.addcmul(self.x_BTD, self.s_D.to(self.x_BTD.dtype), self.y_BTD)
+        return ops.residual(self.x_BTD, self.y_BTD, self.s_D)
 
 
 class Block(nn.Module):
@@ -135,13 +137,12 @@ class GPT(LanguageModel):
     def hidden(self, symbols_BT: Tensor) -> Tensor:
         """The normed output [B, T, D] of the last block."""
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
-        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT).to(self.activation_dtype))
+        _, x0_BTD = ops.rms_norm(ops.embed(symbols_BT, self.embed.weight, dtype=self.activation_dtype))
         stream = Stream(x0_BTD)
         skips: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             if i >= self.encoder_layers and skips:
-                weight_D = self.skip_weight_SD[i - self.encoder_layers].to(x0_BTD.dtype)
-                stream = Stream(torch.addcmul(stream.sum(), weight_D, skips.pop()))
+                stream = Stream(stream.sum(), skips.pop(), self.skip_weight_SD[i - self.encoder_layers])
             stream = block(stream, x0_BTD, cos_TR, sin_TR)
             if i < self.encoder_layers:
                 stream = Stream(stream.sum())
