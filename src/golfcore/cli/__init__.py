@@ -43,6 +43,7 @@ for _name, _target, _help in (
     ("recipes", "recipes:app", "List, show and compare recipes."),
     ("kernels", "kernels:app", "List and test the native operations."),
     ("bench", "bench:bench", "Time operations against plain torch, checked first."),
+    ("ablate", "ablate:ablate", "What each part of a recipe is worth, over seeds, on held-out training text."),
     ("doctor", "doctor:doctor", "What this machine has, and what to do about the rest."),
 ):
     app.command(f"golfcore.cli.{_target}", name=_name, help=_help)
