@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from golfcore.environment import share_cores
@@ -20,7 +22,7 @@ from golfcore.environment import share_cores
 share_cores()  # before torch is imported
 
 from golfcore.cli import pipeline  # noqa: E402
-from golfcore.cli.run import begin, judge, run_stages  # noqa: E402
+from golfcore.cli.run import begin_together, judge, run_stages  # noqa: E402
 from golfcore.cli.tokens import open_tokens  # noqa: E402
 from golfcore.errors import GolfError  # noqa: E402
 from golfcore.train.world import World, join_world  # noqa: E402
@@ -38,7 +40,11 @@ def parse() -> argparse.Namespace:
 
 
 def main(options: argparse.Namespace, world: World) -> None:
-    start = begin_together(options, world)
+    start = begin_together(
+        world, options.recipe, text=options.text, data=options.data, runs=options.runs, run_id=options.run_id,
+        resume=options.resume,
+    )  # fmt: skip
+    start = dataclasses.replace(start, echo=print)
     config = start.config
     tokens = open_tokens(config.data.path, config.data.tokenizer)
 
@@ -52,24 +58,19 @@ def main(options: argparse.Namespace, world: World) -> None:
         judge(config, result)
 
 
-def begin_together(options: argparse.Namespace, world: World) -> Any:
-    """``begin`` on rank 0 first, so that text is prepared and the run folder named once."""
-    arguments = {
-        "text": options.text, "data": options.data, "sets": (), "runs": options.runs, "resume": options.resume,
-    }  # fmt: skip
-    start = begin(options.recipe, **arguments, run_id=options.run_id, shown=world.primary) if world.primary else None
-    run_id = world.text_from_primary(start.run_dir.name if start else "")
-    if start is None:
-        start = begin(options.recipe, **arguments, run_id=run_id, shown=False)
-    world.barrier()
-    return dataclasses.replace(start, echo=print)
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """torchrun ends the other ranks by SIGTERM when one has failed; each then says what it knows."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
     options = parse()
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         with join_world() as world:
             main(options, world)
     except GolfError as error:
-        print(f"train_gpt.py: {error}", file=sys.stderr)
+        print(f"train_gpt.py: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("train_gpt.py: interrupted; go on with --resume and the run's folder")

@@ -5,6 +5,7 @@ Nothing here imports torch or raises: a part that cannot be read is left out or 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -149,6 +150,15 @@ def environment() -> dict[str, Any]:
 def cuda_text(core: CoreInfo) -> str:
     """``"yes, nvcc 13.0"`` or ``"no, <reason>"``: whether the core has CUDA kernels."""
     return f"{'yes' if core.has_cuda else 'no'}, {core.cuda_reason}"
+
+
+def source_sha256() -> str:
+    """Of the package's Python source and the core's commit: what ranks on several machines must share."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256(core_info().commit.encode())
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def version_text() -> str:

@@ -30,3 +30,7 @@ class FormatError(GolfError):
 
 class RuleError(GolfError):
     """A track's rule is broken: over the byte cap, over the clock, a token scored twice."""
+
+
+class RankError(GolfError):
+    """A rank of a distributed run is gone, hung or slow, cannot be reached, or differs from the others."""

@@ -57,9 +57,14 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 def write_failure(path: Path, error: OSError) -> str:
     """One line for an ``OSError`` met while writing ``path``."""
-    if error.errno == errno.ENOSPC:
+    if disk_is_full(error):
         return f"cannot write {path}: the disk is full; free some space or write elsewhere"
     return f"cannot write {path}: {error.strerror or error}"
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether there was no room: on the disk, in the user's quota, or under a limit on files."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_file(path: Path) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CONFIG, QUANTISED, ARTIFACT, SCORE = "config.toml", "quantised.pt", "model.golf", "score.json"
 QUANTISED_VERSION = 1
+EVALUATION_PAUSE_S = 20.0  # a batch of the scorer may take this long; a rank hangs after three times as much
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------
@@ -92,7 +93,8 @@ def train_stage(
         keep_freed_memory()
     with log.phase("set-up"):
         module = get_family(recipe.model_family).build(recipe.model, tokens.vocab_size, train.seed).to(world.device)
-        module.activation_dtype, why = choose_precision(train.precision, world.device)
+        # Measured on rank 0: ranks that chose for themselves might choose differently.
+        module.activation_dtype, why = world.on_primary(lambda: choose_precision(train.precision, world.device))
         loader = TokenLoader(
             tokens.shards("train"), batch_tokens=train.batch_tokens, seq_len=train.seq_len,
             rank=world.rank, world=world.size, seed=train.seed, order=train.order,
@@ -114,6 +116,30 @@ def train_stage(
         trainer.save(final=True)
     log.line(_peak_memory(world))
     return module
+
+
+def resume_point(run_dir: Path, world: World) -> tuple[dict[str, Any], str]:
+    """The checkpoint to go on from, read by rank 0 for all, and a note where it is not the newest."""
+    from golfcore.train.checkpoint import load_newest
+
+    return world.on_primary(lambda: load_newest(run_dir))
+
+
+def require_alike(recipe: RecipeConfig, tokens: Tokens, world: World) -> None:
+    """Raises RankError on every rank unless all have the same recipe, data and code; paths may differ."""
+    from golfcore.environment import source_sha256
+
+    if world.size == 1:
+        return
+    facts: dict[str, object] = {
+        f"{section}.{key}": value
+        for section, table in to_tree(recipe).items()
+        for key, value in (table.items() if isinstance(table, dict) else [("", table)])
+        if (section, key) not in (("data", "path"), ("data", "tokenizer"))
+    }
+    world.require_alike(
+        facts | {"the data's hash": tokens.fingerprint(), "the code's hash": source_sha256()}
+    )  # fmt: skip
 
 
 def _in_training_score(
@@ -153,16 +179,27 @@ def score_text(
 
     return score(
         module, text, context=recipe.eval.context or recipe.train.seq_len, stride=recipe.eval.stride,
-        batch_tokens=recipe.eval.batch_tokens, rank=world.rank, world_size=world.size, combine=world.sum, tick=tick,
+        batch_tokens=recipe.eval.batch_tokens, rank=world.rank, world_size=world.size, combine=world.sum,
+        tick=_telling(world, tick),
     )  # fmt: skip
+
+
+def _telling(world: World, tick: Tick) -> Tick:
+    """``tick``, which also tells the other ranks that this one gets on."""
+
+    def told(done: float, total: float, note: str) -> None:
+        world.note(f"evaluation, {done:.0f} of {total:.0f} {note}")
+        tick(done, total, note)
+
+    return told
 
 
 def load_weights(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> LanguageModel:
     """The module of a run's checkpoint."""
-    from golfcore.train.checkpoint import NAME, load_checkpoint
+    from golfcore.train.checkpoint import NAME, load_newest
 
     module = get_family(recipe.model_family).build(recipe.model, vocab_size, recipe.train.seed)
-    saved = load_checkpoint(run_dir / NAME)
+    saved, _ = load_newest(run_dir)
     try:
         module.load_state_dict(saved["weights"])
     except (KeyError, RuntimeError) as error:
@@ -253,13 +290,15 @@ def evaluate_artifact(
     context = context or int(windows.get("context", 1024))
     stride = int(windows.get("stride", 0)) if stride is None else stride
     module = loaded.module.to(world.device)
-    module.activation_dtype, _ = choose_precision("auto", world.device)
+    module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
     text = text_for(loaded, context)
     moved = future_flip(module, text.tokens, context=context)
-    result = score(
-        module, text, context=context, stride=stride, batch_tokens=batch_tokens,
-        rank=world.rank, world_size=world.size, combine=world.sum, tick=tick,
-    )  # fmt: skip
+    world.barrier()
+    with world.watched(EVALUATION_PAUSE_S):
+        result = score(
+            module, text, context=context, stride=stride, batch_tokens=batch_tokens,
+            rank=world.rank, world_size=world.size, combine=world.sum, tick=_telling(world, tick),
+        )  # fmt: skip
     family = get_family(loaded.manifest["model"]["family"])
     return {
         **dataclasses.asdict(result),

@@ -107,6 +107,25 @@ def begin(
     return Start(run_dir, config, loaded.overrides)
 
 
+def begin_together(
+    world: World, recipe: str, *, text: Sequence[Path], data: Path | None, runs: Path, run_id: str, resume: Path | None
+) -> Start:
+    """``begin`` on rank 0 first, so that text is prepared and the run folder named once; then on the other ranks.
+
+    A rank on another machine has its own environment and its own tokens; ``pipeline.require_alike`` compares them.
+    """
+
+    def start(name: str) -> Start:
+        return begin(
+            recipe, text=text, data=data, sets=(), runs=runs, run_id=name, resume=resume, shown=world.primary
+        )  # fmt: skip
+
+    first = world.on_primary(lambda: start(run_id))
+    if world.primary or resume is not None:
+        return first
+    return start(first.run_dir.name)
+
+
 def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
     """A run folder that is not there yet, named by the user or by recipe and time; not created here."""
     run_dir = runs / (run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -133,18 +152,20 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
         What the last line of ``golfcore run`` prints.
     """
     from golfcore.report import build_report
-    from golfcore.train.checkpoint import NAME, load_checkpoint
     from golfcore.train.runlog import LEDGER, RunLog, read_ledger
 
     run_dir, config = start.run_dir, start.config
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     predicted = pipeline.check_fits(config, tokens.vocab_size)
-    saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
+    pipeline.require_alike(config, tokens, world)
+    saved, note = pipeline.resume_point(run_dir, world) if start.resumed else (None, "")
     if world.primary:
         pipeline.write_config(run_dir, config)
     artifact = run_dir / pipeline.ARTIFACT
     packed: dict[str, Any] = {}
     with RunLog(run_dir, primary=world.primary, echo=start.echo, resume_step=saved["step"] if saved else None) as log:
+        if note:
+            log.line(f"warning: {note}")
         for override in start.overrides:
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")

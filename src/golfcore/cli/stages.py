@@ -43,7 +43,7 @@ def train(
     resume
         A run folder that was cut off; goes on from its last checkpoint.
     """
-    from golfcore.train.checkpoint import NAME, load_checkpoint
+    from golfcore.train.checkpoint import NAME
     from golfcore.train.runlog import METRICS, RunLog, read_metrics
     from golfcore.train.world import join_world
 
@@ -51,11 +51,14 @@ def train(
     run_dir, config = start.run_dir, start.config
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     with resumable(run_dir), join_world() as world:
-        saved = load_checkpoint(run_dir / NAME, world.device) if start.resumed else None
+        pipeline.require_alike(config, tokens, world)
+        saved, note = pipeline.resume_point(run_dir, world) if start.resumed else (None, "")
         if world.primary:
             pipeline.write_config(run_dir, config)
         step = saved["step"] if saved else None
         with RunLog(run_dir, primary=world.primary, resume_step=step) as log, progress("train") as tick:
+            if note:
+                log.line(f"warning: {note}")
             pipeline.train_stage(
                 config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from golfcore.data.shards import ShardSet
     from golfcore.evaluate.scorer import ScoredText
     from golfcore.tokenizer import SentencePieceTable, Tokenizer
+
+
+FINGERPRINT_BYTES = 1 << 16  # each sample of a shard; hashing the contest's 16 GB would take a minute
 
 
 def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent) -> RecipeConfig:
@@ -65,6 +69,18 @@ class Tokens:
         if self.prepared:
             return prepared_text(load_prepared(self.folder))
         return contest_text(self.folder, self._count_bytes, seq_len)
+
+    def fingerprint(self) -> str:
+        """Equal on machines that hold the same tokens: tokenizer, and each shard's name, size and samples of it."""
+        digest = hashlib.sha256(self.tokenizer_sha256.encode())
+        for path in (*self.shards("train").files, *self.shards("val").files):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}".encode())
+            with path.open("rb") as f:
+                for place in (0, size // 2, max(0, size - FINGERPRINT_BYTES)):
+                    f.seek(place)
+                    digest.update(f.read(FINGERPRINT_BYTES))
+        return digest.hexdigest()
 
     def _count_bytes(self, ids: NDArray[np.uint16]) -> NDArray[np.int32]:
         from golfcore.tokenizer import Tokenizer

@@ -94,6 +94,18 @@ def plan_windows(n_tokens: int, context: int, stride: int) -> list[Window]:
     return windows
 
 
+def plan_batches(windows: list[Window], batch_tokens: int) -> list[list[Window]]:
+    """Windows of one length together, so that no padding enters a model; about ``batch_tokens`` tokens each."""
+    by_length: dict[int, list[Window]] = {}
+    for window in windows:
+        by_length.setdefault(window.length, []).append(window)
+    batches = []
+    for length, group in by_length.items():
+        rows = max(1, batch_tokens // length)
+        batches += [group[at : at + rows] for at in range(0, len(group), rows)]
+    return batches
+
+
 class Ledger:
     """When each token was scored, and its loss. A second score of a token, or a missing one, is a RuleError."""
 
@@ -136,9 +148,9 @@ def score(
         context: tokens a window, L.
         stride: tokens scored a window after the first, S; 0 means L.
         batch_tokens: tokens a forward pass; changes speed and memory, not the score.
-        rank, world_size: this process scores every ``world_size``-th window.
+        rank, world_size: this process scores every ``world_size``-th batch.
         combine: sums a tensor over the ranks; needed when ``world_size`` is above 1.
-        tick: told about windows.
+        tick: told about batches.
 
     Raises:
         RuleError: a token scored twice or never, a probability of 0, a vocabulary that does not cover the text.
@@ -148,21 +160,13 @@ def score(
     started = time.perf_counter()
     stride = stride or context
     windows = plan_windows(len(text.tokens), context, stride)
-    mine = windows[rank::world_size]
     ledger = Ledger(len(text.tokens) - 1)
     device = next(model.parameters()).device
-    # One length a batch, so that no padding enters a model.
-    by_length: dict[int, list[Window]] = {}
-    for window in mine:
-        by_length.setdefault(window.length, []).append(window)
-    done = 0
-    for length, group in by_length.items():
-        rows = max(1, batch_tokens // length)
-        for at in range(0, len(group), rows):
-            piece = group[at : at + rows]
-            _score_batch(model, text.tokens, piece, ledger, device)
-            done += len(piece)
-            tick(done, len(mine), "windows")
+    # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
+    mine = plan_batches(windows, batch_tokens)[rank::world_size]
+    for done, batch in enumerate(mine, 1):
+        _score_batch(model, text.tokens, batch, ledger, device)
+        tick(done, len(mine), "batches")
     if world_size > 1:
         _join_ledgers(ledger, combine)
     losses = ledger.close()

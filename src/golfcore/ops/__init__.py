@@ -10,7 +10,7 @@ from golfcore.ops.embed import embed
 from golfcore.ops.head import linear_cross_entropy
 from golfcore.ops.linear import linear
 from golfcore.ops.norm import rms_norm
-from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise
+from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, muon_apply_, muon_update, orthogonalise
 from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
 from golfcore.ops.residual import residual
@@ -28,6 +28,8 @@ __all__ = [
     "linear",
     "linear_cross_entropy",
     "muon_",
+    "muon_apply_",
+    "muon_update",
     "orthogonalise",
     "pack",
     "packed_linear",

@@ -95,18 +95,51 @@ def muon_(
             layout.
     """
     _check("muon", params, shadows, grads=grads, buffers=buffers, emas=emas or params)
-    if not params:
-        return
-    rows, columns = _matrix_shape(params)
-    factor = max(1.0, rows / columns) ** 0.5
-    if not native(params[0]):
+    if params:
+        update_BRC = muon_update(grads, buffers, momentum=momentum, coefficients=coefficients, row_norm=row_norm)
+        muon_apply_(params, update_BRC, lr=lr, weight_decay=weight_decay, emas=emas, ema_decay=ema_decay,
+                    shadows=shadows)  # fmt: skip
+
+
+@torch.no_grad()
+def muon_update(
+    grads: Tensors, buffers: Tensors, *, momentum: float, coefficients: Coefficients = POLAR_EXPRESS,
+    row_norm: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """The first half of ``muon_``: moves the momenta and gives the orthogonalised updates.
+
+    Returns:
+        [B, R, C], bf16 from the native kernels: all that another rank needs to do the second half.
+
+    Raises:
+        InputError: as for ``muon_``, or no matrices.
+    """
+    _check("muon", buffers, (), grads=grads)
+    _matrix_shape(buffers)
+    if not native(buffers[0]):
         bank_BRC = reference.muon_momentum_(grads, buffers, momentum, row_norm, NORM_EPS)
-        update_BRC = reference.orthogonalise(bank_BRC, coefficients)
+        return reference.orthogonalise(bank_BRC, coefficients)
+    return orthogonalise(_momentum(grads, buffers, momentum, row_norm), coefficients)
+
+
+@torch.no_grad()
+def muon_apply_(
+    params: Tensors, update_BRC: torch.Tensor, *, lr: float, weight_decay: float = 0.0, emas: Tensors = (),
+    ema_decay: float = 0.0, shadows: Tensors = (),
+) -> None:  # fmt: skip
+    """The second half of ``muon_``: moves each matrix by its update, then its average and its bf16 copy.
+
+    Raises:
+        InputError: as for ``muon_``, or updates of another shape.
+    """
+    _check("muon", params, shadows, emas=emas or params)
+    rows, columns = _matrix_shape(params)
+    check_shape("muon", "update", update_BRC, (len(params), rows, columns))
+    factor = max(1.0, rows / columns) ** 0.5
+    if native(params[0]):
+        _apply(params, update_BRC, lr, weight_decay, factor, emas, ema_decay, shadows)
+    else:
         reference.muon_apply_(params, update_BRC, lr, weight_decay, factor, emas, ema_decay, shadows)
-        return
-    bank_BRC = _momentum(grads, buffers, momentum, row_norm)
-    update_BRC = orthogonalise(bank_BRC, coefficients)
-    _apply(params, update_BRC, lr, weight_decay, factor, emas, ema_decay, shadows)
 
 
 def orthogonalise(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXPRESS) -> torch.Tensor:

@@ -1,13 +1,15 @@
 """Which optimiser moves which parameter: Muon the matrices, AdamW the rest, each kind at its own rate.
 
-The steps themselves are ``golfcore.ops.optim``: one pass over each parameter, its state and its average. State is kept
-on every rank; gradients must be reduced before ``step``.
+The steps themselves are ``golfcore.ops.optim``: one pass over each parameter, its state and its average. Over several
+ranks each one orthogonalises its own matrices and keeps their momenta; the updates are gathered, so that weights and
+averages are the same on all (``golfcore.optim.shards``). AdamW's parameters are small, and moved by every rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 from golfcore.config import OptimConfig
 from golfcore.errors import InputError
 from golfcore.model import Role
-from golfcore.ops import POLAR_EXPRESS, QUINTIC, adamw_, muon_
+from golfcore.ops import POLAR_EXPRESS, QUINTIC, adamw_, muon_, muon_apply_, muon_update
 from golfcore.optim.routing import Route, route
 from golfcore.optim.schedule import muon_momentum
+from golfcore.optim.shards import Bank, Pending, Ranks, Shards
 
 
 def check_roles(module: nn.Module, roles: Mapping[str, Role]) -> None:
@@ -29,6 +32,14 @@ def check_roles(module: nn.Module, roles: Mapping[str, Role]) -> None:
         raise InputError(f"parameter_roles() names {unknown[0]!r}, which is not a parameter of the model")
 
 
+class _Turn(NamedTuple):
+    """How a bank is moved in a step."""
+
+    lr: float
+    weight_decay: float
+    ema_decay: float
+
+
 class Optimizers:
     """Every optimiser of a model as one.
 
@@ -38,8 +49,9 @@ class Optimizers:
     """
 
     def __init__(
-        self, module: nn.Module, roles: Mapping[str, Role], config: OptimConfig, *, tied: bool, averaged: bool = False
-    ) -> None:
+        self, module: nn.Module, roles: Mapping[str, Role], config: OptimConfig, *, tied: bool, averaged: bool = False,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
         """
         Args:
             module: the model, in fp32.
@@ -47,6 +59,7 @@ class Optimizers:
             config: rates and momenta.
             tied: whether the embedding is the head too; it then has a rate of its own.
             averaged: keep an average of the weights.
+            ranks: whom the work is shared with; None or a world of one for nobody.
 
         Raises:
             InputError: a parameter without a role.
@@ -64,14 +77,40 @@ class Optimizers:
                 self._banks.setdefault((parameter.shape, self.routes[name]), []).append(name)
         polar = config.muon_coefficients == "polar"
         self._coefficients = (POLAR_EXPRESS if polar else [QUINTIC[0]] * 64)[: config.muon_backend_steps]
-        self._state = {f"m.{n}": torch.zeros_like(p, requires_grad=False) for n, p in self.parameters.items()}
+        self._shards = Shards(self.parameters, list(self._banks.values()), ranks) if ranks and ranks.size > 1 else None
+        elsewhere = self._shards.elsewhere() if self._shards else frozenset()
+        kept = [n for n in self.parameters if n not in elsewhere]
+        self._state = {f"m.{n}": torch.zeros_like(self.parameters[n], requires_grad=False) for n in kept}
         self._state |= {f"v.{n}": torch.zeros_like(self.parameters[n], requires_grad=False) for n in self._adam}
+
+    # --- gradients ----------------------------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Before the last backward pass of a step: gradients are reduced over the ranks as they come."""
+        if self._shards is not None:
+            self._shards.arm()
+
+    def reduce(self, loss: Tensor) -> Tensor:
+        """After it: begins the reductions that are left, and gives the mean of ``loss`` over the ranks.
+
+        Gradients are summed over the ranks: each must have scaled its loss by its share of the batch.
+        """
+        return loss if self._shards is None else self._shards.finish(loss)
+
+    def clip(self, max_norm: float) -> None:
+        """Scales all reduced gradients down together where their norm is above ``max_norm``."""
+        if self._shards is None:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm)
+        else:
+            self._shards.scale((max_norm / (self._shards.norm() + 1e-6)).clamp(max=1.0))
+
+    # --- the step -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def step(
         self, lr_multiplier: float, step: int, average_decay: float = 1.0, weight_decay_multiplier: float = 1.0
     ) -> None:
-        """Moves every parameter; gradients must already be reduced over the ranks and clipped.
+        """Moves every parameter by its reduced gradient.
 
         Args:
             lr_multiplier: the schedule's factor on every rate.
@@ -79,22 +118,69 @@ class Optimizers:
             average_decay: how much of the old average stays; 1 leaves it alone.
             weight_decay_multiplier: the schedule's factor on every weight decay.
         """
-        config = self.config
-        if names := self._adam:
-            routes = [self.routes[n] for n in names]
-            adamw_(
-                *self._columns(names, "m.", "v."), lr=[r.lr * lr_multiplier for r in routes],
-                weight_decay=[r.weight_decay * weight_decay_multiplier for r in routes],
-                betas=(config.beta1, config.beta2), eps=config.adam_eps, step=step + 1,
-                emas=self._averages_of(names, average_decay), ema_decay=average_decay,
-            )  # fmt: skip
-        for (_, path), bank in self._banks.items():
+        turns = [
+            _Turn(path.lr * lr_multiplier, path.weight_decay * weight_decay_multiplier, average_decay)
+            for _, path in self._banks
+        ]
+        if self._shards is not None:
+            last = self._step_shares(self._shards, turns, step)
+            self._step_adam(lr_multiplier, step, average_decay, weight_decay_multiplier)
+            last()
+            return
+        for names, turn in zip(self._banks.values(), turns, strict=True):
+            parameters, gradients, momenta = self._columns(names, "m.")
             muon_(
-                *self._columns(bank, "m."), lr=path.lr * lr_multiplier, momentum=muon_momentum(step, config),
-                weight_decay=path.weight_decay * weight_decay_multiplier, coefficients=self._coefficients,
-                row_norm=config.muon_row_norm,
-                emas=self._averages_of(bank, average_decay), ema_decay=average_decay,
+                parameters, gradients, momenta, lr=turn.lr, weight_decay=turn.weight_decay,
+                emas=self._averages_of(names, average_decay), ema_decay=average_decay, **self._orthogonalisation(step),
             )  # fmt: skip
+        self._step_adam(lr_multiplier, step, average_decay, weight_decay_multiplier)
+
+    def _step_adam(self, lr_multiplier: float, step: int, average_decay: float, decay_multiplier: float) -> None:
+        config, names = self.config, self._adam
+        routes = [self.routes[n] for n in names]
+        adamw_(
+            *self._columns(names, "m.", "v."), lr=[r.lr * lr_multiplier for r in routes],
+            weight_decay=[r.weight_decay * decay_multiplier for r in routes],
+            betas=(config.beta1, config.beta2), eps=config.adam_eps, step=step + 1,
+            emas=self._averages_of(names, average_decay), ema_decay=average_decay,
+        )  # fmt: skip
+
+    def _orthogonalisation(self, step: int) -> dict[str, Any]:
+        config = self.config
+        return {
+            "momentum": muon_momentum(step, config), "coefficients": self._coefficients,
+            "row_norm": config.muon_row_norm,
+        }  # fmt: skip
+
+    def _step_shares(self, shards: Shards, turns: list[_Turn], step: int) -> Pending:
+        """Orthogonalises this rank's matrices, and moves everyone's by the gathered updates.
+
+        While a bank is gathered, the next one is worked on; the last one is moved by calling the result.
+        """
+
+        def nothing() -> None:
+            return
+
+        move = nothing
+        for bank, turn in zip(shards.banks, turns, strict=True):
+            gradients, names = shards.await_bank(bank), bank.owned[shards.ranks.rank]
+            if names:
+                momenta = [self._state[f"m.{n}"] for n in names]
+                bank.updates[: len(names)] = muon_update(gradients, momenta, **self._orthogonalisation(step))
+            everyones, wait = shards.gather(bank.updates)
+            move()
+            move = partial(self._move, bank, everyones, wait, turn)
+        return move
+
+    def _move(self, bank: Bank, everyones: Tensor, wait: Pending, turn: _Turn) -> None:
+        wait()
+        for names, update_BRC in zip(bank.owned, everyones, strict=True):
+            if names:
+                muon_apply_(
+                    [self.parameters[n] for n in names], update_BRC[: len(names)], lr=turn.lr,
+                    weight_decay=turn.weight_decay, emas=self._averages_of(names, turn.ema_decay),
+                    ema_decay=turn.ema_decay,
+                )  # fmt: skip
 
     def _columns(self, names: list[str], *prefixes: str) -> list[list[Tensor]]:
         """Parameters, gradients (zeros where a parameter took no part) and states."""
@@ -109,19 +195,44 @@ class Optimizers:
         for parameter in self.parameters.values():
             parameter.grad = None
 
+    # --- state --------------------------------------------------------------------------------------------------------
+
     def state_dict(self) -> dict[str, Any]:
-        """The moments and the averages, by name."""
-        return {"state": self._state, "averages": self.averages}
+        """The moments and the averages, by name; every rank must call it, and gets those of all ranks."""
+        return {"state": self._state | self._momenta_elsewhere(), "averages": self.averages}
+
+    def _momenta_elsewhere(self) -> dict[str, Tensor]:
+        if self._shards is None:
+            return {}
+        state: dict[str, Tensor] = {}
+        for bank in self._shards.banks:
+            own = torch.zeros_like(bank.gradients)
+            for row, name in zip(own, bank.owned[self._shards.ranks.rank], strict=False):
+                row.copy_(self._state[f"m.{name}"])
+            everyones, wait = self._shards.gather(own)
+            wait()
+            for rank, (names, momenta) in enumerate(zip(bank.owned, everyones, strict=True)):
+                if rank != self._shards.ranks.rank:
+                    state |= {f"m.{n}": momentum for n, momentum in zip(names, momenta, strict=False)}
+        return state
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Copies the tensors of ``state_dict`` back.
+        """Copies the tensors of ``state_dict`` back, whatever number of ranks they were saved on.
 
         Raises:
             InputError: it is of another model, or of one with another kind of average.
         """
-        for own, other in ((self._state, saved["state"]), (self.averages, saved["averages"])):
-            if own.keys() != other.keys():
-                odd = sorted(own.keys() ^ other.keys())[0]
+        moments = {f"m.{n}" for n in self.parameters} | {f"v.{n}" for n in self._adam}
+        for expected, own, other in (
+            (moments, self._state, saved["state"]), (self.averages.keys(), self.averages, saved["averages"]),
+        ):  # fmt: skip
+            if expected != other.keys():
+                odd = sorted(expected ^ other.keys())[0]
                 raise InputError(f"the saved optimiser state does not fit the model: {odd!r} is in one of them only")
             for name, tensor in own.items():
+                if tensor.shape != other[name].shape:
+                    raise InputError(
+                        f"the saved optimiser state does not fit the model: {name} is {tuple(other[name].shape)} there "
+                        f"and {tuple(tensor.shape)} here"
+                    )
                 tensor.copy_(other[name])

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ from golfcore.optim.schedule import (
     weight_decay_multiplier,
 )
 from golfcore.train.checkpoint import NAME as CHECKPOINT
-from golfcore.train.checkpoint import save_checkpoint
+from golfcore.train.checkpoint import CheckpointWriter, save_checkpoint
 from golfcore.train.runlog import RunLog, stopping_early
 from golfcore.train.world import World
 
@@ -102,9 +102,13 @@ class Trainer:
             recipe.optim,
             tied=getattr(recipe.model, "tie_embeddings", True),
             averaged=train.ema_decay > 0 or train.swa_start > 0,
+            ranks=world,
         )
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.state = TrainState()
+        self.writer = CheckpointWriter(log.run_dir) if world.primary else None
+        world.before_end(lambda reason: log.line(f"error: {reason}"))
+        self.expected_step_s = 0.0  # from the warm-up, for the monitor
         self.budget_s = recipe.track.train_s
         self.loss_fn = torch.compile(module.loss) if train.compile else module.loss
         self.progress = torch.zeros((), device=world.device)
@@ -120,7 +124,7 @@ class Trainer:
         self.module.phase = stage.phase
 
     def backward(self) -> Tensor:
-        """Gradients of one batch's mean loss, summed over micro-batches; returns this rank's mean loss."""
+        """Gradients of one batch's mean loss, summed over micro-batches and ranks; returns the mean loss."""
         inputs, targets = next(self.loader)
         rows = inputs.shape[0]
         total = torch.zeros((), device=self.world.device)
@@ -132,16 +136,18 @@ class Trainer:
             )
             share = batch.inputs_BT.size(0) / rows
             loss, parts = self.loss_fn(batch, Context(self.progress))
-            (loss * share).backward()
+            if start + self.micro_rows >= rows:
+                self.optimizers.arm()
+            (loss * (share / self.world.size)).backward()
             total += parts["ce"].float() * share
-        return total
+            self.world.note(f"step {self.state.step + 1}")
+        return self.optimizers.reduce(total)
 
     def update(self, multiplier: float, share: float) -> None:
-        """Reduces and clips the gradients, then moves the weights and their average; ``share`` is the run's."""
+        """Clips the gradients, then moves the weights and their average; ``share`` is the run's."""
         train, optim, state = self.recipe.train, self.recipe.optim, self.state
-        self.world.mean_gradients(self.parameters)
         if optim.grad_clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters, optim.grad_clip_norm)
+            self.optimizers.clip(optim.grad_clip_norm)
         decay = average_decay(state.step + 1, share, state.averaged, train)
         self.optimizers.step(multiplier, state.step, decay, weight_decay_multiplier(share, optim))
         state.averaged += decay < 1
@@ -170,7 +176,8 @@ class Trainer:
         self._restore(before)
         self.state.averaged = averaged
         self.enter(self.stages[0])
-        self._judge_clock(self.world.from_primary(step_s))
+        self.expected_step_s = step_s
+        self._judge_clock(*self.world.from_primary(step_s))
 
     def _judge_clock(self, step_s: float) -> None:
         if not self.budget_s:
@@ -189,16 +196,31 @@ class Trainer:
 
     def run(self) -> TrainState:
         """Trains from where the state stands to the end; the module then holds the weights to keep."""
-        train, state = self.recipe.train, self.state
         self.module.train()
         self.world.barrier()
+        try:
+            with self.world.watched(self.expected_step_s):
+                self._steps()
+        finally:
+            if self.writer is not None:
+                self.writer.wait()
+        self.enter(self.stages[-1])
+        self._use_average()
+        return self.state
+
+    def _steps(self) -> None:
+        train, state = self.recipe.train, self.state
         started = time.perf_counter() - state.train_s
         recent_s: deque[float] = deque(maxlen=20)
         while state.step < train.iterations:
-            elapsed = self.world.from_primary(time.perf_counter() - started)
             # A step that might end late is not begun: a fraction of a step is lost, and the budget is kept even where
-            # other work on the machine makes steps uneven.
-            if self.budget_s and elapsed + 1.25 * max(recent_s, default=0.0) > self.budget_s:
+            # other work on the machine makes steps uneven. Rank 0 decides for all, by its own clock.
+            elapsed = time.perf_counter() - started
+            late = elapsed + 1.25 * max(recent_s, default=0.0) > self.budget_s > 0
+            elapsed, stop, due = self.world.from_primary(elapsed, late, self._save_is_due(recent_s))
+            if due:
+                self.save()
+            if stop:
                 self.log.line(stopping_early(state.step, train.iterations, 1000 * state.train_s))
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
@@ -209,14 +231,11 @@ class Trainer:
             self.update(multiplier, share)
             state.step += 1
             state.tokens += self.stage.batch_tokens
+            self.world.note(f"step {state.step}", step=True)
             now = time.perf_counter() - started
             recent_s.append(now - elapsed)
             state.train_s = now
-            paused = self._between_steps(loss, multiplier, recent_s[-1])
-            started += paused
-        self.enter(self.stages[-1])
-        self._use_average()
-        return state
+            started += self._between_steps(loss, multiplier, recent_s[-1])
 
     def _follow(self, share: float) -> None:
         """Enters the stage that has come, and says so in the log."""
@@ -237,9 +256,8 @@ class Trainer:
         step = self.state.step + 1
         if self.world.device.type != "cpu" and step > 10 and step % self.recipe.train.log_every:
             return
-        mean = float(self.world.sum(loss.clone())) / self.world.size
-        if not math.isfinite(mean):
-            raise InputError(f"the loss is {mean} at step {step}: {self._odd_tensor()}; {self._way_back()}")
+        if not math.isfinite(float(loss)):
+            raise InputError(f"the loss is {float(loss)} at step {step}: {self._odd_tensor()}; {self._way_back()}")
 
     def _odd_tensor(self) -> str:
         for what, tensors in (
@@ -257,12 +275,11 @@ class Trainer:
         return f"{kept}lower optim.matrix_lr and the other rates, or set optim.grad_clip_norm"
 
     def _between_steps(self, loss: Tensor, multiplier: float, step_s: float) -> float:
-        """Logs, validates and saves when due; returns the seconds that do not count."""
+        """Logs and validates when due; returns the seconds that do not count."""
         train, state = self.recipe.train, self.state
         if state.step % train.log_every == 0 or state.step <= 10:
-            mean = float(self.world.sum(loss.clone())) / self.world.size
             self.log.train(
-                state.step, train.iterations, loss=mean, train_s=state.train_s, tokens=state.tokens,
+                state.step, train.iterations, loss=float(loss), train_s=state.train_s, tokens=state.tokens,
                 lr_mult=multiplier, step_ms=1000 * step_s,
             )  # fmt: skip
         if self.tick is not None and self.world.primary:
@@ -274,10 +291,6 @@ class Trainer:
             self.module.train()
             self.log.val(state.step, train.iterations, loss=val_loss, bpb=val_bpb, train_s=state.train_s)
             paused = time.perf_counter() - before
-        if train.checkpoint_every_s and self.world.from_primary(time.monotonic()) - state.saved_at > (
-            train.checkpoint_every_s
-        ):
-            self.save()
         return paused
 
     @torch.no_grad()
@@ -301,40 +314,66 @@ class Trainer:
         self.optimizers.load_state_dict(saved["optimizers"])
         self.loader.load_state_dict(saved["loader"])
 
+    def _save_is_due(self, recent_s: Iterable[float]) -> bool:
+        """On rank 0: whether a checkpoint begun now will be on the disk before ``checkpoint_every_s`` are over."""
+        every_s = self.recipe.train.checkpoint_every_s
+        if self.writer is None or not every_s or not self.state.step or self.writer.busy:
+            return False
+        if failure := self.writer.failure():
+            self.log.line(f"warning: no checkpoint was written: {failure}; training goes on")
+        ahead_s = min(every_s / 2, self.writer.lag_s + 2 * max(recent_s, default=0.0))
+        return time.monotonic() - self.state.saved_at >= every_s - ahead_s
+
     def save(self, *, final: bool = False) -> None:
-        """Writes a checkpoint on rank 0; the clock goes on meanwhile. ``weights`` are those to keep, averaged if so.
+        """Begins a checkpoint, whose file rank 0 writes; with ``final`` it is written when this returns.
+
+        Every rank calls it. ``weights`` in it are those to keep, averaged if so.
 
         Raises:
-            InputError: a weight is not finite; the checkpoint before stays.
+            InputError: a weight is not finite, and the checkpoint before stays; or, with ``final``, the disk is full.
         """
-        state = self.state
+        state, tensors = self.state, self._tensors()
         state.saved_at = time.monotonic()
-        if not self.world.primary:
+        if self.writer is None:
             return
         averages = self.optimizers.averages if state.averaged and not final else {}
-        weights = self.module.state_dict() | averages
+        weights = tensors["module"] | averages
         if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
             raise InputError(f"after step {state.step} {self._odd_tensor()}; {self._way_back()}")
-        save_checkpoint(
-            self.log.run_dir,
-            {
-                **self._tensors(), "weights": weights, "final": final,
-                "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
-            },
-        )  # fmt: skip
+        checkpoint = {
+            **tensors, "weights": weights, "final": final,
+            "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
+        }  # fmt: skip
+        if final:
+            self.writer.wait()
+            save_checkpoint(self.log.run_dir, checkpoint)
+        else:
+            self.writer.submit(checkpoint)
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Goes back to where a checkpoint stands.
 
         Raises:
-            InputError: the checkpoint is of a run that had ended.
+            InputError: the checkpoint is of a run that had ended, or of another model.
         """
         if saved["final"]:
             raise InputError(
                 f"the run in {self.log.run_dir} has ended after {saved['step']} steps; there is nothing to resume"
             )
+        self._require_same_model(saved["module"])
         self._restore(saved)
         self.state = TrainState(saved["step"], saved["train_s"], saved["tokens"], saved["averaged"])
+
+    def _require_same_model(self, saved: Mapping[str, Tensor]) -> None:
+        own = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+        for name in sorted(own.keys() | theirs.keys()):
+            if own.get(name) != theirs.get(name):
+                raise InputError(
+                    f"the checkpoint in {self.log.run_dir} is of another model: {name} is "
+                    f"{theirs.get(name, 'absent')} there and {own.get(name, 'absent')} in this run's; resume with the "
+                    "config that it was trained with"
+                )
 
 
 def choose_precision(wish: str, device: torch.device) -> tuple[torch.dtype, str]:

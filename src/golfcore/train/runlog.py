@@ -6,6 +6,7 @@ numbers unrounded. A resumed run goes on in the same files, without a step told 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -14,13 +15,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from golfcore import environment
-from golfcore.errors import FormatError, InputError
-from golfcore.paths import atomic_write, write_failure
+from golfcore.errors import FormatError, GolfError, InputError
+from golfcore.paths import atomic_write, disk_is_full, write_failure
 
 LOG, METRICS, LEDGER, ENV = "log.txt", "metrics.jsonl", "ledger.json", "env.json"
+MAX_PENDING = 16 << 20  # bytes of lines kept in memory while the disk is full
 
 
 def train_line(step: int, total: int, loss: float, train_ms: float) -> str:
@@ -96,8 +98,8 @@ class RunLog:
         self.primary = primary
         self._echo = echo
         self._ledger: list[Phase] = []
-        self._log: IO[str] | None = None
-        self._metrics: IO[str] | None = None
+        self._log: _Appender | None = None
+        self._metrics: _Appender | None = None
         if not primary:
             return
         resumed = (run_dir / METRICS).exists()
@@ -105,7 +107,7 @@ class RunLog:
             self._ledger = [Phase(**row) for row in read_ledger(run_dir / LEDGER)]
             _keep_until(run_dir / METRICS, resume_step)
         self._write_env(resumed)
-        self._log, self._metrics = _open_to_append(run_dir / LOG), _open_to_append(run_dir / METRICS)
+        self._log, self._metrics = _Appender(run_dir / LOG), _Appender(run_dir / METRICS)
         if resumed and resume_step is not None:
             self.line(f"resumed step:{resume_step}")
 
@@ -115,6 +117,8 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, GolfError):
+            self.line(f"error: {error}")
         self.close()
 
     def close(self) -> None:
@@ -127,7 +131,7 @@ class RunLog:
     def line(self, text: str) -> None:
         """Adds a line to log.txt and echoes it."""
         if self._log is not None:
-            _write(self._log, text)
+            self._log.line(text)
             if self._echo is not None:
                 self._echo(text)
 
@@ -159,7 +163,7 @@ class RunLog:
         if self._metrics is not None:
             # JSON has no NaN: a diverged loss is null.
             finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-            _write(self._metrics, json.dumps(finite))
+            self._metrics.line(json.dumps(finite))
 
     @contextmanager
     def phase(self, name: str, budget_s: float | None = None) -> Iterator[Phase]:
@@ -185,8 +189,14 @@ class RunLog:
             self._write_ledger()
 
     def _write_ledger(self) -> None:
-        if self.primary:
+        if not self.primary:
+            return
+        try:
             _write_json(self.run_dir / LEDGER, [asdict(row) for row in self._ledger])
+        except InputError as error:
+            if not isinstance(error.__cause__, OSError) or not disk_is_full(error.__cause__):
+                raise
+            self.line(f"note: {error}; the phases are written when there is room")
 
     def _write_env(self, resumed: bool) -> None:
         path = self.run_dir / ENV
@@ -196,21 +206,35 @@ class RunLog:
         _write_json(path, values)
 
 
-def _open_to_append(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise InputError(write_failure(path, error)) from error
+class _Appender:
+    """A file that grows by whole lines, each on its way to the disk at once.
 
+    A run that is killed leaves at most one torn line, its last. Lines that find the disk full are kept in memory, and
+    follow when there is room: a full disk does not end a run.
+    """
 
-def _write(f: IO[str], text: str) -> None:
-    """A whole line at once, flushed: a run that is killed leaves at most one torn line, its last."""
-    try:
-        f.write(text + "\n")
-        f.flush()
-    except OSError as error:
-        raise InputError(write_failure(Path(f.name), error)) from error
+    def __init__(self, path: Path) -> None:
+        self._path, self._pending = path, bytearray()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise InputError(write_failure(path, error)) from error
+
+    def line(self, text: str) -> None:
+        self._pending += text.encode("utf-8", errors="replace") + b"\n"
+        try:
+            while self._pending:
+                del self._pending[: self._file.write(self._pending)]
+        except OSError as error:
+            if not disk_is_full(error) or len(self._pending) > MAX_PENDING:
+                raise InputError(write_failure(self._path, error)) from error
+
+    def close(self) -> None:
+        """Lines that still find no room are lost."""
+        with contextlib.suppress(OSError):
+            self._file.write(self._pending)
+        self._file.close()
 
 
 def _write_json(path: Path, value: object) -> None:

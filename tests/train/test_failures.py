@@ -1,0 +1,197 @@
+"""A rank that is killed, stopped, hung or slow, or that does not fit the others, ends every rank with its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranked_training import ALONE, Run, make_recipe, write_tokens
+from ranks import QUICK, Limits, Ranks, free_port
+
+from golfcore.config import RecipeConfig
+from golfcore.errors import UsageError
+from golfcore.train.monitor import Member, Pulse, judge
+from golfcore.train.rendezvous import Place
+from golfcore.train.world import World
+
+SLOW = Limits(silent_s=6.0, hang_s=20.0, slow_s=2.0, slow_factor=4.0, leave_s=1.0)
+ENDLESS = {"batch_tokens": 384, "iterations": 10**6, "log_every": 10**6, "warmup_steps": 0}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+def go(world: World, config: RecipeConfig, tokens: Path, run_dir: Path, trouble: Callable[[Any], None]) -> None:
+    """Trains; from step 5 on rank 1 is in ``trouble`` at each step."""
+    run = Run(world, config, tokens, run_dir)
+    update = run.trainer.update
+
+    def troubled(*arguments: Any) -> None:
+        if world.rank == 1 and run.trainer.state.step >= 5:
+            trouble(world)
+        update(*arguments)
+
+    run.trainer.update = troubled  # type: ignore[method-assign]
+    with run.loader, run.log:
+        run.trainer.run()
+
+
+def killed(world: World) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stopped(world: World) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hung(world: World) -> None:
+    threading.Event().wait()
+
+
+def slow(world: World) -> None:
+    time.sleep(0.3)
+
+
+def failing(world: World) -> None:
+    raise UsageError("the disk of this machine is on fire")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause", "limits"),
+    [
+        (killed, "was killed or crashed", QUICK),
+        (stopped, "gives no sign of life", QUICK),
+        (hung, "hangs: no progress", QUICK),
+        (slow, "is slow", SLOW),
+        (failing, "failed: the disk of this machine is on fire", QUICK),
+    ],
+)
+def test_a_lost_rank_ends_every_rank_and_is_named(
+    tokens: Path, tmp_path: Path, trouble: Callable[[Any], None], cause: str, limits: Limits
+) -> None:
+    config = make_recipe(**ENDLESS)
+    with Ranks(3, go, config, tokens, tmp_path, trouble, limits=limits) as ranks:
+        name = f"rank 1 of 3 (process {ranks.processes[1].pid} on "
+        # A stopped one can say nothing itself, and is killed at the end.
+        outcomes = ranks.outcomes(30, only=(0, 2) if trouble is stopped else None)
+    for rank in (0, 2):
+        # Where gloo waits for a rank that keeps its connection, no exception comes through: the process is ended.
+        told = outcomes[rank].stderr if trouble in (hung, stopped) else outcomes[rank].error
+        assert name in told, outcomes[rank]
+        assert cause in told
+        assert outcomes[rank].exit_code == (trouble in (hung, stopped))
+    assert name in (tmp_path / "log.txt").read_text()
+
+
+def old_clock() -> float:
+    return time.time() - 3600
+
+
+def wait_for_all(world: World) -> None:
+    world.barrier()
+
+
+@pytest.mark.parametrize(
+    ("each", "cause"),
+    [
+        ([{"gpus": 1}] * 2, "cannot take part: it is number 2"),
+        ([{}, {"clock": old_clock}], "its clock is"),
+    ],
+)
+def test_ranks_that_do_not_fit_end_all_with_the_difference(each: list[dict[str, Any]], cause: str) -> None:
+    with Ranks(2, wait_for_all, each=each) as ranks:
+        outcomes = ranks.outcomes(30)
+    for outcome in outcomes.values():
+        assert "rank 1 of 2" in outcome.error
+        assert cause in outcome.error
+
+
+def compare(world: World) -> None:
+    world.require_alike({"train.seed": 1, "the data's hash": "ab" if world.rank < 2 else "cd"})
+
+
+def test_unlike_data_is_named_on_every_rank() -> None:
+    with Ranks(3, compare) as ranks:
+        outcomes = ranks.outcomes(30)
+    for outcome in outcomes.values():
+        assert "rank 2 differs from rank 0: the data's hash is cd there and ab on rank 0" in outcome.error
+
+
+def test_a_rendezvous_that_nobody_serves_is_named() -> None:
+    environment = {"MASTER_PORT": str(free_port()), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    with Ranks(2, wait_for_all, environment=environment, each=[{"join_s": 2.0}] * 2) as ranks:
+        outcomes = ranks.outcomes(30)
+    for outcome in outcomes.values():
+        assert f"cannot open the rendezvous at 127.0.0.1:{environment['MASTER_PORT']}" in outcome.error
+
+
+def test_ranks_that_never_come_are_named() -> None:
+    environment = {"WORLD_SIZE": "4"}
+    with Ranks(2, wait_for_all, environment=environment, each=[{"join_s": 2.0}] * 2) as ranks:
+        outcomes = ranks.outcomes(30)
+    assert "rank 2, 3 of 4 did not come to the rendezvous" in outcomes[0].error
+    assert outcomes[1].error
+
+
+def resume(world: World, config: RecipeConfig, tokens: Path, run_dir: Path) -> None:
+    Run(world, config, tokens, run_dir, layers=2)
+
+
+def test_a_checkpoint_of_another_model_is_refused_on_every_rank(tokens: Path, tmp_path: Path) -> None:
+    run = Run(ALONE, make_recipe(iterations=2), tokens, tmp_path)
+    with run.loader, run.log:
+        run.trainer.run()
+        run.trainer.save()
+        run.trainer.writer.wait()  # type: ignore[union-attr]
+    with Ranks(2, resume, make_recipe(), tokens, tmp_path) as ranks:
+        outcomes = ranks.outcomes(30)
+    for outcome in outcomes.values():
+        assert "is of another model: blocks.2.attn.k.weight is (16, 32) there and absent" in outcome.error
+
+
+@pytest.mark.parametrize(
+    "environment", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "-1"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}]
+)
+def test_an_environment_that_describes_no_rank(environment: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        Place.from_environment(environment)
+
+
+# --- the judge --------------------------------------------------------------------------------------------------------
+
+
+def members(*pulses: Pulse) -> list[Member]:
+    return [Member(rank, f"rank {rank}", pulse, heard_at=100.0) for rank, pulse in enumerate(pulses)]
+
+
+def test_all_waiting_in_one_collective_is_the_network() -> None:
+    stuck = Pulse(where="step 9", waiting=True, collectives=5, watched=True, idle_s=30.0)
+    assert "the network between them" in judge(members(stuck, stuck), 100.0, Limits())
+    behind = Pulse(where="step 8", waiting=True, collectives=4, watched=True, idle_s=30.0)
+    assert judge(members(stuck, behind), 100.0, Limits()).startswith("rank 1 is at another collective")
+
+
+def test_long_steps_and_unwatched_phases_are_no_hang() -> None:
+    waits = Pulse(waiting=True, watched=True, idle_s=60.0)
+    works = Pulse(watched=True, idle_s=60.0, longest_s=25.0)
+    assert judge(members(waits, works), 100.0, Limits()) == ""
+    assert judge(members(Pulse(waiting=True, idle_s=999.0), Pulse(idle_s=999.0)), 100.0, Limits()) == ""
+    assert judge(members(waits, Pulse(watched=True, idle_s=60.0)), 100.0, Limits()).startswith("rank 1 hangs")
+
+
+def test_equal_ranks_are_not_slow_however_uneven_a_moment_is() -> None:
+    limits, everyone = Limits(), members(Pulse(watched=True), Pulse(watched=True))
+    for second in range(60):
+        for member in everyone:
+            member.heard_at = float(second)
+            member.pulse.steps += 4
+            member.pulse.work_s += 0.2 if (second // 3 + member.rank) % 2 else 0.8
+        assert judge(everyone, float(second), limits) == ""
