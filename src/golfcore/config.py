@@ -71,6 +71,7 @@ class OptimConfig:
     """Muon for matrices, Adam for the rest, with the contest's names and defaults (`techniques.md` 1b)."""
 
     matrix_lr: float = 0.04
+    matrix_lr_late: float = 0.0  # of the second half of the layers; 0: the same
     tied_embed_lr: float = 0.05
     embed_lr: float = 0.6
     head_lr: float = 0.008
@@ -79,7 +80,13 @@ class OptimConfig:
     muon_momentum_warmup_start: float = 0.85
     muon_momentum_warmup_steps: int = 500
     muon_backend_steps: int = 5
-    muon_weight_decay: float = 0.0
+    muon_coefficients: Literal["quintic", "polar"] = "quintic"  # Jordan's fixed polynomial, or Polar Express's five
+    muon_row_norm: bool = False  # each row of the update to norm 1 before it is orthogonalised (MuonEq-R)
+    muon_weight_decay: float = 0.0  # every weight decay is decoupled: it shrinks weights by lr x decay
+    embed_weight_decay: float = 0.0
+    scalar_weight_decay: float = 0.0
+    weight_decay_taper: float = 1.0  # share of the run after which every decay goes linearly to weight_decay_end of it
+    weight_decay_end: float = 1.0
     beta1: float = 0.9
     beta2: float = 0.95
     adam_eps: float = 1e-8
@@ -92,13 +99,22 @@ class OptimConfig:
             "embed_lr",
             "head_lr",
             "scalar_lr",
+            "matrix_lr_late",
             "muon_weight_decay",
+            "embed_weight_decay",
+            "scalar_weight_decay",
             "grad_clip_norm",
         ):
             require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
         for name in ("muon_momentum", "muon_momentum_warmup_start", "beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 <= x < 1")
-        require(self.muon_backend_steps > 0, "optim.muon_backend_steps", self.muon_backend_steps, "1 or more")
+        require(1 <= self.muon_backend_steps <= 64, "optim.muon_backend_steps", self.muon_backend_steps, "1 to 64")
+        require(
+            self.muon_coefficients == "quintic" or self.muon_backend_steps <= 5,
+            "optim.muon_backend_steps", self.muon_backend_steps, "at most 5, which is what Polar Express has",
+        )  # fmt: skip
+        for name in ("weight_decay_taper", "weight_decay_end"):
+            require(0 <= getattr(self, name) <= 1, f"optim.{name}", getattr(self, name), "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,26 +126,40 @@ class TrainConfig:
     batch_tokens: int = 524_288  # a step, over all ranks
     micro_batch_tokens: int = 65_536  # a forward pass, on one rank
     seq_len: int = 1024
-    order: Literal["sequential", "shuffled"] = (
-        "sequential"  # sequential: the stream as it is; shuffled: rows in a random order, anew each epoch
-    )
+    # sequential: the stream as it is; shuffled: rows in a random order, anew each epoch; coprime: rows at a stride that
+    # shares no divisor with their number, which needs no memory; random: rows from anywhere, with replacement
+    order: Literal["sequential", "shuffled", "coprime", "random"] = "sequential"
+    batch_ramp: tuple[int, ...] = ()  # smaller batches first: batch_ramp[i] tokens until ...
+    batch_ramp_until: tuple[float, ...] = ()  # ... this share of the run, then the next, at last batch_tokens
+    seq_ramp: tuple[int, ...] = ()  # shorter rows first, likewise
+    seq_ramp_until: tuple[float, ...] = ()
     warmup_steps: int = 20  # to compile and allocate; state is restored after them, and they are off the clock
     warmdown_iters: int = 1200
     warmdown_fraction: float = 0.0  # share of the clock that decays; replaces warmdown_iters when above 0
+    lr_floor: float = 0.0  # what the decay ends at, as a share of the full rate
     log_every: int = 200
     val_every: int = 0  # 0: only at the end
     checkpoint_every_s: float = 0.0  # 0: none
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto measures and the log says what it found
     compile: bool = False
-    ema_decay: float = 0.0  # 0: off
+    ema_decay: float = 0.0  # the weights to keep are an exponential average; 0: off
+    swa_start: float = 0.0  # the weights to keep are the mean of every swa_every-th step's from this share on; 0: off
+    swa_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_tokens", "micro_batch_tokens", "seq_len", "log_every"):
+        for name in ("iterations", "batch_tokens", "micro_batch_tokens", "seq_len", "log_every", "swa_every"):
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "1 or more")
         for name in ("warmup_steps", "warmdown_iters", "val_every", "checkpoint_every_s"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         require(0 <= self.warmdown_fraction <= 1, "train.warmdown_fraction", self.warmdown_fraction, "0 to 1")
-        require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 <= x < 1")
+        require(0 <= self.lr_floor <= 1, "train.lr_floor", self.lr_floor, "0 to 1")
+        for name in ("ema_decay", "swa_start"):
+            require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "0 <= x < 1")
+        require(
+            not (self.ema_decay and self.swa_start), "train.swa_start", self.swa_start,
+            "0 with train.ema_decay: one average is kept",
+        )  # fmt: skip
+        self._check_ramps()
         require(
             self.precision in ("auto", "bf16", "fp32"),
             "train.precision",
@@ -140,6 +170,15 @@ class TrainConfig:
             self.batch_tokens % self.seq_len == 0, "train.batch_tokens", self.batch_tokens,
             f"a multiple of train.seq_len = {self.seq_len}",
         )  # fmt: skip
+
+    def _check_ramps(self) -> None:
+        for name in ("batch_ramp", "seq_ramp"):
+            values, until = getattr(self, name), getattr(self, f"{name}_until")
+            require(all(v > 0 for v in values), f"train.{name}", values, "positive numbers of tokens")
+            require(
+                len(until) == len(values) and list(until) == sorted(set(until)) and all(0 < u < 1 for u in until),
+                f"train.{name}_until", until, f"a rising share of the run for each of train.{name} = {values}",
+            )  # fmt: skip
 
 
 Clip = Literal["sigma", "absmax", "percentile"]
@@ -223,6 +262,9 @@ CONTEST_ENV: Mapping[str, str] = {
     "VAL_BATCH_SIZE": "eval.batch_tokens",
     "TRAIN_LOG_EVERY": "train.log_every",
     "WARMDOWN_ITERS": "train.warmdown_iters",
+    "WARMDOWN_FRAC": "train.warmdown_fraction",
+    "MIN_LR": "train.lr_floor",
+    "EMA_DECAY": "train.ema_decay",
     "WARMUP_STEPS": "train.warmup_steps",
     "TRAIN_BATCH_TOKENS": "train.batch_tokens",
     "TRAIN_SEQ_LEN": "train.seq_len",
@@ -248,6 +290,8 @@ CONTEST_ENV: Mapping[str, str] = {
     "MUON_MOMENTUM_WARMUP_START": "optim.muon_momentum_warmup_start",
     "MUON_MOMENTUM_WARMUP_STEPS": "optim.muon_momentum_warmup_steps",
     "MUON_WD": "optim.muon_weight_decay",
+    "EMBED_WD": "optim.embed_weight_decay",
+    "ADAM_WD": "optim.scalar_weight_decay",
     "BETA1": "optim.beta1",
     "BETA2": "optim.beta2",
     "ADAM_EPS": "optim.adam_eps",

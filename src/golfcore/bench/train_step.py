@@ -115,18 +115,19 @@ def plain_loss(model: GPT, batch: Batch) -> Tensor:
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         return linear(y.transpose(1, 2).flatten(-2), layer.o)
 
-    x = x0 = norm(model.embed(batch.inputs_BT).to(dtype))
+    x = x0 = norm(F.embedding(batch.inputs_BT, model.embed.weight).to(dtype))
     skips: list[Tensor] = []
     block: Any
+    half = len(model.blocks) // 2
     for i, block in enumerate(model.blocks):
-        if i >= model.encoder_layers and skips:
-            x = x + model.skip_weight_SD[i - model.encoder_layers].to(dtype) * skips.pop()
+        if i >= half and skips:
+            x = x + model.skip_weight_SD[i - half].to(dtype) * skips.pop()
         mix = block.resid_mix_2D.to(dtype)
         x = mix[0] * x + mix[1] * x0
         x = x + block.attn_scale_D.to(dtype) * attention(norm(x), block.attn)
         hidden = F.relu(linear(norm(x), block.mlp.up)).square()
         x = x + block.mlp_scale_D.to(dtype) * linear(hidden, block.mlp.down)
-        if i < model.encoder_layers:
+        if i < half:
             skips.append(x)
     cap = model.config.logit_softcap
     logits = cap * torch.tanh(linear(norm(x), model.embed if model.head is None else model.head).float() / cap)

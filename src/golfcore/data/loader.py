@@ -1,14 +1,19 @@
 """Batches from token shards: the same ones for any number of ranks, prefetched, and resumable to the batch.
 
 ``sequential`` reads the stream as the contest's own loader does; ``shuffled`` visits windows of ``seq_len`` tokens in a
-new random order each epoch, which learns more from small data. Both see each token as a target once an epoch, but for
-the few that fill no whole window when shuffled. Step ``n`` is a pure function of ``n``, so the position is one number.
+new random order each epoch, which learns more from small data; ``coprime`` visits them at a stride that has no divisor
+in common with their number, another one each epoch, and holds no permutation in memory. These three see each token as
+a target once an epoch, but for the few that fill no whole window. ``random`` draws windows from anywhere, with
+replacement. A batch is a pure function of the tokens handed out before it and of its own shape, so the position is one
+number, and a run may change the shape on its way.
 """
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,7 +24,7 @@ from golfcore.data.shards import ShardSet
 from golfcore.errors import InputError, UsageError
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
-Order = Literal["sequential", "shuffled"]
+Order = Literal["sequential", "shuffled", "coprime", "random"]
 
 
 class TokenLoader:
@@ -43,42 +48,56 @@ class TokenLoader:
     ) -> None:
         """
         Args:
-            seed: of the shuffled order; unused in sequential order.
+            seed: of the order; unused in sequential order.
             prefetch: batches kept ready.
 
         Raises:
             UsageError: sizes that do not divide, a rank outside the world, an unknown order.
             InputError: fewer tokens than one batch.
         """
-        if order not in ("sequential", "shuffled"):
-            raise UsageError(f"order = {order!r}: expected 'sequential' or 'shuffled'")
+        if order not in typing.get_args(Order):
+            raise UsageError(f"order = {order!r}: expected one of {', '.join(typing.get_args(Order))}")
         if not 0 <= rank < world:
             raise UsageError(f"rank = {rank} of world = {world}: expected 0 <= rank < world")
-        if min(batch_tokens, seq_len, prefetch) < 1 or batch_tokens % (world * seq_len):
+        if prefetch < 1:
+            raise UsageError(f"prefetch = {prefetch}: expected 1 or more")
+        self._shards, self._order, self._seed = shards, order, seed
+        self._rank, self._world, self._prefetch = rank, world, prefetch
+        self._epochs: dict[tuple[int, int], tuple[int, int, NDArray[np.int64]]] = {}
+        self._position = 0  # tokens handed out, over all ranks
+        self._worker: _Prefetcher | None = None
+        self._batch_tokens = self._seq_len = 0
+        self.reshape(batch_tokens, seq_len)
+
+    def reshape(self, batch_tokens: int, seq_len: int) -> None:
+        """The next batch and those after it have this shape; what was prefetched in another is made anew.
+
+        Raises:
+            UsageError, InputError: as for the first shape.
+        """
+        if (batch_tokens, seq_len) == (self._batch_tokens, self._seq_len):
+            return
+        if min(batch_tokens, seq_len) < 1 or batch_tokens % (self._world * seq_len):
             raise UsageError(
-                f"batch_tokens = {batch_tokens}: expected a positive multiple of seq_len x ranks = {seq_len} x {world}"
+                f"batch_tokens = {batch_tokens}: expected a positive multiple of seq_len x ranks = "
+                f"{seq_len} x {self._world}"
             )
-        if len(shards) < batch_tokens + 1:
+        if len(self._shards) < batch_tokens + 1:
             raise InputError(
-                f"{len(shards):,} tokens of data, expected at least one batch, {batch_tokens + 1:,}; "
+                f"{len(self._shards):,} tokens of data, expected at least one batch, {batch_tokens + 1:,}; "
                 "give more text or a smaller batch_tokens"
             )
-        self._shards, self._seq_len, self._order, self._seed = shards, seq_len, order, seed
-        self._batch_tokens, self._rank, self._world = batch_tokens, rank, world
-        self._windows = len(shards) // seq_len  # an epoch of shuffled order
-        self._epochs: dict[int, tuple[int, NDArray[np.int64]]] = {}
-        self._step = 0  # of the next batch to hand out
-        self._prefetch = prefetch
-        self._worker: _Prefetcher | None = None
+        self.close()
+        self._batch_tokens, self._seq_len = batch_tokens, seq_len
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
         if self._worker is None:
-            self._worker = _Prefetcher(self._make, self._step, self._prefetch)
+            self._worker = _Prefetcher(self._make, self._position, self._batch_tokens, self._prefetch)
         batch = self._worker.take()
-        self._step += 1
+        self._position += self._batch_tokens
         return batch
 
     def __enter__(self) -> TokenLoader:
@@ -96,43 +115,42 @@ class TokenLoader:
     def state_dict(self) -> dict[str, Any]:
         """The position of the next batch not yet handed out, whatever was prefetched, and what it depends on.
 
-        Ranks and world are no part of it: a run may go on with another number of ranks.
+        Ranks, world and the batches' shape are no part of it: a run may go on with other ones.
         """
-        return {"step": self._step, **self._stream()}
+        return {"position": self._position, **self._stream()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes to the position of ``state_dict``.
 
         Raises:
-            InputError: the state is of another stream of batches (data, batch, order or seed).
+            InputError: the state is of another stream of batches (data, order or seed).
         """
         for key, own in self._stream().items():
             if state.get(key) != own:
                 raise InputError(f"loader state has {key} = {state.get(key)!r}, this run {own!r}; resume with the same")
-        step = state.get("step")
-        if not isinstance(step, int) or step < 0:
-            raise InputError(f"loader state has step = {step!r}; expected a number from 0")
+        position = state.get("position")
+        if not isinstance(position, int) or position < 0:
+            raise InputError(f"loader state has position = {position!r}; expected a number from 0")
         self.close()
-        self._step = step
+        self._position = position
 
     def _stream(self) -> dict[str, Any]:
-        return {
-            "tokens": len(self._shards),
-            "batch_tokens": self._batch_tokens,
-            "seq_len": self._seq_len,
-            "order": self._order,
-            "seed": self._seed,
-        }
+        return {"tokens": len(self._shards), "order": self._order, "seed": self._seed}
 
-    def _make(self, step: int) -> Batch:
-        """This rank's batch of a step; a pure function of ``step``."""
-        share = self._batch_tokens // self._world
+    def _make(self, position: int) -> Batch:
+        """This rank's batch; a pure function of ``position`` and the shape."""
+        share, length = self._batch_tokens // self._world, self._seq_len
         if self._order == "sequential":
-            ids = self._ring(step * self._batch_tokens + self._rank * share, share + 1)
-            return ids[:-1].reshape(-1, self._seq_len), ids[1:].reshape(-1, self._seq_len)
-        rows = share // self._seq_len
-        first = step * (self._batch_tokens // self._seq_len) + self._rank * rows
-        ids_BT1 = np.stack([self._ring(self._window(n), self._seq_len + 1) for n in range(first, first + rows)])
+            ids = self._ring(position + self._rank * share, share + 1)
+            return ids[:-1].reshape(-1, length), ids[1:].reshape(-1, length)
+        rows, all_rows = share // length, self._batch_tokens // length
+        mine = range(self._rank * rows, (self._rank + 1) * rows)
+        if self._order == "random":
+            rng = np.random.default_rng((self._seed, position))
+            starts = rng.integers(len(self._shards) - length, size=all_rows)[mine.start : mine.stop].tolist()
+        else:
+            starts = [self._window(position // length + n) for n in mine]
+        ids_BT1 = np.stack([self._ring(start, length + 1) for start in starts])
         return ids_BT1[:, :-1].copy(), ids_BT1[:, 1:].copy()
 
     def _ring(self, start: int, count: int) -> NDArray[np.int64]:
@@ -145,25 +163,34 @@ class TokenLoader:
         return out
 
     def _window(self, number: int) -> int:
-        """Where window ``number`` of the shuffled order starts."""
-        epoch, at = divmod(number, self._windows)
-        if epoch not in self._epochs:
+        """Where window ``number`` of the shuffled or the coprime order starts."""
+        windows = len(self._shards) // self._seq_len  # an epoch
+        epoch, at = divmod(number, windows)
+        key = (self._seq_len, epoch)
+        if key not in self._epochs:
             rng = np.random.default_rng((self._seed, epoch))
-            # A new offset an epoch cuts the text at new places.
-            fresh = int(rng.integers(self._seq_len)), rng.permutation(self._windows)
+            offset = int(rng.integers(self._seq_len))  # a new one each epoch cuts the text at new places
+            if self._order == "shuffled":
+                fresh = offset, 0, rng.permutation(windows)
+            else:
+                stride = next(s for s in rng.integers(1, windows + 1, size=1000).tolist() if math.gcd(s, windows) == 1)
+                fresh = offset, stride, np.array([rng.integers(windows)])
             # A batch spans few epochs; keeping the last two bounds the memory.
-            self._epochs = {k: v for k, v in self._epochs.items() if k == epoch - 1} | {epoch: fresh}
-        offset, order = self._epochs[epoch]
-        return offset + int(order[at]) * self._seq_len
+            self._epochs = {k: v for k, v in self._epochs.items() if k == (self._seq_len, epoch - 1)} | {key: fresh}
+        offset, stride, order = self._epochs[key]
+        window = (int(order[0]) + at * stride) % windows if stride else int(order[at])
+        return offset + window * self._seq_len
 
 
 class _Prefetcher:
     """Makes batches ahead in a thread, in order; what goes wrong there is raised by ``take``."""
 
-    def __init__(self, make: Callable[[int], Batch], step: int, depth: int) -> None:
+    def __init__(self, make: Callable[[int], Batch], position: int, stride: int, depth: int) -> None:
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(make, step), name="token-loader", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(make, position, stride), name="token-loader", daemon=True
+        )
         self._thread.start()
 
     def take(self) -> Batch:
@@ -181,13 +208,13 @@ class _Prefetcher:
             except queue.Empty:
                 self._thread.join(timeout=0.01)
 
-    def _work(self, make: Callable[[int], Batch], step: int) -> None:
+    def _work(self, make: Callable[[int], Batch], position: int, stride: int) -> None:
         while not self._stopped.is_set():
             try:
-                item: Batch | BaseException = make(step)
+                item: Batch | BaseException = make(position)
             except BaseException as error:
                 item = error
             self._ready.put(item)
             if isinstance(item, BaseException):
                 return
-            step += 1
+            position += stride

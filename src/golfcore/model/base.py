@@ -27,10 +27,18 @@ class Context(NamedTuple):
 class LanguageModel(nn.Module, ABC):
     """What every family's module offers besides being a torch module.
 
-    ``activation_dtype`` is what the forward pass computes in; logits and losses are fp32 whatever it is.
+    Attributes:
+        activation_dtype: what the forward pass computes in; logits and losses are fp32 whatever it is.
+        phase: how many of ``phase_starts`` have come: 0 for the first graph, and from the start, and in a loaded model,
+            the last. The trainer sets it; a compiled forward is traced once for each value, in the warm-up.
     """
 
     activation_dtype: torch.dtype = torch.float32
+    phase: int = 0
+
+    def phase_starts(self) -> tuple[float, ...]:
+        """Rising shares of the run from which further parts take part; none for one graph all along."""
+        return ()
 
     @abstractmethod
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,22 +1,20 @@
-"""The contest's baseline GPT (`records/track_10min_16mb/2026-03-17_NaiveBaseline`).
+"""The GPT family: the contest's baseline, and every part that later entries added to it.
 
-Pre-norm blocks of grouped-query attention and relu^2 MLP, no biases and no norm gains. RMSNorm of the embedding gives
-x0, which every block mixes back in per channel (resid_mix); the first half of the blocks pushes its outputs and the
-second half pops them (U-Net skips); q and k are normalised per head, q times a learned gain; output projections start
-at zero, so every block starts as the identity; logits are soft-capped.
+The baseline (`records/track_10min_16mb/2026-03-17_NaiveBaseline`): pre-norm blocks of grouped-query attention and
+relu^2 MLP, no biases and no norm gains. RMSNorm of the embedding gives x0, which every block mixes back in per channel
+(resid_mix); the first half of the blocks pushes its outputs and the second half pops them (U-Net skips); q and k are
+normalised per head, q times a learned gain; output projections start at zero, so every block starts as the identity;
+logits are soft-capped. ``GPTConfig`` names the other parts.
 
-Matrix products are torch's; what lies between them is ``golfcore.ops``. Weights are kept in fp32 and cast to the
-activations' dtype where they are used. A block hands its last branch on unadded, with its scale, so that the addition
-happens inside the next norm's pass over the stream.
+There is one forward pass, ``hidden``: training, evaluation and the quantised model differ in their weights alone.
+Weights are kept in fp32 and cast to the activations' dtype where they are used.
 
-Shape suffixes: B batch, T time, D model, N query heads, K key/value heads, H head dimension, R rotary
-pairs, V vocabulary.
+Shape suffixes: B batch, T time, D model, S skips, L layers, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,99 +22,21 @@ from torch import Tensor, nn
 
 from golfcore import ops
 from golfcore.model.base import Batch, Context, LanguageModel
-from golfcore.model.gpt_config import GPTConfig
-from golfcore.model.registry import Role
+from golfcore.model.blocks import Block, Shared, Stream
+from golfcore.model.gpt_config import GPTConfig, layer_order
+from golfcore.model.parts import InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
+from golfcore.model.registry import Kind, Role
 
-
-class Linear(nn.Module):
-    """``y = x W^T``; W is [out, in] in fp32, cast to x's dtype for the product."""
-
-    def __init__(self, d_in: int, d_out: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(d_out, d_in))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
-
-
-class Rotary(nn.Module):
-    """Rotary position embedding (RoFormer, arXiv:2104.09864), halves rotated against each other."""
-
-    def __init__(self, head_dim: int, base: float) -> None:
-        super().__init__()
-        self.head_dim, self.base = head_dim, base
-        self.cos_TR = self.sin_TR = torch.empty(0, head_dim // 2)  # derived, so neither saved nor moved
-
-    def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """fp32 cos and sin [length, head_dim / 2]; grown when a longer window comes by."""
-        if self.cos_TR.size(0) < length or self.cos_TR.device != device:
-            frequency = self.base ** (-torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim)
-            angle_TR = torch.outer(torch.arange(length, device=device).float(), frequency)
-            self.cos_TR, self.sin_TR = angle_TR.cos(), angle_TR.sin()
-        return self.cos_TR[:length], self.sin_TR[:length]
-
-
-class Attention(nn.Module):
-    """Causal grouped-query attention with q/k norm, rotary positions and a gain per query head."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        d, kv = config.model_dim, config.kv_dim
-        self.head_dim = config.head_dim
-        self.q, self.k, self.v, self.o = Linear(d, d), Linear(d, kv), Linear(d, kv), Linear(d, d)
-        self.q_gain_N = nn.Parameter(torch.full((config.num_heads,), config.qk_gain_init))
-
-    def forward(self, x_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
-        q_BTNH, k_BTKH, v_BTKH = (f(x_BTD).unflatten(-1, (-1, self.head_dim)) for f in (self.q, self.k, self.v))
-        q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, cos_TR, sin_TR, self.q_gain_N)
-        out_BTD: Tensor = self.o(ops.attention(q_BTNH, k_BTKH, v_BTKH).flatten(-2))
-        return out_BTD
-
-
-class MLP(nn.Module):
-    """``Down(relu(Up(x))^2)`` (Primer, arXiv:2109.08668)."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.up = Linear(config.model_dim, config.model_dim * config.mlp_mult)
-        self.down = Linear(config.model_dim * config.mlp_mult, config.model_dim)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        out_BTD: Tensor = self.down(ops.relu2(self.up(x_BTD)))
-        return out_BTD
-
-
-class Stream(NamedTuple):
-    """The residual stream as ``x + s * y``: a branch's output y waits for the next norm to add it."""
-
-    x_BTD: Tensor
-    y_BTD: Tensor | None = None
-    s_D: Tensor | None = None
-
-    def sum(self) -> Tensor:
-        """The stream itself."""
-        if self.y_BTD is None or self.s_D is None:
-            return self.x_BTD
-        return torch.addcmul(self.x_BTD, self.s_D.to(self.x_BTD.dtype), self.y_BTD)
-
-
-class Block(nn.Module):
-    """``xin = a x + b x0; x = xin + s_a Attn(norm(xin)); x = x + s_m MLP(norm(x))``."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        d = config.model_dim
-        self.attn, self.mlp = Attention(config), MLP(config)
-        self.resid_mix_2D = nn.Parameter(torch.stack((torch.ones(d), torch.zeros(d))))
-        self.attn_scale_D = nn.Parameter(torch.ones(d))
-        self.mlp_scale_D = nn.Parameter(torch.ones(d))
-
-    def forward(self, stream: Stream, x0_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Stream:
-        a_D, b_D = self.resid_mix_2D
-        x_BTD, h_BTD = ops.rms_norm(stream.x_BTD, stream.y_BTD, x0_BTD, a=a_D, s=stream.s_D, b=b_D)
-        attn_BTD = self.attn(h_BTD, cos_TR, sin_TR)
-        x_BTD, h_BTD = ops.rms_norm(x_BTD, attn_BTD, s=self.attn_scale_D)
-        return Stream(x_BTD, self.mlp(h_BTD), self.mlp_scale_D)
+# Parameters that are not what their shape says: ``name -> (kind, group)``.
+TABLES: dict[str, tuple[Kind, str]] = {
+    "embed.weight": ("embedding", "embed"),
+    "embed.bigram_GE": ("embedding", "bigram"),
+    "value_embed.weight": ("embedding", "value_embed"),
+    "head.weight": ("head", "head"),
+    "embed.proj.weight": ("matrix", "proj"),
+    "embed.bigram_proj.weight": ("matrix", "proj"),
+    "value_embed.proj.weight": ("matrix", "proj"),
+}
 
 
 class GPT(LanguageModel):
@@ -125,40 +45,88 @@ class GPT(LanguageModel):
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        self.embed = nn.Embedding(vocab_size, config.model_dim)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.encoder_layers = config.num_layers // 2
-        self.skip_weight_SD = nn.Parameter(torch.ones(self.encoder_layers, config.model_dim))
-        self.head = None if config.tie_embeddings else Linear(config.model_dim, vocab_size)
-        self.rotary = Rotary(config.head_dim, config.rope_base)
+        n, d = config.num_layers, config.model_dim
+        self.embed = InputEmbedding(config, vocab_size)
+        self.value_embed = ValueEmbedding(config, vocab_size) if config.value_layers else None
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(n))
+        if config.skips != "none":
+            self.skip_weight_SD = nn.Parameter(torch.ones(config.skip_rows, d))
+        if config.skips == "gated":
+            self.skip_gate_SD = nn.Parameter(torch.zeros(config.skip_rows, d))
+        if config.lanes_from:  # of all layers, as the contest stores them
+            self.lane_keep_L2 = nn.Parameter(torch.full((n, 2), 1.1))
+            self.lane_post_L22 = nn.Parameter(torch.ones(n, 2, 2))
+        self.head = None if config.tie_embeddings else Linear(d, vocab_size)
+        self.rotary = Rotary(config)
+        self.orders = [layer_order(config, passes) for passes in range(len(config.loop_starts) + 1)]
+        self.phase = len(config.loop_starts)
 
-    def hidden(self, symbols_BT: Tensor) -> Tensor:
-        """The normed output [B, T, D] of the last block."""
+    def phase_starts(self) -> tuple[float, ...]:
+        return self.config.loop_starts
+
+    def hidden(self, symbols_BT: Tensor, table_VD: Tensor) -> Tensor:
+        """The normed output [B, T, D] of the last block; ``table_VD`` is ``self.embed.table()``."""
+        config, dtype = self.config, self.activation_dtype
+        # Packed rows are laid end to end with positions by row: within a segment only their differences count.
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
-        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT).to(self.activation_dtype))
-        stream = Stream(x0_BTD)
-        skips: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            if i >= self.encoder_layers and skips:
-                weight_D = self.skip_weight_SD[i - self.encoder_layers].to(x0_BTD.dtype)
-                stream = Stream(torch.addcmul(stream.sum(), weight_D, skips.pop()))
-            stream = block(stream, x0_BTD, cos_TR, sin_TR)
-            if i < self.encoder_layers:
+        bounds = segment_bounds(symbols_BT, config.bos, config.max_segment) if config.packed_documents else None
+        values = {} if self.value_embed is None else self.value_embed(symbols_BT, dtype)
+        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype))
+        shared = Shared(x0_BTD, cos_TR, sin_TR, values, bounds)
+        order = self.orders[self.phase]
+        encoder = len(order) // 2
+        stream, skips = Stream(x0_BTD), []
+        for i in order[:encoder]:
+            stream = self.blocks[i](stream, shared)
+            if config.skips != "none":
                 stream = Stream(stream.sum())
                 skips.append(stream.x_BTD)
+        lane_BTD: Tensor | None = None  # the MLP's, where there are two
+        for j, i in enumerate(order[encoder:]):
+            if config.lanes_from and i >= config.lanes_from and lane_BTD is None:
+                stream = Stream(stream.sum())
+                lane_BTD = stream.x_BTD
+            if skips:
+                stream = Stream(self._skip(stream.sum(), skips.pop(), j))
+            if lane_BTD is None:
+                stream = self.blocks[i](stream, shared)
+            else:
+                block: Block = self.blocks[i]  # type: ignore[assignment]
+                x_BTD, lane_BTD = block.in_lanes(
+                    stream.x_BTD, lane_BTD, self.lane_keep_L2[i], self.lane_post_L22[i], shared
+                )
+                stream = Stream(x_BTD)
+        if lane_BTD is not None:
+            stream = Stream((stream.x_BTD + lane_BTD) / 2)
         return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D)[1]
 
-    def head_logits(self, x_BTD: Tensor) -> Tensor:
+    def _skip(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Tensor:
+        weight_D = self.skip_weight_SD[row].to(x_BTD.dtype)
+        if self.config.skips == "weighted":
+            return torch.addcmul(x_BTD, weight_D, skip_BTD)
+        return torch.lerp(weight_D * skip_BTD, x_BTD, torch.sigmoid(self.skip_gate_SD[row]).to(x_BTD.dtype))
+
+    def head_weight(self, table_VD: Tensor) -> Tensor:
+        """The output matrix, fp32 [V, D]: the embedding's table where they are tied."""
+        return table_VD if self.head is None else self.head.weight
+
+    def head_logits(self, x_BTD: Tensor, weight_VD: Tensor) -> Tensor:
         """Soft-capped fp32 logits [..., V] of normed outputs."""
-        weight_VD = (self.embed if self.head is None else self.head).weight
-        cap = self.config.logit_softcap
-        return cap * torch.tanh(F.linear(x_BTD, weight_VD.to(x_BTD.dtype)).float() / cap)
+        logits = F.linear(x_BTD, weight_VD.to(x_BTD.dtype)).float()
+        return soft_cap(logits, self.config.logit_softcap, self.config.softcap)
 
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
-        weight_VD = (self.embed if self.head is None else self.head).weight
-        x_BTD = self.hidden(batch.inputs_BT)
-        ce = ops.linear_cross_entropy(x_BTD, weight_VD, batch.targets_BT, self.config.logit_softcap)
-        return ce, {"ce": ce.detach()}
+        config, table_VD = self.config, self.embed.table()
+        x_BTD, weight_VD = self.hidden(batch.inputs_BT, table_VD), self.head_weight(table_VD)
+        if config.softcap == "tanh" and not config.z_loss:
+            ce = ops.linear_cross_entropy(x_BTD, weight_VD, batch.targets_BT, config.logit_softcap)
+            return ce, {"ce": ce.detach()}
+        logits_NV = self.head_logits(x_BTD, weight_VD).flatten(0, 1)
+        ce = F.cross_entropy(logits_NV, batch.targets_BT.flatten())
+        if not config.z_loss:
+            return ce, {"ce": ce.detach()}
+        z = torch.logsumexp(logits_NV, -1).square().mean()
+        return ce + config.z_loss * z, {"ce": ce.detach(), "z": z.detach()}
 
     def new_state(self, rows: int) -> dict[str, Tensor]:
         return {"symbols": torch.empty(rows, 0, dtype=torch.int64, device=self.embed.weight.device)}
@@ -166,37 +134,52 @@ class GPT(LanguageModel):
     def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         # The state is what was read: exact, and as fast as any other when a window comes in one piece.
         seen_BT = torch.cat((state["symbols"], symbols_BT), dim=1)
-        x_BTD = self.hidden(seen_BT)[:, seen_BT.size(1) - symbols_BT.size(1) :]
-        return self.head_logits(x_BTD), {"symbols": seen_BT}
+        table_VD = self.embed.table()
+        x_BTD = self.hidden(seen_BT, table_VD)[:, seen_BT.size(1) - symbols_BT.size(1) :]
+        return self.head_logits(x_BTD, self.head_weight(table_VD)), {"symbols": seen_BT}
 
     def parameter_roles(self) -> dict[str, Role]:
         roles: dict[str, Role] = {}
         for name, parameter in self.named_parameters():
-            if name == "embed.weight":
-                roles[name] = Role("embedding", "embed")
-            elif name == "head.weight":
-                roles[name] = Role("head", "head")
+            if name in TABLES:
+                roles[name] = Role(*TABLES[name])
             elif parameter.ndim == 2 and name.endswith(".weight"):
-                roles[name] = Role("matrix", name.split(".")[-2])
+                layer, group = int(name.split(".")[1]), name.split(".")[-2]  # blocks.LAYER.attn.GROUP.weight
+                roles[name] = Role("matrix", group, layer / self.config.num_layers)
             else:
                 roles[name] = Role("vector", "control")
         return roles
 
 
 def build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> GPT:
-    """A GPT with the baseline's initial weights, every one drawn from ``seed``."""
+    """A GPT with its initial weights, every one drawn from ``seed``."""
     model = GPT(config, vocab_size)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name == "embed.weight" and config.tie_embeddings:
-                parameter.normal_(std=config.tied_embed_init_std, generator=generator)
-            elif name == "embed.weight":
-                parameter.normal_(generator=generator)
-            elif name.endswith((".o.weight", ".down.weight")) or name == "head.weight":
+            if name == "embed.weight":
+                std = config.tied_embed_init_std if config.tie_embeddings else 1.0
+                parameter.normal_(std=std, generator=generator)
+            elif name == "value_embed.weight":
+                parameter.normal_(std=0.01, generator=generator)
+            elif name.endswith("attn.gate_NI") and config.attn_gate == "dense":
+                parameter.normal_(std=0.005, generator=generator)
+            elif name == "embed.bigram_GE" or _starts_at_zero(name, config):
                 parameter.zero_()
             elif name.endswith(".weight"):
-                # Kaiming-uniform with a = sqrt(5), the default of nn.Linear that the baseline leaves in place.
-                bound = 1 / math.sqrt(parameter.size(1))
-                parameter.uniform_(-bound, bound, generator=generator)
+                _fill_matrix(parameter, config.init, generator)
     return model
+
+
+def _starts_at_zero(name: str, config: GPTConfig) -> bool:
+    """Matrices whose branch starts as nothing. With a bigram projection the table alone is zero, or it never moved."""
+    return name.endswith((".o.weight", ".down.weight")) or name in ("head.weight", "value_embed.proj.weight")
+
+
+def _fill_matrix(weight_OI: Tensor, init: str, generator: torch.Generator) -> None:
+    if init == "orthogonal":
+        nn.init.orthogonal_(weight_OI, generator=generator)
+    else:
+        # Kaiming-uniform with a = sqrt(5), the default of nn.Linear that the baseline leaves in place.
+        bound = 1 / math.sqrt(weight_OI.size(1))
+        weight_OI.uniform_(-bound, bound, generator=generator)

@@ -22,10 +22,14 @@ Kind = Literal["matrix", "embedding", "head", "vector"]
 
 
 class Role(NamedTuple):
-    """What a parameter is: ``kind`` decides its optimiser and its bits, ``group`` its chunk in the artifact."""
+    """What a parameter is: ``kind`` decides its optimiser and its bits, ``group`` its chunk in the artifact.
+
+    ``depth`` is its layer's place, 0 for the first and towards 1 for the last: rates may differ by depth.
+    """
 
     kind: Kind
     group: str
+    depth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,10 @@ register(
         sources=(
             "model/registry.py",
             "model/gpt_config.py",
+            "model/parts.py",
+            "model/blocks.py",
             "model/gpt.py",
-            *(f"ops/reference/{name}.py" for name in ("__init__", "activation", "attention", "norm", "qk")),
+            *(f"ops/reference/{name}.py" for name in ("__init__", "activation", "attention", "embed", "norm", "qk")),
         ),
     )
 )

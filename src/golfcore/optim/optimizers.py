@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from golfcore.config import OptimConfig
 from golfcore.errors import InputError
 from golfcore.model import Role
-from golfcore.ops import QUINTIC, adamw_, muon_
+from golfcore.ops import POLAR_EXPRESS, QUINTIC, adamw_, muon_
+from golfcore.optim.routing import Route, route
 from golfcore.optim.schedule import muon_momentum
 
 
@@ -54,41 +55,45 @@ class Optimizers:
         self.config = config
         self.parameters = dict(module.named_parameters())
         self.averages = {n: p.detach().clone() for n, p in self.parameters.items()} if averaged else {}
-        self._rates = {
-            "embedding": config.tied_embed_lr if tied else config.embed_lr,
-            "head": config.head_lr,
-            "vector": config.scalar_lr,
-        }
-        self._adam = {n: roles[n].kind for n in self.parameters if roles[n].kind != "matrix"}
-        self._banks: dict[torch.Size, list[str]] = {}  # matrices of one shape are orthogonalised together
+        self.routes = {n: route(roles[n], config, tied=tied) for n in self.parameters}
+        self._adam = [n for n in self.parameters if self.routes[n].optimizer == "adamw"]
+        # Matrices of one shape and route are orthogonalised together.
+        self._banks: dict[tuple[torch.Size, Route], list[str]] = {}
         for name, parameter in self.parameters.items():
-            if roles[name].kind == "matrix":
-                self._banks.setdefault(parameter.shape, []).append(name)
+            if self.routes[name].optimizer == "muon":
+                self._banks.setdefault((parameter.shape, self.routes[name]), []).append(name)
+        polar = config.muon_coefficients == "polar"
+        self._coefficients = (POLAR_EXPRESS if polar else [QUINTIC[0]] * 64)[: config.muon_backend_steps]
         self._state = {f"m.{n}": torch.zeros_like(p, requires_grad=False) for n, p in self.parameters.items()}
         self._state |= {f"v.{n}": torch.zeros_like(self.parameters[n], requires_grad=False) for n in self._adam}
 
     @torch.no_grad()
-    def step(self, lr_multiplier: float, step: int, average_decay: float = 0.0) -> None:
+    def step(
+        self, lr_multiplier: float, step: int, average_decay: float = 1.0, weight_decay_multiplier: float = 1.0
+    ) -> None:
         """Moves every parameter; gradients must already be reduced over the ranks and clipped.
 
         Args:
             lr_multiplier: the schedule's factor on every rate.
             step: steps done before this one.
-            average_decay: how much of the old average stays.
+            average_decay: how much of the old average stays; 1 leaves it alone.
+            weight_decay_multiplier: the schedule's factor on every weight decay.
         """
         config = self.config
-        names = list(self._adam)
-        if names:
+        if names := self._adam:
+            routes = [self.routes[n] for n in names]
             adamw_(
-                *self._columns(names, "m.", "v."), lr=[self._rates[self._adam[n]] * lr_multiplier for n in names],
+                *self._columns(names, "m.", "v."), lr=[r.lr * lr_multiplier for r in routes],
+                weight_decay=[r.weight_decay * weight_decay_multiplier for r in routes],
                 betas=(config.beta1, config.beta2), eps=config.adam_eps, step=step + 1,
-                emas=self._average_of(names), ema_decay=average_decay,
+                emas=self._averages_of(names, average_decay), ema_decay=average_decay,
             )  # fmt: skip
-        for bank in self._banks.values():
+        for (_, path), bank in self._banks.items():
             muon_(
-                *self._columns(bank, "m."), lr=config.matrix_lr * lr_multiplier, momentum=muon_momentum(step, config),
-                weight_decay=config.muon_weight_decay, coefficients=[QUINTIC[0]] * config.muon_backend_steps,
-                emas=self._average_of(bank), ema_decay=average_decay,
+                *self._columns(bank, "m."), lr=path.lr * lr_multiplier, momentum=muon_momentum(step, config),
+                weight_decay=path.weight_decay * weight_decay_multiplier, coefficients=self._coefficients,
+                row_norm=config.muon_row_norm,
+                emas=self._averages_of(bank, average_decay), ema_decay=average_decay,
             )  # fmt: skip
 
     def _columns(self, names: list[str], *prefixes: str) -> list[list[Tensor]]:
@@ -97,8 +102,8 @@ class Optimizers:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         return [parameters, gradients, *([self._state[prefix + n] for n in names] for prefix in prefixes)]
 
-    def _average_of(self, names: list[str]) -> list[Tensor]:
-        return [self.averages[n] for n in names] if self.averages else []
+    def _averages_of(self, names: list[str], decay: float) -> list[Tensor]:
+        return [self.averages[n] for n in names] if self.averages and decay < 1 else []
 
     def zero_grad(self) -> None:
         for parameter in self.parameters.values():

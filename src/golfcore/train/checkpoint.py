@@ -13,7 +13,7 @@ from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
 
 NAME = "checkpoint.pt"
-VERSION = 1
+VERSION = 2
 
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:

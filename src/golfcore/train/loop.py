@@ -23,16 +23,27 @@ from golfcore.config import RecipeConfig
 from golfcore.errors import InputError
 from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.optim.optimizers import Optimizers
-from golfcore.optim.schedule import lr_multiplier, progress
+from golfcore.optim.schedule import (
+    Stage,
+    average_decay,
+    lr_multiplier,
+    progress,
+    stage_at,
+    stages,
+    weight_decay_multiplier,
+)
+from golfcore.train.checkpoint import NAME as CHECKPOINT
 from golfcore.train.checkpoint import save_checkpoint
 from golfcore.train.runlog import RunLog, stopping_early
 from golfcore.train.world import World
 
 
 class Loader(Protocol):
-    """What the loop asks of a loader: this rank's share of each step, and a position that can be saved."""
+    """What the loop asks of a loader: this rank's share of each step, in any shape, and a position to save."""
 
     def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+
+    def reshape(self, batch_tokens: int, seq_len: int) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -46,6 +57,7 @@ class TrainState:
     step: int = 0
     train_s: float = 0.0  # the clock
     tokens: int = 0
+    averaged: int = 0  # weights that have joined the average
     saved_at: float = field(default_factory=time.monotonic)
 
 
@@ -75,19 +87,21 @@ class Trainer:
         self.recipe, self.module, self.loader, self.world = recipe, module, loader, world
         self.log, self.tick, self.evaluate = log, tick, evaluate
         train = recipe.train
-        rank_tokens = train.batch_tokens // world.size
-        if train.batch_tokens % (world.size * train.seq_len):
-            raise InputError(
-                f"train.batch_tokens = {train.batch_tokens} does not split over {world.size} ranks into rows of "
-                f"train.seq_len = {train.seq_len}: use a multiple of {world.size * train.seq_len}"
-            )
-        self.micro_rows = max(1, min(train.micro_batch_tokens, rank_tokens) // train.seq_len)
+        self.stages = stages(train, module.phase_starts())
+        for stage in self.stages:
+            if stage.batch_tokens % (world.size * stage.seq_len):
+                raise InputError(
+                    f"train.batch_tokens = {stage.batch_tokens} does not split over {world.size} ranks into rows of "
+                    f"train.seq_len = {stage.seq_len}: use a multiple of {world.size * stage.seq_len}"
+                )
+        self.stage = self.stages[0]
+        self.enter(self.stage)
         self.optimizers = Optimizers(
             module,
             module.parameter_roles(),
             recipe.optim,
             tied=getattr(recipe.model, "tie_embeddings", True),
-            averaged=train.ema_decay > 0,
+            averaged=train.ema_decay > 0 or train.swa_start > 0,
         )
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.state = TrainState()
@@ -96,6 +110,14 @@ class Trainer:
         self.progress = torch.zeros((), device=world.device)
 
     # --- one step ---------------------------------------------------------------------------------------------------
+
+    def enter(self, stage: Stage) -> None:
+        """Gives the loader and the model what the next steps look like."""
+        self.stage = stage
+        rank_tokens = stage.batch_tokens // self.world.size
+        self.micro_rows = max(1, min(self.recipe.train.micro_batch_tokens, rank_tokens) // stage.seq_len)
+        self.loader.reshape(stage.batch_tokens, stage.seq_len)
+        self.module.phase = stage.phase
 
     def backward(self) -> Tensor:
         """Gradients of one batch's mean loss, summed over micro-batches; returns this rank's mean loss."""
@@ -114,28 +136,56 @@ class Trainer:
             total += parts["ce"].float() * share
         return total
 
-    def update(self, multiplier: float) -> None:
-        """Reduces and clips the gradients, then moves the weights and their average."""
-        train, optim = self.recipe.train, self.recipe.optim
+    def update(self, multiplier: float, share: float) -> None:
+        """Reduces and clips the gradients, then moves the weights and their average; ``share`` is the run's."""
+        train, optim, state = self.recipe.train, self.recipe.optim, self.state
         self.world.mean_gradients(self.parameters)
         if optim.grad_clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.parameters, optim.grad_clip_norm)
-        # Early on the average is taken over what there is, so that it does not remember the initial weights.
-        decay = min(train.ema_decay, (1 + self.state.step) / (10 + self.state.step))
-        self.optimizers.step(multiplier, self.state.step, decay)
+        decay = average_decay(state.step + 1, share, state.averaged, train)
+        self.optimizers.step(multiplier, state.step, decay, weight_decay_multiplier(share, optim))
+        state.averaged += decay < 1
         self.optimizers.zero_grad()
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Runs ``train.warmup_steps`` steps and restores every state that they moved."""
+        """Runs ``train.warmup_steps`` steps of every stage and restores every state that they moved.
+
+        Raises:
+            InputError: the clock is shorter than one step.
+        """
         if not self.recipe.train.warmup_steps:
             return
         before = copy.deepcopy(self._tensors())
-        for _ in range(self.recipe.train.warmup_steps):
-            self.backward()
-            self.update(1.0)
+        averaged, step_s = self.state.averaged, 0.0
+        for stage in self.stages:
+            self.enter(stage)
+            for _ in range(self.recipe.train.warmup_steps):
+                started = time.perf_counter()
+                self.backward()
+                self.update(1.0, 0.0)
+                seconds = time.perf_counter() - started
+            step_s = max(step_s, seconds)  # of a stage's last step: the first ones compile
         self._restore(before)
+        self.state.averaged = averaged
+        self.enter(self.stages[0])
+        self._judge_clock(self.world.from_primary(step_s))
+
+    def _judge_clock(self, step_s: float) -> None:
+        if not self.budget_s:
+            return
+        if step_s > self.budget_s:
+            raise InputError(
+                f"track.train_s = {self.budget_s:g} is shorter than one step, which took {step_s:.2f} s in the "
+                "warm-up: give more seconds, or lower train.batch_tokens or the model"
+            )
+        possible = min(self.recipe.train.iterations, int(self.budget_s / step_s))
+        if self.recipe.optim.muon_momentum_warmup_steps > possible:
+            self.log.line(
+                f"note: optim.muon_momentum_warmup_steps = {self.recipe.optim.muon_momentum_warmup_steps}, but the "
+                f"clock allows about {possible} steps"
+            )
 
     def run(self) -> TrainState:
         """Trains from where the state stands to the end; the module then holds the weights to keep."""
@@ -152,29 +202,65 @@ class Trainer:
                 self.log.line(stopping_early(state.step, train.iterations, 1000 * state.train_s))
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
-            self.progress.fill_(progress(state.step, elapsed, train, self.budget_s))
+            share = progress(state.step, elapsed, train, self.budget_s)
+            self._follow(share)
             loss = self.backward()
-            self.update(multiplier)
+            self._stop_at_nan(loss)
+            self.update(multiplier, share)
             state.step += 1
-            state.tokens += train.batch_tokens
+            state.tokens += self.stage.batch_tokens
             now = time.perf_counter() - started
             recent_s.append(now - elapsed)
             state.train_s = now
             paused = self._between_steps(loss, multiplier, recent_s[-1])
             started += paused
+        self.enter(self.stages[-1])
         self._use_average()
         return state
+
+    def _follow(self, share: float) -> None:
+        """Enters the stage that has come, and says so in the log."""
+        self.progress.fill_(share)
+        stage = stage_at(share, self.recipe.train, self.module.phase_starts())
+        if stage != self.stage:
+            self.log.line(
+                f"stage: step:{self.state.step} share:{share:.3f} batch_tokens:{stage.batch_tokens} "
+                f"seq_len:{stage.seq_len} phase:{stage.phase}"
+            )
+            self.enter(stage)
+
+    def _stop_at_nan(self, loss: Tensor) -> None:
+        """Raises InputError where the loss is not finite, before it reaches the weights.
+
+        A GPU is asked only when the loss is logged anyway: asking makes it wait. ``save`` looks again.
+        """
+        step = self.state.step + 1
+        if self.world.device.type != "cpu" and step > 10 and step % self.recipe.train.log_every:
+            return
+        mean = float(self.world.sum(loss.clone())) / self.world.size
+        if not math.isfinite(mean):
+            raise InputError(f"the loss is {mean} at step {step}: {self._odd_tensor()}; {self._way_back()}")
+
+    def _odd_tensor(self) -> str:
+        for what, tensors in (
+            ("parameter", self.optimizers.parameters),
+            ("gradient of", {n: p.grad for n, p in self.optimizers.parameters.items()}),
+        ):
+            for name, tensor in tensors.items():
+                if tensor is not None and not torch.isfinite(tensor).all():
+                    return f"{what} {name} is not finite"
+        return "every parameter and gradient is finite, so it arose in the forward pass"
+
+    def _way_back(self) -> str:
+        saved = self.log.run_dir / CHECKPOINT
+        kept = f"the last good checkpoint stays in {saved}; " if saved.exists() else ""
+        return f"{kept}lower optim.matrix_lr and the other rates, or set optim.grad_clip_norm"
 
     def _between_steps(self, loss: Tensor, multiplier: float, step_s: float) -> float:
         """Logs, validates and saves when due; returns the seconds that do not count."""
         train, state = self.recipe.train, self.state
         if state.step % train.log_every == 0 or state.step <= 10:
             mean = float(self.world.sum(loss.clone())) / self.world.size
-            if not math.isfinite(mean):
-                raise InputError(
-                    f"the loss is {mean} at step {state.step}: lower optim.matrix_lr and the other rates, or set "
-                    "optim.grad_clip_norm"
-                )
             self.log.train(
                 state.step, train.iterations, loss=mean, train_s=state.train_s, tokens=state.tokens,
                 lr_mult=multiplier, step_ms=1000 * step_s,
@@ -196,6 +282,8 @@ class Trainer:
 
     @torch.no_grad()
     def _use_average(self) -> None:
+        if not self.state.averaged:
+            return  # SWA that had not begun
         for name, average in self.optimizers.averages.items():
             self.optimizers.parameters[name].copy_(average)
 
@@ -214,17 +302,24 @@ class Trainer:
         self.loader.load_state_dict(saved["loader"])
 
     def save(self, *, final: bool = False) -> None:
-        """Writes a checkpoint on rank 0; the clock goes on meanwhile. ``weights`` are those to keep, averaged if so."""
+        """Writes a checkpoint on rank 0; the clock goes on meanwhile. ``weights`` are those to keep, averaged if so.
+
+        Raises:
+            InputError: a weight is not finite; the checkpoint before stays.
+        """
         state = self.state
         state.saved_at = time.monotonic()
         if not self.world.primary:
             return
-        weights = self.module.state_dict() | ({} if final else self.optimizers.averages)
+        averages = self.optimizers.averages if state.averaged and not final else {}
+        weights = self.module.state_dict() | averages
+        if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+            raise InputError(f"after step {state.step} {self._odd_tensor()}; {self._way_back()}")
         save_checkpoint(
             self.log.run_dir,
             {
                 **self._tensors(), "weights": weights, "final": final,
-                "step": state.step, "train_s": state.train_s, "tokens": state.tokens,
+                "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
             },
         )  # fmt: skip
 
@@ -239,7 +334,7 @@ class Trainer:
                 f"the run in {self.log.run_dir} has ended after {saved['step']} steps; there is nothing to resume"
             )
         self._restore(saved)
-        self.state.step, self.state.train_s, self.state.tokens = saved["step"], saved["train_s"], saved["tokens"]
+        self.state = TrainState(saved["step"], saved["train_s"], saved["tokens"], saved["averaged"])
 
 
 def choose_precision(wish: str, device: torch.device) -> tuple[torch.dtype, str]:
