@@ -129,10 +129,11 @@ def read(path: Path, entry: str, shape: Shape) -> dict[str, Any] | None:
         counted += shape.layers * 2 * 512 * (shape.hidden - 1024)
         if not 0 <= params - counted <= shape.extra:
             sys.exit(f"{path}: {params} parameters logged, {counted} and at most {shape.extra} more by its shape")
+    mean, most = passes(text, shape.layers, steps)
     memory = [event.get("allocated_mib") for event in events if event["kind"] == "memory"]
     return {
         "entry": entry, "log": path.name, "gpus": said["world_size"], "layers": shape.layers,
-        "passes": round(passes(text, shape.layers, steps), 3), "model_dim": 512, "kv_dim": 256,
+        "passes": round(mean, 3), "max_passes": most, "model_dim": 512, "kv_dim": 256,
         "mlp_hidden": shape.hidden, "vocab": shape.vocab, "seq_len": said["train_seq_len"],
         "batch_tokens": said["train_batch_tokens"], "attention": shape.attention, "params": params, "steps": steps,
         "ms_per_step": round(train_ms / steps, 3), "peak_mib": memory[-1] if memory else "",
@@ -153,8 +154,8 @@ def number(text: str, key: str) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def passes(text: str, layers: int, steps: int) -> float:
-    """Layers run a step, averaged over the steps: some entries repeat a span of layers from some step on."""
+def passes(text: str, layers: int, steps: int) -> tuple[float, int]:
+    """Layers run a step, mean over the steps and most: some entries repeat a span of layers from some step on."""
     switches: list[tuple[int, int]] = []  # (step, layers from there on)
     for at, encoder, decoder in re.findall(
         r"layer_loop:\S+ step:(\d+) frac:[\d.]+ encoder:\[([\d, ]*)\] decoder:\[([\d, ]*)\]", text
@@ -163,13 +164,13 @@ def passes(text: str, layers: int, steps: int) -> float:
     for phase, at in re.findall(r"layer_loop:phase(\d) step:(\d+)", text):
         spans = re.search(rf"loop_warmup_phase{phase}: encoder:\[([\d, ]*)\] decoder:\[([\d, ]*)\]", text)
         switches.append((int(at), sum(len(span.split(",")) for span in spans.groups()) if spans else layers))
-    for at in re.findall(r"^recurrence:activated (?:at )?step[: ](\d+)", text, re.MULTILINE):
-        switches.append((int(at), layers + 2))
+    repeats = re.findall(r"^recurrence:activated (?:at )?step[: ](\d+)", text, re.MULTILINE)
+    switches += [(int(at), layers + 2) for at in repeats]
     total, before, current = 0.0, 0, layers
     for at, then in switches:
         total += current * (at - before)
         before, current = at, then
-    return (total + current * (steps - before)) / steps
+    return (total + current * (steps - before)) / steps, current
 
 
 if __name__ == "__main__":

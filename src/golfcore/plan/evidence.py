@@ -11,30 +11,37 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
+Attention = Literal["sdpa", "fa3"]  # PyTorch's kernel, or FlashAttention-3
 EVIDENCE = Path(__file__).parent / "contest_steps.csv"
 COLUMNS = (
-    "entry", "log", "gpus", "layers", "passes", "model_dim", "kv_dim", "mlp_hidden", "vocab", "seq_len",
+    "entry", "log", "gpus", "layers", "passes", "max_passes", "model_dim", "kv_dim", "mlp_hidden", "vocab", "seq_len",
     "batch_tokens", "attention", "params", "steps", "ms_per_step", "peak_mib", "excluded",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedRun:
-    """One log. ``passes`` counts layers run a step, mean over the run; ``excluded`` says why it is no evidence."""
+    """One log.
+
+    ``passes`` is how many layers a step ran, mean over the run, ``max_passes`` the most; ``excluded`` says why the log
+    is no evidence, and is empty where it is.
+    """
 
     entry: str
     log: str
     gpus: int
     layers: int
     passes: float
+    max_passes: int
     model_dim: int
     kv_dim: int
     mlp_hidden: int
     vocab: int
     seq_len: int
     batch_tokens: int
-    attention: str
+    attention: Attention
     params: int
     ms_per_step: float
     peak_mib: int | None
@@ -58,9 +65,11 @@ def logged_runs() -> tuple[LoggedRun, ...]:
         return tuple(
             LoggedRun(
                 entry=row["entry"], log=row["log"], gpus=int(row["gpus"]), layers=int(row["layers"]),
-                passes=float(row["passes"]), model_dim=int(row["model_dim"]), kv_dim=int(row["kv_dim"]),
+                passes=float(row["passes"]), max_passes=int(row["max_passes"]),
+                model_dim=int(row["model_dim"]), kv_dim=int(row["kv_dim"]),
                 mlp_hidden=int(row["mlp_hidden"]), vocab=int(row["vocab"]), seq_len=int(row["seq_len"]),
-                batch_tokens=int(row["batch_tokens"]), attention=row["attention"], params=int(row["params"]),
+                batch_tokens=int(row["batch_tokens"]),
+                attention="fa3" if row["attention"] == "fa3" else "sdpa", params=int(row["params"]),
                 ms_per_step=float(row["ms_per_step"]), peak_mib=int(row["peak_mib"]) if row["peak_mib"] else None,
                 excluded=row["excluded"],
             )
