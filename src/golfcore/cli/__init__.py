@@ -42,8 +42,10 @@ for _name, _target, _help in (
     ("unpack", "artifact:unpack", "Take a .golf file apart: a folder, or .safetensors."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
+    ("recipes", "recipes:app", "List, show and compare recipes."),
     ("kernels", "kernels:app", "List and test the native operations."),
     ("bench", "bench:bench", "Time operations against plain torch, checked first."),
+    ("ablate", "ablate:ablate", "What each part of a recipe is worth, over seeds, on held-out training text."),
     ("doctor", "doctor:doctor", "What this machine has, and what to do about the rest."),
 ):
     app.command(f"golfcore.cli.{_target}", name=_name, help=_help)

@@ -24,7 +24,7 @@ from golfcore import ops
 from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.model.blocks import Block, Shared, Stream
 from golfcore.model.gpt_config import GPTConfig, layer_order
-from golfcore.model.parts import InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
+from golfcore.model.parts import EPS, InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
 from golfcore.model.registry import Kind, Role
 
 # Parameters that are not what their shape says: ``name -> (kind, group)``.
@@ -71,7 +71,7 @@ class GPT(LanguageModel):
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
         bounds = segment_bounds(symbols_BT, config.bos, config.max_segment) if config.packed_documents else None
         values = {} if self.value_embed is None else self.value_embed(symbols_BT, dtype)
-        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype))
+        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype), eps=EPS)
         shared = Shared(x0_BTD, cos_TR, sin_TR, values, bounds)
         order = self.orders[self.phase]
         encoder = len(order) // 2
@@ -98,7 +98,7 @@ class GPT(LanguageModel):
                 stream = Stream(x_BTD)
         if lane_BTD is not None:
             stream = Stream((stream.x_BTD + lane_BTD) / 2)
-        return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D)[1]
+        return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, eps=EPS)[1]
 
     def _skip(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Tensor:
         weight_D = self.skip_weight_SD[row].to(x_BTD.dtype)
