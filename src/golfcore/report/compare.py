@@ -148,9 +148,13 @@ def variant_row(variant: Variant, base: Variant) -> dict[str, Any]:
         "label": variant.label, "changed": {key: list(pair) for key, pair in variant.changed.items()},
         "mean": mean, "half_width": half, "scores": variant.scores, "delta": delta, "delta_half_width": width,
         "verdict": verdict, "bytes": max(sizes, default=None), "cap": summaries[0]["bytes"]["cap"],
-        "train_s": statistics.fmean(clocks) if clocks else None, "steps": statistics.fmean(steps) if any(steps) else None,
+        "train_s": statistics.fmean(clocks) if clocks else None,
+        "steps": statistics.fmean(steps) if any(steps) else None,
         "runs": [
-            {"name": run.name, "seed": _seed(run), "val_bpb": number(run.score.get("val_bpb")), "state": summary["state"]}
+            {
+                "name": run.name, "seed": _seed(run), "val_bpb": number(run.score.get("val_bpb")),
+                "state": summary["state"],
+            }
             for run, summary in zip(variant.runs, summaries, strict=True)
         ],
     }  # fmt: skip

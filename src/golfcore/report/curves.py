@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 
 # Marker colour -> the page's CSS variable.
 INK, MUTED, LINE, TRAIN, VAL = "#010101", "#020202", "#030303", "#040404", "#050505"
-SERIES = {"#060606": "--blue", "#070707": "--scale", "#080808": "--control", "#090909": "--tokenizer", "#0a0a0a": "--code"}
+SERIES = {
+    "#060606": "--blue",
+    "#070707": "--scale",
+    "#080808": "--control",
+    "#090909": "--tokenizer",
+    "#0a0a0a": "--code",
+}
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", TRAIN: "--accent", VAL: "--blue", **SERIES}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -267,7 +267,14 @@ def _sections(run: RunData) -> list[dict[str, Any]]:
         if not isinstance(table, dict):
             continue
         defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[name])} if name in SECTIONS else {}
-        rows = [(key, _show(value), key in defaults and defaults[key] != value) for key, value in table.items()]
+        rows = [
+            (
+                key,
+                _show(value),
+                key in defaults and defaults[key] != (tuple(value) if isinstance(value, list) else value),
+            )
+            for key, value in table.items()
+        ]
         sections.append({"name": name, "rows": rows})
     return sections
 

@@ -14,7 +14,7 @@ from golfcore.config import parse_value
 from golfcore.errors import UsageError
 
 MAX_JOBS = 10_000
-_RANGE = re.compile(r"([-+.\deE_]{1,40})\.\.([-+.\deE_]{1,40}?)(:log)?")
+_RANGE = re.compile(r"([-+.\deE_]{0,40}?)\.\.([-+.\deE_]{0,40})(:log)?")
 
 
 @dataclass(frozen=True)
