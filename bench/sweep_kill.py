@@ -65,20 +65,27 @@ def main() -> int:
 
 
 def kill_at_random(command: list[str], folder: Path, rng: random.Random, *, with_runs: bool) -> None:
-    """Starts the sweep, waits until something runs and for a random while longer, and kills."""
+    """Starts the sweep, lets it run until up to four more runs are scored and a random while longer, and kills."""
+    before, more = scored(folder), rng.randrange(5)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not running(folder):
+    while process.poll() is None and (scored(folder) < before + more or not running(folder)):
         time.sleep(0.05)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(rng.uniform(0.0, 12.0))
+        process.wait(rng.uniform(0.0, 6.0))
         sys.exit("the sweep ended before it could be killed: nothing was tried")
     process.kill()
     process.wait()
     pids = running(folder)
     if with_runs:
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-    print(f"killed the sweep{f' and {len(pids)} runs' if with_runs else f', {len(pids)} runs outlived it'}", flush=True)
+            with contextlib.suppress(ProcessLookupError):  # it may just have ended
+                os.kill(pid, signal.SIGKILL)
+    what = f"and {len(pids)} runs" if with_runs else f"alone, {len(pids)} runs outlived it"
+    print(f"killed the sweep {what}; {scored(folder)} runs were scored", flush=True)
+
+
+def scored(folder: Path) -> int:
+    return len(list(folder.glob("*/score.json")))
 
 
 def running(folder: Path) -> list[int]:

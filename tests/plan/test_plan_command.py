@@ -35,7 +35,8 @@ def test_h100s(capsys: pytest.CaptureFixture[str]) -> None:
     plan = planned(capsys, "baseline_8xh100", "--gpus", "8", "--price", "3")
     run = plan["run"]
     assert plan["parameters"]["total"] == 17_059_912
-    assert plan["artifact"]["low"] < plan["artifact"]["expected"] < plan["artifact"]["high"] < 16_000_000
+    assert plan["artifact"]["low"] < plan["artifact"]["expected"] < plan["artifact"]["high"]
+    assert plan["artifact"]["expected"] < 16_000_000
     assert (run["basis"], plan["scaling"]["basis"], plan["parameters"]["basis"]) == ("fitted", "simulated", "counted")
     assert run["ms_low"] < run["ms_a_step"] < run["ms_high"]
     assert run["steps"] == pytest.approx(600_000 / run["ms_a_step"], rel=1e-3)
@@ -82,6 +83,19 @@ def test_random_tokens_are_batches_of_the_loaders_shape() -> None:
     loader.reshape(64, 16)
     assert next(loader)[0].shape == (4, 16)
     assert torch.from_numpy(inputs).max() < 64
+
+
+def test_the_parts_of_a_step_add_up_over_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(capsys, "frontier_8xh100", "--gpus", "8", "--attention", "fa3")
+    assert len(plan["operations"]["stages"]) == 2  # the layers that are repeated join later
+    for row in plan["scaling"]["rows"]:
+        parts = ("compute_ms", "exposed_ms", "optimiser_ms", "constant_ms")
+        assert row["ms_a_step"] == pytest.approx(sum(row[part] for part in parts), rel=1e-3)
+    assert plan["scaling"]["ends_by"] == "rows"  # a row a GPU
+    # The entry that this recipe follows: 4,945 steps of 121.3 ms, 15.95 MB, 41.7 GB at the peak.
+    assert abs(plan["run"]["ms_a_step"] / 121.3 - 1) < 0.10
+    assert plan["artifact"]["low"] < 15_952_086 < plan["artifact"]["high"]
+    assert abs(plan["run"]["memory_bytes"] / (41_710 * 2**20) - 1) < 0.10
 
 
 def test_tables(tiny_recipe: str, capsys: pytest.CaptureFixture[str]) -> None:

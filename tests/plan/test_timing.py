@@ -25,6 +25,9 @@ def test_held_out_errors_are_within_the_figures() -> None:
     time, memory = time_model(), memory_model()
     assert time.median_error <= 0.10
     assert time.max_error <= 0.25
+    assert len(time.new_shape_errors) >= 20
+    assert np.median(time.new_shape_errors) <= 0.10
+    assert np.median(time.entry_errors) <= 0.10
     assert memory.median_error <= 0.05
     assert memory.max_error <= 0.25
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -161,7 +162,12 @@ def _show_scaling(scaling: dict[str, Any]) -> None:
             *([f"{row['dollars']:,.2f}"] if price else []),
         )  # fmt: skip
     print_table(table)
-    out.print(f"scaling ends at {scaling['ends_at']}: the next doubling gives less than {scaling['enough']} times\n")
+    why = {
+        "speed": f"scaling ends at {scaling['ends_at']}: the next doubling gives less than {scaling['enough']} times",
+        "rows": f"scaling ends at {scaling['ends_at']}: the rows of a batch do not split over more",
+        "open": f"scaling goes on beyond {scaling['ends_at']}",
+    }
+    out.print(f"{why[scaling['ends_by']]}\n")
 
 
 def _show_fit(json: bool) -> None:
@@ -193,7 +199,10 @@ def _show_fit(json: bool) -> None:
         out.print(
             f"fitted on {len(model.fitted)} logs of {counts[0]} entries; held out by the hash of the entry's name: "
             f"{len(model.held_out)} logs of {counts[1]}\nheld-out error: median {model.median_error:.1%}, "
-            f"nine in ten within {model.spread:.1%}, largest {model.max_error:.1%}\n", markup=False,
+            f"nine in ten within {model.spread:.1%}, largest {model.max_error:.1%}\n"
+            f"  each entry once: median {median(model.entry_errors):.1%}; the {len(model.new_shape_errors)} logs of shapes "
+            f"that no fitted log has: median {median(model.new_shape_errors):.1%}, largest "
+            f"{max(model.new_shape_errors):.1%}\n", markup=False,
         )  # fmt: skip
     for entry, why in sorted({(run.entry, run.excluded) for run in excluded}):
         out.print(f"not used: {entry}: {why}", style="dim", markup=False)
@@ -203,7 +212,8 @@ def _fit_json(model: Fit, key: str) -> dict[str, Any]:
     parts = (("fitted", model.fitted), ("held_out", model.held_out))
     return {
         "factors": dict(zip(model.terms, model.factors.tolist(), strict=True)),
-        "median_error": model.median_error, "p90_error": model.spread, "max_error": model.max_error,
+        "median_error": model.median_error, "median_error_by_entry": median(model.entry_errors),
+        "median_error_new_shapes": median(model.new_shape_errors), "p90_error": model.spread, "max_error": model.max_error,
         "rows": [
             {
                 "part": part, "entry": run.entry, "log": run.log, "logged": getattr(run, key), "predicted": value,

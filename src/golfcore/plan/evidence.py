@@ -48,6 +48,11 @@ class LoggedRun:
     excluded: str
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """What the time of a step depends on, but for the kernels and how often layers are repeated."""
+        return (self.layers, self.model_dim, self.mlp_hidden, self.vocab, self.seq_len, self.batch_tokens, self.gpus)
+
+    @property
     def held_out(self) -> bool:
         """Whether the entry is kept from the fit: by its name's hash, so that seeds of one entry stay together."""
         return held_out(self.entry)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from golfcore.config import RecipeConfig
 from golfcore.model import get_family
 from golfcore.plan.cost import RoleCost, StageCost, overhead_costs, role_costs, stage_costs, state_bytes
@@ -17,7 +19,7 @@ from golfcore.plan.timing import H100_FLOPS, MIB, memory_model, memory_terms
 COUNTED, MEASURED, FITTED, SIMULATED = "counted", "measured", "fitted", "simulated"
 # What the evidence spans: beyond it the time model extrapolates, and the plan says so.
 SEEN = {
-    "model width": (512, 512), "layers run": (9, 17), "train.seq_len": (1024, 4096),
+    "model width": (512, 512), "layers run": (9, 17), "attention window": (1024, 4096),
     "tokens a GPU": (49_152, 262_144), "vocabulary": (1024, 8192),
 }  # fmt: skip
 
@@ -149,9 +151,11 @@ def _add_gpus(
         whole = [scale for scale in scales if scale is not None]
         if len(whole) == len(stages):
             rows.append(_gpu_row(recipe, stages, whole, params, count, price))
+    doublings = [(row["gpus"], row["ms_a_step"]) for row in rows if row["gpus"] in COUNTS]
+    end = scaling_end(doublings)
+    why = "speed" if end < doublings[-1][0] else "rows" if end < COUNTS[-1] else "open"
     plan["scaling"] = {
-        "basis": SIMULATED, "attention": attention, "rows": rows, "enough": ENOUGH,
-        "ends_at": scaling_end([(row["gpus"], row["ms_a_step"]) for row in rows if row["gpus"] in COUNTS]),
+        "basis": SIMULATED, "attention": attention, "rows": rows, "enough": ENOUGH, "ends_at": end, "ends_by": why,
     }  # fmt: skip
     chosen = next((row for row in rows if row["gpus"] == gpus), None)
     if chosen is None:
@@ -174,9 +178,14 @@ def _gpu_row(
     micro = min(recipe.train.micro_batch_tokens, deepest.stage.batch_tokens / gpus)
     memory = memory_model()
 
+    # Steps of each stage: under a clock a stage's share is of time, without one of steps.
+    counts = [
+        stage.share / (scale.ms if recipe.track.train_s else 1) for scale, stage in zip(scales, stages, strict=True)
+    ]
+
     def mean(part: str) -> float:
-        """Of a step's part over the run, by the stages' shares of the clock."""
-        return float(sum(getattr(scale, part) * stage.share for scale, stage in zip(scales, stages, strict=True)))
+        """Of a step's part, over all steps of the run."""
+        return float(np.average([getattr(scale, part) for scale in scales], weights=counts))
 
     return {
         "gpus": gpus, "ms_a_step": ms, "ms_low": ms / (1 + spread), "ms_high": ms / (1 - spread), **clock,
@@ -194,8 +203,8 @@ def _beyond(recipe: RecipeConfig, stages: list[StageCost], vocab_size: int, gpus
     work = stages[-1].work
     values = {
         "model width": work.residual // max(1, work.passes), "layers run": work.passes,
-        "train.seq_len": recipe.train.seq_len, "tokens a GPU": recipe.train.batch_tokens // gpus,
-        "vocabulary": vocab_size,
+        "attention window": round(work.attention / max(1, work.residual)),
+        "tokens a GPU": recipe.train.batch_tokens // gpus, "vocabulary": vocab_size,
     }  # fmt: skip
     return [
         f"{name} {value:,}: the contest's logs have {'only ' if low == high else ''}{_span(low, high)}, the time model "

@@ -88,6 +88,18 @@ class Fit:
         return max(abs(error) for _, _, error in self.held_out)
 
     @property
+    def entry_errors(self) -> list[float]:
+        """Errors of the held-out entries, each the mean of its logs': seeds of one entry are hardly independent."""
+        entries = dict.fromkeys(run.entry for run, _, _ in self.held_out)
+        return [float(np.mean([abs(e) for run, _, e in self.held_out if run.entry == entry])) for entry in entries]
+
+    @property
+    def new_shape_errors(self) -> list[float]:
+        """Errors of the held-out logs whose shape, batch or number of GPUs no fitted log has."""
+        known = {run.shape for run, _, _ in self.fitted}
+        return [abs(error) for run, _, error in self.held_out if run.shape not in known]
+
+    @property
     def spread(self) -> float:
         """What nine in ten of the logs that it has not seen stay within, as a share."""
         return float(np.quantile([abs(error) for _, _, error in self.held_out], 0.9))
