@@ -200,9 +200,9 @@ def _show_fit(json: bool) -> None:
             f"fitted on {len(model.fitted)} logs of {counts[0]} entries; held out by the hash of the entry's name: "
             f"{len(model.held_out)} logs of {counts[1]}\nheld-out error: median {model.median_error:.1%}, "
             f"nine in ten within {model.spread:.1%}, largest {model.max_error:.1%}\n"
-            f"  each entry once: median {median(model.entry_errors):.1%}; the {len(model.new_shape_errors)} logs of shapes "
-            f"that no fitted log has: median {median(model.new_shape_errors):.1%}, largest "
-            f"{max(model.new_shape_errors):.1%}\n", markup=False,
+            f"  each entry once: median {median(model.entry_errors):.1%}\n"
+            f"  {len(model.new_shape_errors)} logs of shapes that no fitted log has: median "
+            f"{median(model.new_shape_errors):.1%}, largest {max(model.new_shape_errors):.1%}\n", markup=False,
         )  # fmt: skip
     for entry, why in sorted({(run.entry, run.excluded) for run in excluded}):
         out.print(f"not used: {entry}: {why}", style="dim", markup=False)
@@ -213,7 +213,8 @@ def _fit_json(model: Fit, key: str) -> dict[str, Any]:
     return {
         "factors": dict(zip(model.terms, model.factors.tolist(), strict=True)),
         "median_error": model.median_error, "median_error_by_entry": median(model.entry_errors),
-        "median_error_new_shapes": median(model.new_shape_errors), "p90_error": model.spread, "max_error": model.max_error,
+        "median_error_new_shapes": median(model.new_shape_errors), "p90_error": model.spread,
+        "max_error": model.max_error,
         "rows": [
             {
                 "part": part, "entry": run.entry, "log": run.log, "logged": getattr(run, key), "predicted": value,
