@@ -96,8 +96,7 @@ def _pack(
     from golfcore.environment import environment
 
     found = environment()
-    header = {"date": found["started"], "commit": found["commit"] + ("+" if found["dirty"] else "")}
-    header |= {key: found[key] for key in ("cpu", "cores", "isa", "python")}
+    header = pack.about(found)
     target = store.path_of(results, save) if save else None
     rivals = pack.RIVALS if vs is None else pack.parse_choice("vs", vs, pack.RIVALS)
     chosen = pack.parse_choice("widths", widths, list(pack.WIDTHS))

@@ -41,7 +41,7 @@ class Stream(NamedTuple):
         """The stream itself."""
         if self.y_BTD is None or self.s_D is None:
             return self.x_BTD
-        return torch.addcmul(self.x_BTD, self.s_D.to(self.x_BTD.dtype), self.y_BTD)
+        return ops.residual(self.x_BTD, self.y_BTD, self.s_D)
 
 
 class Attention(nn.Module):
@@ -77,7 +77,8 @@ class Attention(nn.Module):
         return torch.sigmoid(logits_BTN if self.gate == "dense" else self.gate_scale * logits_BTN)
 
     def forward(self, x_BTD: Tensor, shared: Shared) -> Tensor:
-        q_BTNH, k_BTKH, v_BTKH = (f(x_BTD).unflatten(-1, (-1, self.head_dim)) for f in (self.q, self.k, self.v))
+        projected = ops.linear(x_BTD, self.q.weight, self.k.weight, self.v.weight)
+        q_BTNH, k_BTKH, v_BTKH = (y.view(*y.shape[:-1], -1, self.head_dim) for y in projected)
         q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, shared.cos_TR, shared.sin_TR, self.q_gain_N, eps=EPS)
         if self.layer in shared.values:
             v_BTKH = v_BTKH + shared.values[self.layer]

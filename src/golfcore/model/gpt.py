@@ -87,24 +87,24 @@ class GPT(LanguageModel):
                 stream = Stream(stream.sum())
                 lane_BTD = stream.x_BTD
             if skips:
-                stream = Stream(self._skip(stream.sum(), skips.pop(), j))
+                stream = self._skip(stream.sum(), skips.pop(), j)
             if lane_BTD is None:
                 stream = self.blocks[i](stream, shared)
             else:
                 block: Block = self.blocks[i]  # type: ignore[assignment]
                 x_BTD, lane_BTD = block.in_lanes(
-                    stream.x_BTD, lane_BTD, self.lane_keep_L2[i], self.lane_post_L22[i], shared
+                    stream.sum(), lane_BTD, self.lane_keep_L2[i], self.lane_post_L22[i], shared
                 )
                 stream = Stream(x_BTD)
         if lane_BTD is not None:
             stream = Stream((stream.x_BTD + lane_BTD) / 2)
         return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, eps=EPS)[1]
 
-    def _skip(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Tensor:
-        weight_D = self.skip_weight_SD[row].to(x_BTD.dtype)
+    def _skip(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Stream:
         if self.config.skips == "weighted":
-            return torch.addcmul(x_BTD, weight_D, skip_BTD)
-        return torch.lerp(weight_D * skip_BTD, x_BTD, torch.sigmoid(self.skip_gate_SD[row]).to(x_BTD.dtype))
+            return Stream(x_BTD, skip_BTD, self.skip_weight_SD[row])
+        weighted_BTD = self.skip_weight_SD[row].to(x_BTD.dtype) * skip_BTD
+        return Stream(torch.lerp(weighted_BTD, x_BTD, torch.sigmoid(self.skip_gate_SD[row]).to(x_BTD.dtype)))
 
     def head_weight(self, table_VD: Tensor) -> Tensor:
         """The output matrix, fp32 [V, D]: the embedding's table where they are tied."""
