@@ -33,6 +33,8 @@ for _name, _target, _help in (
     ("quantize", "stages:quantize", "Quantise a trained run."),
     ("pack", "stages:pack", "Pack a quantised run, an unpacked folder or .safetensors into a .golf file."),
     ("eval", "stages:evaluate", "Score a packed model: bits per byte, each token once."),
+    ("plan", "plan:plan", "What a run will take: bytes, time, memory, dollars, scaling."),
+    ("sweep", "sweep:sweep", "Run many settings and seeds; goes on after a crash."),
     ("report", "report:report", "Write a run's report.html."),
     ("inspect", "artifact:inspect", "Show where a .golf file's bytes go."),
     ("verify", "artifact:verify", "Check a .golf file whole."),
