@@ -12,7 +12,7 @@ SRC = Path(__file__).parent.parent / "src" / "golfcore"
 # CONTRIBUTING.md shows the same table.
 LAYERS = {
     "cli": 5, "__main__": 5,
-    "report": 4, "contest": 4, "bench": 4,
+    "report": 4, "contest": 4, "bench": 4, "plan": 4, "sweep": 4,
     "train": 3, "quant": 3, "evaluate": 3, "recipes": 3,
     "model": 2, "optim": 2, "data": 2, "tokenizer": 2, "artifact.model_io": 2,
     "ops": 1,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import torch
 
 from golfcore.config import DataConfig, OptimConfig, RecipeConfig, TrackConfig, TrainConfig
 from golfcore.evaluate.scorer import ScoredText
+from golfcore.model import get_family
+from golfcore.model.gpt import GPT
 from golfcore.model.gpt_config import GPTConfig
 
 TINY = GPTConfig(num_layers=3, model_dim=32, num_heads=4, num_kv_heads=2, mlp_mult=2)
@@ -28,6 +31,17 @@ def recipe(**train: object) -> RecipeConfig:
         optim=OptimConfig(muon_momentum_warmup_steps=4),
         train=dataclasses.replace(base, **train),  # type: ignore[arg-type]
     )
+
+
+def scrambled(config: GPTConfig, vocab_size: int = VOCAB, noise: float = 0.3) -> GPT:
+    """A model whose every parameter counts: the zero-initialised ones would hide mistakes."""
+    model = get_family("gpt").build(config, vocab_size, 0)
+    assert isinstance(model, GPT)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(noise * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def random_text(n: int, seed: int = 0) -> ScoredText:

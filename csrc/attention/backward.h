@@ -173,8 +173,8 @@ class Backward {
   GOLF_MEMBER void probabilities(const Mask& mask, const Head& head, int row, int column, const E* keys,
                                  const E* values) {
     V p[kHalf][kCols], ds[kHalf][kCols];
-    begin_sum<kHalf, kTile>(p, nullptr, true);
-    begin_sum<kHalf, kTile>(ds, nullptr, true);
+    clear(p);
+    clear(ds);
     const E *q = head.q + row * kH, *dout = head.dout + row * kH;
     keys += column * P::kDepth;
     values += column * P::kDepth;
@@ -224,12 +224,11 @@ class Backward {
   GOLF_MEMBER void add_turned(Range range, int column, const E* right, const E* left, float* sums, bool is_first) {
     for (int d = 0; d < kH; d += kRows) {
       V acc[kRows][kCols];
-      float* out = sums + d * kTile + column;
-      begin_sum<kRows, kTile>(acc, out, is_first);
+      clear(acc);
       multiply<P, kRows, P::kDepth, kH * P::kDepth, kTile * P::kDepth>(
           (range.end - range.begin) / P::kDepth, left + range.begin * kH + d * P::kDepth,
           right + range.begin * kTile + column * P::kDepth, acc);
-      end_sum<kRows, kTile>(acc, out);
+      add_block<kRows, kTile>(acc, sums + d * kTile + column, is_first);
     }
   }
 
@@ -237,12 +236,11 @@ class Backward {
     const Range range = mask.sum_of(row);
     for (int d = 0; d < kH; d += kBlock) {
       V acc[kRows][kCols];
-      float* out = head.dq + row * kH + d;
-      begin_sum<kRows, kH>(acc, out, is_first);
+      clear(acc);
       multiply<P, kRows, kTile, P::kDepth, kH * P::kDepth>((range.end - range.begin) / P::kDepth,
                                                            s_.ds + row * kTile + range.begin,
                                                            key_rows + range.begin * kH + d * P::kDepth, acc);
-      end_sum<kRows, kH>(acc, out);
+      add_block<kRows, kH>(acc, head.dq + row * kH + d, is_first);
     }
   }
 

@@ -82,10 +82,10 @@ class Forward {
     alignas(64) float scores[kRows][kTile];
     for (int column = range.begin; column < range.end; column += kBlock) {
       V acc[kRows][kCols];
-      begin_sum<kRows, kTile>(acc, nullptr, true);
+      clear(acc);
       multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kH / P::kDepth, s_.q + row * kH, keys + column * P::kDepth,
                                                            acc);
-      end_sum<kRows, kTile>(acc, &scores[0][column]);
+      put_block<kRows, kTile>(acc, &scores[0][column]);
       if (mask.hides(row, column)) hide(mask, row, column, scores);
     }
     for (int r = 0; r < kRows; ++r) {
@@ -129,11 +129,11 @@ class Forward {
     const Range range = mask.sum_of(row);
     for (int d = 0; d < kH; d += kBlock) {
       V acc[kRows][kCols];
-      begin_sum<kRows, kH>(acc, s_.o + row * kH + d, is_first);
+      clear(acc);
       multiply<P, kRows, kTile, P::kDepth, kH * P::kDepth>((range.end - range.begin) / P::kDepth,
                                                            s_.p + row * kTile + range.begin,
                                                            values + range.begin * kH + d * P::kDepth, acc);
-      end_sum<kRows, kH>(acc, s_.o + row * kH + d);
+      add_block<kRows, kH>(acc, s_.o + row * kH + d, is_first);
     }
   }
 

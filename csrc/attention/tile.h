@@ -209,21 +209,34 @@ GOLF_INLINE void multiply(int steps, const typename P::E* left, const typename P
   }
 }
 
-// acc = out, or 0 where this is the first term.
-template <int kR, int kStride>
-GOLF_INLINE void begin_sum(V (&acc)[kR][kCols], const float* out, bool is_first) {
+template <int kR>
+GOLF_INLINE void clear(V (&acc)[kR][kCols]) {
 #pragma GCC unroll 16
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) acc[r][c] = is_first ? zero() : load(out + r * kStride + c * kLanes);
+    for (int c = 0; c < kCols; ++c) acc[r][c] = zero();
 }
 
 template <int kR, int kStride>
-GOLF_INLINE void end_sum(const V (&acc)[kR][kCols], float* out) {
+GOLF_INLINE void put_block(const V (&acc)[kR][kCols], float* out) {
 #pragma GCC unroll 16
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 8
     for (int c = 0; c < kCols; ++c) store(out + r * kStride + c * kLanes, acc[r][c]);
+}
+
+// out += acc, or = where this is the first term. Each tile's terms are summed from zero: one chain through the terms of
+// all tiles would lose three times as much in f32 as blocks do.
+template <int kR, int kStride>
+GOLF_INLINE void add_block(const V (&acc)[kR][kCols], float* out, bool is_first) {
+  if (is_first) return put_block<kR, kStride>(acc, out);
+#pragma GCC unroll 16
+  for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c) {
+      float* to = out + r * kStride + c * kLanes;
+      store(to, add(load(to), acc[r][c]));
+    }
 }
 
 // Which keys of a tile a block of kRows queries sees, and which queries a block of kBlock keys sees, in whole blocks

@@ -44,6 +44,7 @@ void forward_rows(const NormForward& args, int64_t begin, int64_t end) {
       (odd ? squares1 : squares) = fma(value, value, odd ? squares1 : squares);
       odd = !odd;
     });
+    if (args.h == nullptr) continue;
     const float rstd = 1.0f / root(sum(add(squares, squares1)) / static_cast<float>(d) + args.eps);
     args.rstd[t] = rstd;
     const V scale = set1(rstd * args.c);
@@ -79,8 +80,8 @@ void backward_rows(const NormBackward& args, int64_t begin, int64_t end, float* 
   for (int64_t t = begin; t < end; ++t) {
     const S* dr = args.dr ? row<S>(args.dr, t, args.dr_stride) : nullptr;
     const B* dh = args.dh ? row<B>(args.dh, t, args.dh_stride) : nullptr;
-    const S* r = row<S>(args.r, t, args.r_stride);
-    const float rstd = args.rstd[t];
+    const S* r = dh != nullptr ? row<S>(args.r, t, args.r_stride) : nullptr;
+    const float rstd = dh != nullptr ? args.rstd[t] : 0.0f;
     V dots = zero();
     if (dh != nullptr)
       for_lanes(d,
@@ -108,7 +109,7 @@ void backward_rows(const NormBackward& args, int64_t begin, int64_t end, float* 
         accumulate(da + i, g, load_lanes(row<S>(args.x, t, args.x_stride) + i, lanes), lanes);
         g = mul(load_lanes(args.a + i, lanes), g);
       }
-      store_lanes(static_cast<S*>(args.dx) + t * d + i, g, lanes);
+      if (args.dx) store_lanes(static_cast<S*>(args.dx) + t * d + i, g, lanes);
     });
   }
 }

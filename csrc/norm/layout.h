@@ -18,16 +18,16 @@ struct NormForward {
   const float* a;  // or null: 1
   const float* s;  // or null: 1
   const float* b;
-  void* r;  // null where there is nothing to mix: then r is x
-  void* h;
-  float* rstd;  // [n]
+  void* r;      // null where there is nothing to mix: then r is x
+  void* h;      // null: r alone, which there must be
+  float* rstd;  // [n]; null where h is
   int64_t n, d, x_stride, y_stride, x0_stride;
   float c, eps;
 };
 
 struct NormBackward {
   const void* dr;  // null: zero
-  const void* dh;  // null: zero
+  const void* dh;  // null: zero; r and rstd are then not read
   const void* r;
   const float* rstd;
   const void* x;   // needed for da
@@ -36,7 +36,7 @@ struct NormBackward {
   const float* a;
   const float* s;
   const float* b;
-  void* dx;
+  void* dx;   // or null
   void* dy;   // or null
   void* dx0;  // or null
   float* da;  // each [d] or null

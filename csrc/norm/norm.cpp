@@ -25,6 +25,7 @@ Status norm_forward(DType stream, DType branch, const NormForward& args, int32_t
   if (pair < 0 || args.d <= 0) return Status::kInvalidArgument;
   // An empty tensor has no address.
   if (args.n > 0 && (args.b == nullptr) != (args.x0 == nullptr)) return Status::kInvalidArgument;
+  if (args.n > 0 && args.h == nullptr && args.r == nullptr) return Status::kInvalidArgument;
   const NormKernels& kernels = active_kernels(kTable);
   parallel_for(args.n, rows_per_chunk(args.n), threads,
                [&](int64_t, int64_t begin, int64_t end) { kernels.forward[pair](args, begin, end); });

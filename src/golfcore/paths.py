@@ -29,9 +29,12 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     A failure or an interrupt leaves an earlier file as it was and removes the temporary one.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written.
+        InputError: the disk is full, the folder cannot be written, or ``path`` is something else than a file.
     """
     try:
+        if path.exists() and not path.is_file():  # root would put a file in the place of /dev/null
+            what = "a folder" if path.is_dir() else "a device or pipe"
+            raise InputError(f"cannot write {path}: it is {what}; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:

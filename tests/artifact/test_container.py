@@ -1,6 +1,7 @@
 """What is written is read back: by golfcore, by a second decoder, from golden files, in any order of keys."""
 
 import math
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from golfcore.artifact import grid, plain_decoder
+from golfcore.artifact import grid, plain_decoder, writing
 from golfcore.artifact.codecs import CODECS, Layout
 from golfcore.artifact.container import Container, Tensor, encode, predict_size, write
 from golfcore.artifact.tensors import DTYPES, Kind, kind_of
@@ -118,7 +119,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write(path / "model.golf", [], {})
 
 
-def test_a_cancelled_write_leaves_the_old_file_and_no_thread(tmp_path: Path) -> None:
+def test_a_cancelled_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.golf"
     path.write_bytes(b"old")
     seen: list[tuple[float, float]] = []
@@ -128,12 +129,51 @@ def test_a_cancelled_write_leaves_the_old_file_and_no_thread(tmp_path: Path) -> 
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    threads = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         write(path, cases.every_codec(), {}, threads=2, tick=tick)
     assert len(seen) == 2 and 0 < seen[0][0] < seen[1][0] < seen[1][1]
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-    assert threading.active_count() == threads
+
+
+def test_an_interrupt_waits_for_no_codec_and_none_is_started_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, started, in_time = threading.Event(), list[int](), list[bool]()
+
+    def attempt(raw: bytes, layout: Layout, codec: int, params: bytes) -> None:
+        started.append(codec)
+        if len(started) > 1:
+            in_time.append(release.wait(60))
+
+    def tick(done: float, total: float, note: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "attempt", attempt)
+    before = threading.enumerate()
+    with pytest.raises(KeyboardInterrupt):
+        encode(cases.every_codec(), {}, threads=2, tick=tick)
+    release.set()
+    for thread in set(threading.enumerate()) - set(before):
+        thread.join()
+    assert len(started) <= 3 and all(in_time)
+
+
+def test_what_a_codec_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attempt(raw: bytes, layout: Layout, codec: int, params: bytes) -> None:
+        raise MemoryError(codec)
+
+    monkeypatch.setattr(writing, "attempt", attempt)
+    with pytest.raises(MemoryError):
+        encode(cases.every_codec(), {})
+
+
+def test_nothing_but_a_file_is_replaced(tmp_path: Path) -> None:
+    """Root could rename a file over /dev/null."""
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path, what in ((pipe, "a device or pipe"), (folder, "a folder")):
+        with pytest.raises(InputError, match=f"cannot write .*: it is {what}; name a file"):
+            write(path, [], {})
+    assert pipe.is_fifo() and sorted(tmp_path.iterdir()) == [folder, pipe]
 
 
 def test_progress_ends_at_its_total() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,8 @@ def test_inspect(model: Path, run: Run) -> None:
     assert f"{model.stat().st_size - 100} above the cap of 100" in run("inspect", model, "--cap", 100)
     with pytest.raises(UsageError):
         run("inspect", model, "--json", "--markdown")
+    with pytest.raises(UsageError, match="--cap 0: expected a number of bytes"):
+        run("inspect", model, "--cap", 0)
 
 
 def test_markdown_tables_are_whole(tmp_path: Path, run: Run) -> None:
@@ -165,6 +168,17 @@ def test_a_failed_unpack_leaves_nothing(tmp_path: Path) -> None:
     with Container.from_bytes(data) as c, pytest.raises(FormatError, match="symbol 2"):
         folder.unpack(c, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unpack_that_cannot_go_on_says_why_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Container.open(model) as c, pytest.raises(InputError, match=r"cannot write .*out: File too large"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, most[1]))
+        try:
+            folder.unpack(c, tmp_path / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert not list(tmp_path.glob("*out*"))
 
 
 @pytest.mark.parametrize(

@@ -234,3 +234,19 @@ def test_a_checkout_is_told_from_an_installed_package(monkeypatch: pytest.Monkey
 def test_doctor_starts_without_torch() -> None:
     code = "import sys, golfcore.cli.doctor, golfcore.cli.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": environment.SPINS}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+    ],
+)
+def test_threads_share_cores_unless_told_how(
+    given: dict[str, str], left: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", dict(given))
+    environment.share_cores()
+    assert os.environ == left

@@ -17,6 +17,7 @@ from golfcore.cli.run import Start, run_stages
 from golfcore.cli.tokens import open_tokens, prepare_data
 from golfcore.model import Family, Role, register, registry
 from golfcore.model.base import Batch, Context, LanguageModel
+from golfcore.model.work import Work
 from golfcore.train.world import World
 
 
@@ -63,6 +64,7 @@ def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[Family]:
         config=BigramConfig,
         build=build,
         counts=lambda config, vocab_size: {"table": ("embedding", vocab_size**2, vocab_size)},
+        work=lambda config, vocab_size, seq_len: (Work(0.0, 0, 0, 0.0, 0, 0, vocab_size, 0),),
         sources=(),
     )
     register(family)

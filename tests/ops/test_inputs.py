@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from golfcore.errors import InputError
-from golfcore.ops import leaky2, qk, relu2, rms_norm, using
+from golfcore.ops import leaky2, linear, qk, relu2, residual, rms_norm, using
 from golfcore.ops.cases.qk import plain as plain_qk
 
 X = torch.randn(4, 6)
@@ -39,6 +39,16 @@ C = torch.randn(5, 3)
         (lambda: rms_norm(X, a=V[:5]), r"norm: a has shape \(5,\); expected \(6,\)"),
         (lambda: rms_norm(X, a=V.bfloat16()), "norm: a is torch.bfloat16; expected torch.float32"),
         (lambda: rms_norm(X, X.to("meta")), "norm: y is on meta, x on cpu; move one"),
+        (lambda: residual(X, X[:2], V), r"residual: y has shape \(2, 6\); expected \(4, 6\)"),
+        (lambda: residual(X, X.bfloat16(), V), "residual: y is torch.bfloat16; expected torch.float32: convert it"),
+        (lambda: residual(X, X, V.to("meta")), "residual: s is on meta, x on cpu; move one"),
+        (lambda: residual(torch.ones(3, 0), torch.ones(3, 0), V), r"residual: x has shape \(3, 0\)"),
+        (lambda: linear(X), "linear: 0 weights"),
+        (lambda: linear(X, V), r"linear: weights\[0\] has shape \(6,\); expected .O, 6."),
+        (lambda: linear(X, X, X[:, :5]), r"linear: weights\[1\] has shape \(4, 5\); expected \(4, 6\)"),
+        (lambda: linear(X, X.bfloat16()), "linear: weights.0. is torch.bfloat16 on cpu, x is torch.float32"),
+        (lambda: linear(X.bfloat16(), X, X.bfloat16()), "and all weights the same"),
+        (lambda: linear(X.long(), X), "linear: x is torch.int64"),
         (lambda: qk(Q[0], K[0], C, C), r"qk: q has shape \(5, 4, 8\)"),
         (lambda: qk(Q, K[:, :4], C, C), "expected .B, T, N, H. and .B, T, K, H. with the same"),
         (lambda: qk(Q, K.bfloat16(), C, C), "qk: k is torch.bfloat16; expected torch.float32"),

@@ -12,7 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golfcore import _core
-from golfcore.ops import check
+from golfcore.errors import InputError
+from golfcore.ops import check, rms_norm
 from golfcore.ops.cases import OP_CASES, Case
 from golfcore.ops.cases.base import outputs, with_grads
 from golfcore.ops.registry import ISAS, backends, leaves, using
@@ -145,3 +146,13 @@ def test_the_check_sees_a_wrong_kernel() -> None:
 
     assert [f.ok for f in check.parity(case, torch.float32, slightly_off)] == [False, True]
     assert [f.ok for f in check.parity(case, torch.float32, no_gradient)] == [True, False]
+
+
+def test_a_second_derivative_is_refused_with_the_remedy() -> None:
+    x = torch.randn(3, 8, requires_grad=True)
+    with pytest.raises(InputError, match="no second derivative; leave create_graph out"):
+        torch.autograd.grad(rms_norm(x)[1].sum(), x, create_graph=True)
+    with using("reference"):
+        (first,) = torch.autograd.grad(rms_norm(x)[1].sum(), x, create_graph=True)
+        first.sum().backward()
+    assert x.grad is not None

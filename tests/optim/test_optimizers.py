@@ -5,10 +5,19 @@ import torch
 from tiny import TINY, VOCAB, recipe
 
 from golfcore.config import OptimConfig
-from golfcore.errors import InputError
+from golfcore.errors import InputError, UsageError
 from golfcore.model import Role, get_family
 from golfcore.optim.optimizers import Optimizers
-from golfcore.optim.schedule import lr_multiplier, muon_momentum, progress
+from golfcore.optim.routing import route
+from golfcore.optim.schedule import (
+    average_decay,
+    lr_multiplier,
+    muon_momentum,
+    progress,
+    stage_at,
+    stages,
+    weight_decay_multiplier,
+)
 
 
 def test_every_parameter_moves_at_its_own_rate() -> None:
@@ -105,3 +114,92 @@ def test_warmdown_by_share_follows_whichever_ends_first() -> None:
 def test_momentum_warms_up_linearly() -> None:
     config = OptimConfig(muon_momentum=0.95, muon_momentum_warmup_start=0.85, muon_momentum_warmup_steps=10)
     assert [muon_momentum(s, config) for s in (0, 5, 10, 99)] == pytest.approx([0.85, 0.9, 0.95, 0.95])
+
+
+def test_routes_follow_role_and_depth() -> None:
+    config = OptimConfig(matrix_lr=0.02, matrix_lr_late=0.03, muon_weight_decay=0.1, embed_weight_decay=0.2,
+                         scalar_weight_decay=0.3)  # fmt: skip
+    early, late = Role("matrix", "q", 0.49), Role("matrix", "q", 0.5)
+    assert route(early, config, tied=True) == ("muon", 0.02, 0.1)
+    assert route(late, config, tied=True) == ("muon", 0.03, 0.1)
+    assert route(Role("embedding", "embed"), config, tied=True) == ("adamw", config.tied_embed_lr, 0.2)
+    assert route(Role("embedding", "embed"), config, tied=False) == ("adamw", config.embed_lr, 0.2)
+    assert route(Role("head", "head"), config, tied=False) == ("adamw", config.head_lr, 0.2)
+    assert route(Role("vector", "control"), config, tied=True) == ("adamw", config.scalar_lr, 0.3)
+
+
+def test_late_layers_move_further_and_decay_shrinks() -> None:
+    config = OptimConfig(
+        matrix_lr=0.01, matrix_lr_late=0.02, muon_momentum_warmup_steps=0, muon_coefficients="polar",
+        muon_row_norm=True, scalar_lr=0.1, scalar_weight_decay=0.5,
+    )  # fmt: skip
+    model = get_family("gpt").build(TINY, VOCAB, 0)
+    optimizers = Optimizers(model, model.parameter_roles(), config, tied=True)
+    names = [f"blocks.{i}.mlp.up.weight" for i in (0, 2)]
+    before = {name: model.get_parameter(name).detach().clone() for name in names}
+    for i, p in enumerate(model.parameters()):
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+    gain = model.get_parameter("blocks.0.attn.q_gain_N")
+    gain.grad = torch.zeros_like(gain)
+    optimizers.step(1.0, 0, weight_decay_multiplier=0.5)
+    moved = [float((model.get_parameter(n).detach() - before[n]).norm()) for n in names]
+    # 32 singular values near one, times sqrt(rows / columns), times the rate.
+    assert moved == pytest.approx([0.01 * 64**0.5, 0.02 * 64**0.5], rel=0.1)
+    torch.testing.assert_close(gain.detach(), torch.full_like(gain, TINY.qk_gain_init * (1 - 0.1 * 0.5 * 0.5)))
+
+
+def test_polar_express_has_five_steps() -> None:
+    with pytest.raises(UsageError, match="muon_backend_steps = 6"):
+        OptimConfig(muon_coefficients="polar", muon_backend_steps=6)
+
+
+def test_the_rate_stops_at_its_floor() -> None:
+    train = recipe(iterations=100, warmdown_fraction=0.85, lr_floor=0.1).train
+    assert lr_multiplier(15, 0.0, train, 0.0) == pytest.approx(1.0)
+    assert lr_multiplier(66, 0.0, train, 0.0) == pytest.approx(0.4)
+    assert lr_multiplier(99, 0.0, train, 0.0) == 0.1
+
+
+def test_weight_decay_tapers() -> None:
+    config = OptimConfig(weight_decay_taper=0.7, weight_decay_end=0.5)
+    assert [weight_decay_multiplier(s, config) for s in (0, 0.7, 0.85, 1)] == pytest.approx([1, 1, 0.75, 0.5])
+    assert weight_decay_multiplier(1.0, OptimConfig()) == 1.0
+
+
+def test_averages_exponential_and_stochastic() -> None:
+    ema = recipe(ema_decay=0.9).train
+    assert [average_decay(s, 0.0, 0, ema) for s in (1, 11, 1000)] == pytest.approx([0.1, 0.55, 0.9])
+    swa = recipe(swa_start=0.5, swa_every=4).train
+    assert average_decay(4, 0.4, 0, swa) == 1.0
+    assert average_decay(5, 0.6, 0, swa) == 1.0
+    assert [average_decay(8, 0.6, n, swa) for n in (0, 1, 3)] == [0, 0.5, 0.75]  # a mean of n + 1 weights
+    assert average_decay(8, 0.6, 1, recipe().train) == 1.0
+    with pytest.raises(UsageError, match=r"train.swa_start = 0\.5: expected 0 with"):
+        recipe(ema_decay=0.9, swa_start=0.5)
+
+
+def test_stages_of_ramps_and_phases() -> None:
+    train = recipe(
+        batch_tokens=1024, batch_ramp=(256, 512), batch_ramp_until=(0.2, 0.5), seq_ramp=(16,), seq_ramp_until=(0.5,)
+    ).train
+    assert stage_at(0.0, train, (0.35, 0.6)) == (256, 16, 0)
+    assert stage_at(0.2, train, (0.35, 0.6)) == (512, 16, 0)
+    assert stages(train, (0.35, 0.6)) == [
+        (256, 16, 0), (512, 16, 0), (512, 16, 1), (1024, 32, 1), (1024, 32, 2),
+    ]  # fmt: skip
+    assert stages(recipe().train) == [(256, 32, 0)]
+    assert stages(recipe().train, (0.0, 0.3, 0.3)) == [(256, 32, 1), (256, 32, 3)]
+
+
+@pytest.mark.parametrize(
+    "ramp",
+    [
+        {"batch_ramp": (64,)},
+        {"batch_ramp": (64, 128), "batch_ramp_until": (0.5, 0.5)},
+        {"seq_ramp": (8,), "seq_ramp_until": (1.0,)},
+        {"seq_ramp": (0,), "seq_ramp_until": (0.5,)},
+    ],
+)
+def test_ramps_that_do_not_rise(ramp: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"train\.(batch|seq)_ramp"):
+        recipe(**ramp)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import TINY, VOCAB, recipe
 
-from golfcore.config import RecipeConfig, TrackConfig
+from golfcore.config import OptimConfig, RecipeConfig, TrackConfig
 from golfcore.data.loader import TokenLoader
 from golfcore.data.shards import ShardSet, ShardWriter
 from golfcore.errors import FormatError, InputError
@@ -131,13 +131,112 @@ def test_validation_stands_outside_the_clock(shards: ShardSet, tmp_path: Path) -
     assert [r["val_bpb"] for r in read_metrics(tmp_path / METRICS) if r["kind"] == "val"] == [2.0, 2.0]
 
 
-def test_a_diverging_run_stops_with_the_step(shards: ShardSet, tmp_path: Path) -> None:
-    run = trainer(recipe(), shards, tmp_path)
-    with torch.no_grad():
-        run.parameters[0][0, 0] = float("nan")
-        run.parameters[0][:, 1] = float("nan")
-    with pytest.raises(InputError, match="the loss is nan at step 1"):
+def test_a_diverging_run_stops_and_names_step_and_tensor(shards: ShardSet, tmp_path: Path) -> None:
+    """The checkpoint from before stays, and a run can go on from it."""
+    config = recipe(iterations=8, checkpoint_every_s=1e-9)
+
+    def poison(share: float, note: str) -> None:
+        if note == "step 5":  # after it was logged, before it was saved
+            with torch.no_grad():
+                run.module.get_parameter("blocks.1.mlp.up.weight")[3, 1] = float("inf")
+
+    run = trainer(config, shards, tmp_path, tick=poison)
+    with pytest.raises(
+        InputError, match=r"after step 5 parameter blocks\.1\.mlp\.up\.weight is not finite; the last good"
+    ):
         run.run()
+    saved = load_checkpoint(tmp_path / NAME)
+    assert saved["step"] == 4
+    again = trainer(config, shards, tmp_path, resume_step=4)
+    again.resume(saved)
+    assert again.run().step == 8
+
+
+def test_a_loss_that_is_nan_stops_before_it_reaches_the_weights(shards: ShardSet, tmp_path: Path) -> None:
+    run = trainer(recipe(log_every=10**6), shards, tmp_path)
+    loss = run.module.loss
+    before = [p.detach().clone() for p in run.parameters]
+
+    def poisoned(batch: Any, context: Any) -> Any:
+        value, parts = loss(batch, context)
+        if run.state.step == 2:
+            before[:] = [p.detach().clone() for p in run.parameters]
+            value, parts = value * float("nan"), {"ce": parts["ce"] * float("nan")}
+        return value, parts
+
+    run.loss_fn = poisoned
+    with pytest.raises(InputError, match=r"the loss is nan at step 3: gradient of skip_weight_SD is not finite; lower"):
+        run.run()
+    assert all(torch.equal(a, b) for a, b in zip(run.parameters, before, strict=True))
+
+
+def test_a_clock_shorter_than_a_step_is_an_error(shards: ShardSet, tmp_path: Path) -> None:
+    config = dataclasses.replace(recipe(warmup_steps=2), track=TrackConfig(train_s=1e-5))
+    with pytest.raises(InputError, match=r"track\.train_s = 1e-05 is shorter than one step"):
+        trainer(config, shards, tmp_path).warm_up()
+
+
+def test_a_warm_up_of_the_momentum_that_outlasts_the_clock_is_noted(shards: ShardSet, tmp_path: Path) -> None:
+    config = dataclasses.replace(recipe(), optim=OptimConfig(muon_momentum_warmup_steps=10**6))
+    config = dataclasses.replace(config, track=TrackConfig(train_s=5.0))
+    trainer(config, shards, tmp_path).warm_up()
+    assert "muon_momentum_warmup_steps = 1000000, but the clock allows" in (tmp_path / "log.txt").read_text()
+
+
+def test_stages_change_batches_rows_and_the_models_graph(shards: ShardSet, tmp_path: Path) -> None:
+    model = dataclasses.replace(TINY, loop_layers="1", loop_starts=(0.5, 0.75))
+    config = recipe(
+        iterations=8, seq_ramp=(16,), seq_ramp_until=(0.25,), batch_ramp=(128,), batch_ramp_until=(0.5,),
+        checkpoint_every_s=1e-9,
+    )  # fmt: skip
+    config = dataclasses.replace(config, model=model)
+    seen: list[tuple[int, ...]] = []
+
+    def build(run_dir: Path, **more: Any) -> Trainer:
+        loader = TokenLoader(shards, batch_tokens=256, seq_len=32, order="shuffled", seed=1)
+        module = get_family("gpt").build(model, VOCAB, 1)
+        loss = module.loss
+
+        def watched(batch: Any, context: Any) -> Any:
+            seen.append((*batch.inputs_BT.shape, module.phase))
+            return loss(batch, context)
+
+        module.loss = watched  # type: ignore[method-assign]
+        return Trainer(config, module, loader, WORLD, RunLog(run_dir, primary=True, **more))
+
+    run = build(tmp_path / "a")
+    run.warm_up()
+    assert set(seen) == {(8, 16, 0), (4, 32, 0), (4, 32, 1), (4, 32, 2)}  # every graph before the clock starts
+    seen.clear()
+    run.run()
+    assert seen[:4] == [(8, 16, 0)] * 2 + [(4, 32, 0)] * 2
+    assert seen[4:] == [(4, 32, 1)] * 4 + [(4, 32, 2)] * 4  # 256 tokens in micro-batches of 128
+    assert run.state.tokens == 4 * 128 + 4 * 256
+    assert run.module.phase == 2
+
+
+def test_the_mean_of_late_weights_is_kept(shards: ShardSet, tmp_path: Path) -> None:
+    run = trainer(recipe(iterations=8, swa_start=0.5, swa_every=2, warmdown_iters=0), shards, tmp_path)
+    late: list[list[torch.Tensor]] = []
+    update = run.update
+
+    def watched(multiplier: float, share: float) -> None:
+        update(multiplier, share)
+        if share >= 0.5 and (run.state.step + 1) % 2 == 0:
+            late.append([p.detach().clone() for p in run.parameters])
+
+    run.update = watched  # type: ignore[method-assign]
+    run.run()
+    assert len(late) == run.state.averaged == 2
+    for i, p in enumerate(run.parameters):
+        torch.testing.assert_close(p.detach(), (late[0][i] + late[1][i]) / 2)
+
+
+def test_an_average_that_never_began_leaves_the_weights(shards: ShardSet, tmp_path: Path) -> None:
+    run = trainer(recipe(iterations=4, swa_start=0.9, swa_every=50), shards, tmp_path)
+    run.run()
+    assert run.state.averaged == 0
+    assert any(not torch.equal(run.optimizers.averages[n], p) for n, p in run.optimizers.parameters.items())
 
 
 def test_an_ended_run_is_not_resumed(shards: ShardSet, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
@@ -39,7 +40,10 @@ def unpack(container: Container, folder: Path) -> list[Path]:
         temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}.", suffix=".tmp"))
         try:
             for name in container.tensors:
-                np.save(temporary / f"{name}.npy", container.read(name), allow_pickle=False)
+                # Not np.save: of a full disk it says no more than how many values were written.
+                content = io.BytesIO()
+                np.save(content, container.read(name), allow_pickle=False)
+                (temporary / f"{name}.npy").write_bytes(content.getbuffer())
             text = json.dumps(_describe(container), indent=1, sort_keys=True, ensure_ascii=False)
             (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
             temporary.chmod(0o755)  # mkdtemp makes it private

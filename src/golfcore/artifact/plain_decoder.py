@@ -17,6 +17,11 @@ Array = npt.NDArray[Any]
 
 TYPES = ["<f2", "<u2", "<f4", "i1", "u1", "<i2", "<u2", "<i4", "<i8"]
 SLOTS, ESCAPE = 1 << 14, 1 << 14
+SLOT = np.arange(SLOTS, dtype=np.uint32)
+# In arrays: numpy looks at what type a Python number has to become, which takes longer than the sum of a few lanes.
+SLOT_BITS, SLOT_MASK, WORD_BITS, WORD_MASK, LOW = (
+    np.array(n, np.uint32) for n in (14, SLOTS - 1, 16, (1 << 16) - 1, 1 << 16)
+)
 MANTISSA = [1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878]
 THRESHOLDS = np.array([MANTISSA[j & 7] << (j >> 3) >> 10 for j in range(160)])
 CODES = [
@@ -107,7 +112,8 @@ class Lanes:
     def __init__(self, coded: bytes, lanes_log2: int, bits: int, trellis: int, contexts: int) -> None:
         self.lanes, self.half, self.alphabet = 1 << lanes_log2, 1 << (bits - 1), 1 << bits
         self.x = np.frombuffer(coded, "<u4", self.lanes).astype(np.uint32)
-        self.words = np.frombuffer(coded[4 * self.lanes :][: (len(coded) - 4 * self.lanes) // 2 * 2], "<u2")
+        words = np.frombuffer(coded[4 * self.lanes :][: (len(coded) - 4 * self.lanes) // 2 * 2], "<u2")
+        self.words = words.astype(np.uint32)
         self.escapes = np.frombuffer(coded, np.uint8)[::-1].astype(np.int16) - self.half
         self.word = self.escape = 0
         h0, h1 = CODES[trellis]
@@ -120,19 +126,21 @@ class Lanes:
         """Frequencies of the alphabet; what is missing to 2^14 is the escape's."""
         freq = np.append(freq, SLOTS - freq.sum())
         start = np.cumsum(freq) - freq
-        self.step[context] = np.repeat(freq << 16, freq) | (np.arange(SLOTS) - np.repeat(start, freq))
+        self.step[context] = np.repeat(((freq << 16) - start).astype(np.uint32), freq) + SLOT
         self.symbol[context] = np.repeat(np.append(np.arange(self.alphabet) - self.half, ESCAPE), freq)
 
-    def advance(self, index: Array, m: int) -> None:
-        """Moves the first m lanes past the symbols at ``index``, into the flat tables."""
-        x, packed = self.x[:m], self.flat_step.take(index)
-        x >>= 14
-        x *= packed >> 16
-        packed &= 0xFFFF
+    def advance(self, index: Array) -> None:
+        """Moves as many lanes past the symbols at ``index``, which is where the flat tables' contexts begin."""
+        x = self.x[: index.size]
+        index += x & SLOT_MASK
+        packed = self.flat_step.take(index)
+        x >>= SLOT_BITS
+        x *= packed >> WORD_BITS
+        packed &= WORD_MASK
         x += packed
-        (low,) = (x < 1 << 16).nonzero()
+        (low,) = (x < LOW).nonzero()
         after = self.word + low.size
-        x[low] = x.take(low) << 16 | self.words[self.word : after]
+        x[low] = x[low] << WORD_BITS | self.words[self.word : after]
         self.word = after
 
     def take_escapes(self, symbols: Array) -> None:
@@ -143,10 +151,10 @@ class Lanes:
     def run(self, context_C: Array, rows: int) -> Array:
         """The next rows, int16 [rows, C]."""
         base = np.tile(context_C.astype(np.int64) * SLOTS, rows)
-        for at in range(0, base.size, self.lanes):
-            index = base[at : at + self.lanes]
-            index += self.x[: index.size] & (SLOTS - 1)
-            self.advance(index, index.size)
+        whole = base.size - base.size % self.lanes
+        for index in base[:whole].reshape(-1, self.lanes):
+            self.advance(index)
+        self.advance(base[whole:])
         symbols = self.flat_symbol.take(base)
         self.take_escapes(symbols)
         return symbols.reshape(rows, -1)
@@ -161,9 +169,10 @@ class Lanes:
             state = state_C[cols]
             bit = z[at : at + cols.size]
             bit[:] = state & 1
-            index = base[at : at + cols.size] + bit * SLOTS + (self.x[: cols.size] & (SLOTS - 1))
+            index = base[at : at + cols.size]
+            index += bit * SLOTS
+            self.advance(index)
             found = self.flat_symbol.take(index)
-            self.advance(index, cols.size)
             self.take_escapes(found)
             symbols[at : at + cols.size] = found
             state_C[cols] = (state >> 1) ^ self.masks[(2 * found + bit) & 3]

@@ -12,7 +12,6 @@ from golfcore.artifact import grid
 from golfcore.artifact.codec_base import CodecError, Layout, no_params
 from golfcore.artifact.tensors import Kind
 
-WEIGHTS_PER_LANE_LOG2 = 15  # a lane costs three bytes
 MAX_LANES_LOG2: int = _core.ENTROPY_MAX_LANES_LOG2
 MAX_COLUMNS: int = _core.ENTROPY_MAX_COLUMNS
 _BLOCK = 1 << 20  # symbols that are packed at once
@@ -111,8 +110,9 @@ class AdaptiveRans:
 
     def params(self, layout: Layout) -> Iterable[bytes]:
         lanes = lanes_log2(layout)
-        # Columns that differ, columns that differ widely, columns that are alike.
-        return () if lanes is None else tuple(bytes((lanes, *tried)) for tried in ((5, 0), (4, 1), (15, 2)))
+        # Columns that differ, columns that differ widely, few weights, columns that are alike.
+        tried = ((5, 0), (3, 0), (4, 1), (15, 2))
+        return () if lanes is None else tuple(bytes((lanes, *prior_and_shift)) for prior_and_shift in tried)
 
     def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
         return _core.entropy_encode_adaptive(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
@@ -158,11 +158,14 @@ class LogGrid:
 def lanes_log2(layout: Layout) -> int | None:
     """Lanes that the encoder uses, as their log2; None where the entropy coders do not apply.
 
-    More lanes let numpy decode faster and cost three bytes each; with a trellis, a step must not meet a column twice.
+    numpy takes a step for all lanes of a chunk at once, and a lane costs three bytes: for given bytes, lanes that grow
+    with the root of the weights make the steps of a file fewest. In small chunks bytes count for more than steps.
+    With a trellis, a step must not meet a column twice.
     """
     if not layout.kind.bits or not layout.raw_len or max(cols for _, cols in layout.matrices) > MAX_COLUMNS:
         return None
-    lanes = min(MAX_LANES_LOG2, max(0, layout.raw_len.bit_length() - 1 - WEIGHTS_PER_LANE_LOG2))
+    weights_log2 = layout.raw_len.bit_length() - 1
+    lanes = max(0, min(weights_log2 - 13, weights_log2 // 2 - 4, MAX_LANES_LOG2))
     if layout.kind.trellis:
         lanes = min(lanes, min(cols for _, cols in layout.matrices).bit_length() - 1)
     return lanes

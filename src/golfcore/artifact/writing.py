@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from golfcore import _core
 from golfcore.artifact import directory as directories
@@ -23,6 +24,7 @@ MAGIC = b"GCF1"
 MAJOR, MINOR = 1, 1
 HEADER = struct.Struct("<4sBBHIIII")  # magic, major, minor, flags, dir_raw, dir_coded, payload, crc32c
 TRAILER = struct.Struct("<Q")
+T = TypeVar("T")
 
 
 def encode(tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, threads: int = 0, tick: Tick = silent) -> bytes:
@@ -63,7 +65,7 @@ def available_cores() -> int:
 def _encode_chunks(
     groups: Sequence[Sequence[Tensor]], layouts: Sequence[Layout], threads: int, tick: Tick
 ) -> list[Attempt]:
-    """The smallest coding of every chunk. An interrupt waits for the codecs that run and starts no other."""
+    """The smallest coding of every chunk."""
     raws = [
         b"".join(t.array.astype(layout.kind.numpy, order="C", copy=False).tobytes() for t in group)
         for group, layout in zip(groups, layouts, strict=True)
@@ -71,23 +73,55 @@ def _encode_chunks(
     tries = [(i, order, *t) for i, layout in enumerate(layouts) for order, t in enumerate(attempts(layout))]
     total, done = sum(len(raws[i]) for i, *_ in tries), 0
     best: list[tuple[int, int, Attempt] | None] = [None] * len(layouts)  # (bytes, order, coding): one a chunk is kept
-    pool = ThreadPoolExecutor(threads)
-    try:
-        # The largest first: no core is left alone with it at the end.
-        waiting = {
-            pool.submit(attempt, raws[i], layouts[i], codec, params): (i, order)
-            for i, order, codec, params in sorted(tries, key=lambda t: -len(raws[t[0]]))
-        }
-        for future in as_completed(waiting):
-            i, order = waiting.pop(future)
-            if (found := future.result()) is not None:
-                candidate = (len(found[1]) + len(found[2]), order, found)
-                best[i] = min(candidate, best[i] or candidate, key=lambda c: c[:2])
-            done += len(raws[i])
-            tick(done, total, "coding")
-    finally:
-        pool.shutdown(cancel_futures=True)
+    tries.sort(key=lambda t: -len(raws[t[0]]))  # no core is left alone with the largest at the end
+
+    def run(n: int) -> Attempt | None:
+        i, _, codec, params = tries[n]
+        return attempt(raws[i], layouts[i], codec, params)
+
+    for n, found in _side_by_side(run, len(tries), threads):
+        i, order = tries[n][:2]
+        if found is not None:
+            candidate = (len(found[1]) + len(found[2]), order, found)
+            best[i] = min(candidate, best[i] or candidate, key=lambda c: c[:2])
+        done += len(raws[i])
+        tick(done, total, "coding")
     return [chunk[2] for chunk in best if chunk is not None]
+
+
+def _side_by_side(run: Callable[[int], T], count: int, threads: int) -> Iterator[tuple[int, T]]:
+    """``(n, run(n))`` for n < count, as they are done.
+
+    Not a ThreadPoolExecutor: zstd needs minutes for a chunk of 100 MB, and after an interrupt the interpreter would not
+    exit before it. Its threads are daemons, which take nothing new once the iterator is closed.
+    """
+    waiting: SimpleQueue[int] = SimpleQueue()
+    done: SimpleQueue[tuple[int, T | BaseException]] = SimpleQueue()
+    closed = threading.Event()
+    for n in range(count):
+        waiting.put(n)
+
+    def work() -> None:
+        while not closed.is_set():
+            try:
+                n = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                done.put((n, run(n)))
+            except BaseException as error:  # raised again where the results are taken
+                done.put((n, error))
+
+    for _ in range(min(threads, count)):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in range(count):
+            n, found = done.get()
+            if isinstance(found, BaseException):
+                raise found
+            yield n, found
+    finally:
+        closed.set()
 
 
 def _assemble(raw_directory: bytes, payload: bytes) -> bytes:

@@ -139,11 +139,7 @@ def rows(
 
 def symbol_rows(name: str, width: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence[str]) -> list[PackRow]:
     """The rows of one model at one width."""
-    bits, k = WIDTHS[width]
-    tensors = []
-    for key, matrix in matrices.items():
-        quantised = quantise_rows(matrix, bits=bits, clip="sigma", k=k, name=key)
-        tensors.append(Tensor(key, _role(key), quantised.symbols_OI.numpy(), bits))
+    tensors = symbols(width, matrices)
     n = sum(t.array.size for t in tensors)
 
     def row(pipeline: str, size: int | None, encode_s: float | None = None, decode_s: float | None = None) -> PackRow:
@@ -171,6 +167,15 @@ def symbol_rows(name: str, width: str, matrices: Mapping[str, torch.Tensor], riv
     for rival in rivals:
         found.append(row(*_rival(rival, raw, transposed)))
     return found
+
+
+def symbols(width: str, matrices: Mapping[str, torch.Tensor]) -> list[Tensor]:
+    """The matrices rounded to a width in ``WIDTHS``; a role is all layers' matrices of one name."""
+    bits, k = WIDTHS[width]
+    return [
+        Tensor(key, _role(key), quantise_rows(matrix, bits=bits, clip="sigma", k=k, name=key).symbols_OI.numpy(), bits)
+        for key, matrix in matrices.items()
+    ]
 
 
 def _role(name: str) -> str:
@@ -329,6 +334,12 @@ def _require_equal(who: str, found: Sequence[Array], expected: Sequence[Array]) 
     for one, other in zip(found, expected, strict=True):
         if not np.array_equal(one, other):
             raise RuleError(f"{who} did not give the symbols back")
+
+
+def about(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The first columns of a saved row: when, which commit, which machine."""
+    header = {"date": environment["started"], "commit": environment["commit"] + ("+" if environment["dirty"] else "")}
+    return header | {key: environment[key] for key in ("cpu", "cores", "isa", "python")}
 
 
 def save(path: Path, header: Mapping[str, Any], found: Sequence[PackRow]) -> None:

@@ -19,9 +19,8 @@ from golfcore.config import RecipeConfig
 from golfcore.model import get_family
 from golfcore.model.base import Batch, Context
 from golfcore.model.gpt import GPT
+from golfcore.model.parts import EPS
 from golfcore.optim.optimizers import Optimizers
-
-EPS = 1e-6
 
 
 def train_step(recipe: RecipeConfig, rivals: Sequence[str]) -> Workload:

@@ -33,6 +33,8 @@ for _name, _target, _help in (
     ("quantize", "stages:quantize", "Quantise a trained run."),
     ("pack", "stages:pack", "Pack a quantised run, an unpacked folder or .safetensors into a .golf file."),
     ("eval", "stages:evaluate", "Score a packed model: bits per byte, each token once."),
+    ("plan", "plan:plan", "What a run will take: bytes, time, memory, dollars, scaling."),
+    ("sweep", "sweep:sweep", "Run many settings and seeds; goes on after a crash."),
     ("report", "report:report", "Write a run's report.html."),
     ("inspect", "artifact:inspect", "Show where a .golf file's bytes go."),
     ("verify", "artifact:verify", "Check a .golf file whole."),
@@ -40,8 +42,10 @@ for _name, _target, _help in (
     ("unpack", "artifact:unpack", "Take a .golf file apart: a folder, or .safetensors."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
+    ("recipes", "recipes:app", "List, show and compare recipes."),
     ("kernels", "kernels:app", "List and test the native operations."),
     ("bench", "bench:bench", "Time operations against plain torch, checked first."),
+    ("ablate", "ablate:ablate", "What each part of a recipe is worth, over seeds, on held-out training text."),
     ("doctor", "doctor:doctor", "What this machine has, and what to do about the rest."),
 ):
     app.command(f"golfcore.cli.{_target}", name=_name, help=_help)

@@ -32,6 +32,8 @@ def inspect(file: Path, /, *, cap: int = 16_000_000, json: bool = False, markdow
 
     if json and markdown:
         raise UsageError("--json and --markdown are both given; choose one")
+    if cap < 1:
+        raise UsageError(f"--cap {cap}: expected a number of bytes")
     found = summary(file, cap)
     if json:
         output.print_json(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +49,12 @@ def bench(
     """
     if case == "pack":
         return _pack(vs, weights or [], widths, script, save, results, json)
+    return _operations(case, "torch,compile" if vs is None else vs, seconds, save, compare, results, json)
+
+
+def _operations(
+    case: str | None, vs: str, seconds: float, save: str | None, compare: str | None, results: Path, json: bool
+) -> int:
     from golfcore.bench import store
     from golfcore.bench.harness import measure_ceilings, run
     from golfcore.bench.workloads import parse_rivals, select
@@ -58,7 +64,7 @@ def bench(
 
     if not seconds > 0:
         raise UsageError(f"--seconds {seconds}: expected a positive number")
-    workloads = select(case, parse_rivals("torch,compile" if vs is None else vs))
+    workloads = select(case, parse_rivals(vs))
     before = store.read(store.path_of(results, compare)) if compare else []
     target = store.path_of(results, save) if save else None
     keep_freed_memory()
@@ -75,13 +81,7 @@ def bench(
         document: dict[str, Any] = {"machine": header, "rows": [asdict(row) for row in rows]}
         output.print_json(document | ({"changes": [asdict(c) for c in changes]} if compare else {}))
         return 0
-    _print_rows(rows)
-    gemm = header["gemm_gflop_s"]
-    output.out.print(
-        f"\n{header['cpu']}, {header['threads']} threads, {header['isa']}; memory {header['bandwidth_gb_s']} GB/s, "
-        f"products {gemm} GFLOP/s, measured in this run",
-        markup=False,
-    )
+    _print_rows(rows, header)
     if compare:
         _print_changes(changes, compare)
     if target:
@@ -96,8 +96,7 @@ def _pack(
     from golfcore.environment import environment
 
     found = environment()
-    header = {"date": found["started"], "commit": found["commit"] + ("+" if found["dirty"] else "")}
-    header |= {key: found[key] for key in ("cpu", "cores", "isa", "python")}
+    header = pack.about(found)
     target = store.path_of(results, save) if save else None
     rivals = pack.RIVALS if vs is None else pack.parse_choice("vs", vs, pack.RIVALS)
     chosen = pack.parse_choice("widths", widths, list(pack.WIDTHS))
@@ -125,7 +124,7 @@ def _pack(
     return 0
 
 
-def _print_rows(rows: Sequence[Row]) -> None:
+def _print_rows(rows: Sequence[Row], header: Mapping[str, Any]) -> None:
     numbers = ("p20 us", "p50 us", "p80 us", "peak MB", "GB/s", "GFLOP/s", "of ceiling", "ratio")
     table = output.plain_table("case", "dtype", "shape", "backend", *numbers, right=numbers)
     for row in rows:
@@ -138,6 +137,11 @@ def _print_rows(rows: Sequence[Row]) -> None:
             "" if row.ratio is None else f"{row.ratio:.2f}",
         )  # fmt: skip
     output.print_table(table)
+    output.out.print(
+        f"\n{header['cpu']}, {header['threads']} threads, {header['isa']}; memory {header['bandwidth_gb_s']} GB/s, "
+        f"products {header['gemm_gflop_s']} GFLOP/s, measured in this run",
+        markup=False,
+    )
 
 
 def _print_changes(changes: Sequence[Change], name: str) -> None:

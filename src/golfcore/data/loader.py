@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from golfcore.data.shards import ShardSet
+from golfcore.data.contracts import TokenSource
 from golfcore.errors import InputError, UsageError
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -36,7 +36,7 @@ class TokenLoader:
 
     def __init__(
         self,
-        shards: ShardSet,
+        shards: TokenSource,
         *,
         batch_tokens: int,
         seq_len: int,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from golfcore import ops
 from golfcore.model.gpt_config import GATE_INPUTS, GPTConfig, layer_set
-from golfcore.model.parts import Linear
+from golfcore.model.parts import EPS, Linear
 
 
 class Shared(NamedTuple):
@@ -41,7 +41,7 @@ class Stream(NamedTuple):
         """The stream itself."""
         if self.y_BTD is None or self.s_D is None:
             return self.x_BTD
-        return torch.addcmul(self.x_BTD, self.s_D.to(self.x_BTD.dtype), self.y_BTD)
+        return ops.residual(self.x_BTD, self.y_BTD, self.s_D)
 
 
 class Attention(nn.Module):
@@ -77,8 +77,9 @@ class Attention(nn.Module):
         return torch.sigmoid(logits_BTN if self.gate == "dense" else self.gate_scale * logits_BTN)
 
     def forward(self, x_BTD: Tensor, shared: Shared) -> Tensor:
-        q_BTNH, k_BTKH, v_BTKH = (f(x_BTD).unflatten(-1, (-1, self.head_dim)) for f in (self.q, self.k, self.v))
-        q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, shared.cos_TR, shared.sin_TR, self.q_gain_N)
+        projected = ops.linear(x_BTD, self.q.weight, self.k.weight, self.v.weight)
+        q_BTNH, k_BTKH, v_BTKH = (y.view(*y.shape[:-1], -1, self.head_dim) for y in projected)
+        q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, shared.cos_TR, shared.sin_TR, self.q_gain_N, eps=EPS)
         if self.layer in shared.values:
             v_BTKH = v_BTKH + shared.values[self.layer]
         gate_BTN = self.gates(x_BTD)
@@ -139,16 +140,16 @@ class Block(nn.Module):
     def _enter(self, stream: Stream, shared: Shared) -> tuple[Tensor, Tensor]:
         """xin and its norm."""
         if not self.mixed:
-            return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, c=self.scale)
+            return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, c=self.scale, eps=EPS)
         a_D, b_D = self.resid_mix_2D
         return ops.rms_norm(
-            stream.x_BTD, stream.y_BTD, shared.x0_BTD, a=a_D, s=stream.s_D, b=b_D, c=self.scale
+            stream.x_BTD, stream.y_BTD, shared.x0_BTD, a=a_D, s=stream.s_D, b=b_D, c=self.scale, eps=EPS
         )  # fmt: skip
 
     def forward(self, stream: Stream, shared: Shared) -> Stream:
         x_BTD, h_BTD = self._enter(stream, shared)
         attn_BTD = self.attn(h_BTD, shared)
-        x_BTD, h_BTD = ops.rms_norm(x_BTD, attn_BTD, s=self.attn_scale_D, c=self.scale)
+        x_BTD, h_BTD = ops.rms_norm(x_BTD, attn_BTD, s=self.attn_scale_D, c=self.scale, eps=EPS)
         return Stream(x_BTD, self.mlp(h_BTD), self.mlp_scale_D)
 
     def in_lanes(
@@ -162,7 +163,7 @@ class Block(nn.Module):
         _, h_BTD = self._enter(Stream(a_BTD), shared)
         branches = (
             self.attn_scale_D.to(dtype) * self.attn(h_BTD, shared),
-            self.mlp_scale_D.to(dtype) * self.mlp(ops.rms_norm(m_BTD, c=self.scale)[1]),
+            self.mlp_scale_D.to(dtype) * self.mlp(ops.rms_norm(m_BTD, c=self.scale, eps=EPS)[1]),
         )
         keep_2, post_22 = keep_2.to(dtype), post_22.to(dtype)
         lanes = [

@@ -24,7 +24,7 @@ from golfcore import ops
 from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.model.blocks import Block, Shared, Stream
 from golfcore.model.gpt_config import GPTConfig, layer_order
-from golfcore.model.parts import InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
+from golfcore.model.parts import EPS, InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
 from golfcore.model.registry import Kind, Role
 
 # Parameters that are not what their shape says: ``name -> (kind, group)``.
@@ -71,7 +71,7 @@ class GPT(LanguageModel):
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
         bounds = segment_bounds(symbols_BT, config.bos, config.max_segment) if config.packed_documents else None
         values = {} if self.value_embed is None else self.value_embed(symbols_BT, dtype)
-        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype))
+        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype), eps=EPS)
         shared = Shared(x0_BTD, cos_TR, sin_TR, values, bounds)
         order = self.orders[self.phase]
         encoder = len(order) // 2
@@ -87,24 +87,24 @@ class GPT(LanguageModel):
                 stream = Stream(stream.sum())
                 lane_BTD = stream.x_BTD
             if skips:
-                stream = Stream(self._skip(stream.sum(), skips.pop(), j))
+                stream = self._skip(stream.sum(), skips.pop(), j)
             if lane_BTD is None:
                 stream = self.blocks[i](stream, shared)
             else:
                 block: Block = self.blocks[i]  # type: ignore[assignment]
                 x_BTD, lane_BTD = block.in_lanes(
-                    stream.x_BTD, lane_BTD, self.lane_keep_L2[i], self.lane_post_L22[i], shared
+                    stream.sum(), lane_BTD, self.lane_keep_L2[i], self.lane_post_L22[i], shared
                 )
                 stream = Stream(x_BTD)
         if lane_BTD is not None:
             stream = Stream((stream.x_BTD + lane_BTD) / 2)
-        return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D)[1]
+        return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, eps=EPS)[1]
 
-    def _skip(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Tensor:
-        weight_D = self.skip_weight_SD[row].to(x_BTD.dtype)
+    def _skip(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Stream:
         if self.config.skips == "weighted":
-            return torch.addcmul(x_BTD, weight_D, skip_BTD)
-        return torch.lerp(weight_D * skip_BTD, x_BTD, torch.sigmoid(self.skip_gate_SD[row]).to(x_BTD.dtype))
+            return Stream(x_BTD, skip_BTD, self.skip_weight_SD[row])
+        weighted_BTD = self.skip_weight_SD[row].to(x_BTD.dtype) * skip_BTD
+        return Stream(torch.lerp(weighted_BTD, x_BTD, torch.sigmoid(self.skip_gate_SD[row]).to(x_BTD.dtype)))
 
     def head_weight(self, table_VD: Tensor) -> Tensor:
         """The output matrix, fp32 [V, D]: the embedding's table where they are tied."""

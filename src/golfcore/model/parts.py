@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from golfcore import ops
 from golfcore.model.gpt_config import GATE_INPUTS, GPTConfig
 
+EPS = torch.finfo(
+    torch.float32
+).eps  # of every norm, as F.rms_norm has it by default; fresh embeddings feel a larger one
+
 
 class Linear(nn.Module):
     """``y = x W^T``; W is [out, in] in fp32, cast to x's dtype for the product."""
@@ -24,7 +28,8 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(d_out, d_in))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        (y,) = ops.linear(x, self.weight)
+        return y
 
 
 class Rotary(nn.Module):

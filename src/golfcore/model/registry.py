@@ -17,6 +17,7 @@ from golfcore.model.gpt_config import GPTConfig, gpt_counts
 
 if TYPE_CHECKING:
     from golfcore.model.base import LanguageModel
+    from golfcore.model.work import Work
 
 Kind = Literal["matrix", "embedding", "head", "vector"]
 
@@ -42,6 +43,7 @@ class Family:
         build: ``(config, vocab_size, seed) -> module`` with every random number drawn from ``seed``.
         counts: ``(config, vocab_size) -> parameters by group``; pure arithmetic, torch-free. Groups are those of
             ``parameter_roles``; each comes with its kind and its number of rows (row scales are stored per row).
+        work: ``(config, vocab_size, seq_len) -> cost of a token`` in each phase of the run, in order; torch-free.
         sources: package files that make up the model's code, counted in the artifact; of the operations their
             references, which are all that a stand-alone entry needs.
     """
@@ -50,6 +52,7 @@ class Family:
     config: type
     build: Callable[[Any, int, int], LanguageModel]
     counts: Callable[[Any, int], dict[str, tuple[Kind, int, int]]]
+    work: Callable[[Any, int, int], tuple[Work, ...]]
     sources: tuple[str, ...]
 
 
@@ -83,12 +86,19 @@ def _build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> LanguageModel:
     return build_gpt(config, vocab_size, seed)
 
 
+def _gpt_work(config: GPTConfig, vocab_size: int, seq_len: int) -> tuple[Work, ...]:
+    from golfcore.model.work import gpt_work  # not among the sources that an artifact carries
+
+    return gpt_work(config, vocab_size, seq_len)
+
+
 register(
     Family(
         name="gpt",
         config=GPTConfig,
         build=_build_gpt,
         counts=gpt_counts,
+        work=_gpt_work,
         sources=(
             "model/registry.py",
             "model/gpt_config.py",

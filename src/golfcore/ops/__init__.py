@@ -8,10 +8,12 @@ from golfcore.ops.attention import attention
 from golfcore.ops.bitpack import dequantise, fake_quantise, pack, packed_linear, row_bytes, unpack
 from golfcore.ops.embed import embed
 from golfcore.ops.head import linear_cross_entropy
+from golfcore.ops.linear import linear
 from golfcore.ops.norm import rms_norm
 from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, muon_apply_, muon_update, orthogonalise
 from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
+from golfcore.ops.residual import residual
 
 __all__ = [
     "POLAR_EXPRESS",
@@ -23,6 +25,7 @@ __all__ = [
     "embed",
     "fake_quantise",
     "leaky2",
+    "linear",
     "linear_cross_entropy",
     "muon_",
     "muon_apply_",
@@ -32,6 +35,7 @@ __all__ = [
     "packed_linear",
     "qk",
     "relu2",
+    "residual",
     "rms_norm",
     "row_bytes",
     "unpack",

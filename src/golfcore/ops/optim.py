@@ -248,13 +248,15 @@ def _orthogonalise_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.T
 def _by_symmetric_products(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) -> torch.Tensor:
     """One plain product for each polynomial: a I joins it before it is rounded.
 
-    Where the matrices are at least twice as long as wide, steps go in pairs (the first alone where their number is
-    odd): the second polynomial comes from the short side's products, which saves two of four long ones.
+    Where the matrices are at least twice as long as wide, steps go in pairs: the second polynomial comes from the short
+    side's products, which saves two of four long ones. The first step stands alone, its polynomial is the steepest, and
+    so does the last: it starts from the matrices as they are and undoes what the pairs' roundings did to the singular
+    values. With a pair at either end results were off two to five times as far as without pairs.
     """
     wide = x.shape[1] <= x.shape[2]
     short, long = sorted(x.shape[1:])
     size = 2 if long >= 2 * short else 1
-    cuts = [0, *range(len(steps) % size or size, len(steps) + 1, size)]
+    cuts = sorted({0, *range(1, len(steps), size), len(steps) - 1, len(steps)})
     packed = x.new_empty(_core.polynomial_workspace(len(x), short, long), dtype=torch.uint8)
     square, poly = x.new_empty(2 * size - 1, len(x), short, short), x.new_empty(len(x), short, short)
     results = torch.empty_like(x), torch.empty_like(x)  # in turn: the caller's bank is only read

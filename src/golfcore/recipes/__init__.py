@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import CONTEST_ENV, RecipeConfig, build_recipe, nearest, parse_set, parse_value, set_key
+from golfcore.config import CONTEST_ENV, RecipeConfig, build_recipe, nearest, parse_set, parse_value, set_key, to_tree
 from golfcore.errors import UsageError
 from golfcore.model import family_configs
 
@@ -27,29 +27,51 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in files(__name__).iterdir() if f.name.endswith(".toml"))
 
 
+def recipe_text(name_or_path: str) -> str:
+    """The file of a recipe: one of ours by name, or a TOML file by path.
+
+    Raises:
+        UsageError: no such recipe or file.
+    """
+    if name_or_path in recipe_names():
+        return files(__name__).joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UsageError(
+            f"no recipe {name_or_path!r}{nearest(name_or_path, recipe_names())}; "
+            f"known: {', '.join(recipe_names())}, or a path to a .toml file"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read recipe {path}: {error}") from error
+
+
 def read_recipe(name_or_path: str) -> dict[str, Any]:
-    """The tables of a recipe: one of ours by name, or a TOML file by path.
+    """The tables of a recipe's file.
 
     Raises:
         UsageError: no such recipe or file, or not TOML.
     """
-    if name_or_path in recipe_names():
-        text = files(__name__).joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
-    else:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise UsageError(
-                f"no recipe {name_or_path!r}{nearest(name_or_path, recipe_names())}; "
-                f"known: {', '.join(recipe_names())}, or a path to a .toml file"
-            )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read recipe {path}: {error}") from error
+    text = recipe_text(name_or_path)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
+
+
+def differences(a: RecipeConfig, b: RecipeConfig) -> list[tuple[str, Any, Any]]:
+    """``(section.key, value in a, value in b)`` wherever they differ; None where a model family lacks the key."""
+    found = []
+    trees = to_tree(a), to_tree(b)
+    for section, table in trees[0].items():
+        if section == "name":
+            continue
+        for key in dict.fromkeys((*table, *trees[1][section])):
+            values = table.get(key), trees[1][section].get(key)
+            if values[0] != values[1]:
+                found.append((f"{section}.{key}", *values))
+    return found
 
 
 def load_recipe(name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = ()) -> LoadedRecipe:

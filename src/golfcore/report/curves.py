@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 # Marker colour -> the page's CSS variable.
 INK, MUTED, LINE, TRAIN, VAL = "#010101", "#020202", "#030303", "#040404", "#050505"
-VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", TRAIN: "--accent", VAL: "--blue"}
+SERIES = {
+    "#060606": "--blue",
+    "#070707": "--scale",
+    "#080808": "--control",
+    "#090909": "--tokenizer",
+    "#0a0a0a": "--code",
+}
+VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", TRAIN: "--accent", VAL: "--blue", **SERIES}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "golfcore",
@@ -84,23 +91,23 @@ class Curve:
 
 def loss_svg(train: Curve, val: Curve) -> str:
     """Training loss, faint as it was and drawn over it smoothed, with the validation points; nats a token."""
-    figure, axes = _figure()
+    figure, axes = new_axes()
     smooth = train.smoothed()
-    _limits(axes, smooth, [train, val])
+    set_frame(axes, smooth, [train, val])
     if len(train):
         raw = train.thinned()
         axes.plot(raw.seconds_N, raw.values_N, color=TRAIN, alpha=0.3, linewidth=1)
         _line(axes, smooth, alpha=1.0)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return _to_svg(figure, "loss", "Loss in nats a token over the training clock")
+    return to_svg(figure, "loss", "Loss in nats a token over the training clock")
 
 
 def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
     """Validation in bits a byte, with training converted by ``val``'s bytes a token, and the packed score as a line."""
-    figure, axes = _figure()
+    figure, axes = new_axes()
     smooth = train.smoothed()
-    _limits(axes, smooth, [smooth, val], also=[] if final is None else [final])
+    set_frame(axes, smooth, [smooth, val], also=[] if final is None else [final])
     if final is not None:
         axes.axhline(final, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -111,10 +118,11 @@ def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
         _line(axes, smooth, alpha=0.45)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return _to_svg(figure, "bpb", "Validation in bits a byte over the training clock")
+    return to_svg(figure, "bpb", "Validation in bits a byte over the training clock")
 
 
-def _figure() -> tuple[Figure, Axes]:
+def new_axes() -> tuple[Figure, Axes]:
+    """An empty drawing in the page's manner."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
         FigureCanvasSVG(figure)
@@ -143,7 +151,7 @@ def _points(axes: Axes, val: Curve) -> None:
     axes.plot(seconds, values, color=VAL, linestyle="none", marker="o", markersize=3 if len(values) > 60 else 5.5)
 
 
-def _limits(axes: Axes, smooth: Curve, shown: Sequence[Curve], also: Sequence[float] = ()) -> None:
+def set_frame(axes: Axes, smooth: Curve, shown: Sequence[Curve], also: Sequence[float] = ()) -> None:
     """Cuts the first plunge off, which would flatten the rest: the frame holds all but the first tenth of the run.
 
     Args:
@@ -191,7 +199,7 @@ def _ticks(axes: Axes, places: Sequence[tuple[float, float]], unit: str) -> None
         texts[-1].set_horizontalalignment("right")
 
 
-def _to_svg(figure: Figure, prefix: str, label: str) -> str:
+def to_svg(figure: Figure, prefix: str, label: str) -> str:
     """The drawing as an ``<svg>`` element for use inside HTML; ``label`` describes it to screen readers."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):

@@ -52,6 +52,14 @@ def build_report(run_dir: Path) -> Path:
         InputError: ``run_dir`` is not a run folder, or cannot be written.
     """
     run = load_run(run_dir)
+    path = run_dir / REPORT
+    with atomic_write(path) as f:
+        f.write(render("report.html", _context(run)))
+    return path
+
+
+def render(template: str, context: dict[str, Any]) -> bytes:
+    """A page from a template of this package: everything is escaped but ``Markup``, and every name must be there."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -60,10 +68,7 @@ def build_report(run_dir: Path) -> Path:
         lstrip_blocks=True,
     )
     templates.filters |= {"count": _count, "share": _share, "decimal": _decimal}
-    path = run_dir / REPORT
-    with atomic_write(path) as f:
-        f.write(templates.get_template("report.html").render(_context(run)).encode())
-    return path
+    return templates.get_template(template).render(context).encode()
 
 
 def _context(run: RunData) -> dict[str, Any]:
@@ -155,7 +160,8 @@ def _evaluation(run: RunData) -> dict[str, Any]:
     return {"seconds": seconds, "budget_s": budget, "share": _ratio(seconds, budget)}
 
 
-def _points(run: RunData, kind: str, key: str) -> Curve:
+def points_of(run: RunData, kind: str, key: str) -> Curve:
+    """A value of a run's metric rows over its training clock."""
     found = []
     for row in run.metrics:
         if row["kind"] == kind:
@@ -166,8 +172,8 @@ def _points(run: RunData, kind: str, key: str) -> Curve:
 
 
 def _curves(run: RunData) -> dict[str, Any]:
-    train = _points(run, "train", "train_loss")
-    val, bpb = _points(run, "val", "val_loss"), _points(run, "val", "val_bpb")
+    train = points_of(run, "train", "train_loss")
+    val, bpb = points_of(run, "val", "val_loss"), points_of(run, "val", "val_bpb")
     final = number(run.score.get("val_bpb"))
     pairs = [(row.get("val_loss"), row.get("val_bpb")) for row in [*run.metrics, run.score]]
     ratio = next((b / n for n, b in ((number(n), number(b)) for n, b in reversed(pairs)) if n and b), None)
@@ -261,7 +267,14 @@ def _sections(run: RunData) -> list[dict[str, Any]]:
         if not isinstance(table, dict):
             continue
         defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[name])} if name in SECTIONS else {}
-        rows = [(key, _show(value), key in defaults and defaults[key] != value) for key, value in table.items()]
+        rows = [
+            (
+                key,
+                _show(value),
+                key in defaults and defaults[key] != (tuple(value) if isinstance(value, list) else value),
+            )
+            for key, value in table.items()
+        ]
         sections.append({"name": name, "rows": rows})
     return sections
 

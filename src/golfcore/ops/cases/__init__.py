@@ -7,6 +7,7 @@ from golfcore.ops.cases.base import Case
 from golfcore.ops.cases.bitpack import CASES as BITPACK
 from golfcore.ops.cases.embed import CASES as EMBED
 from golfcore.ops.cases.head import CASES as HEAD
+from golfcore.ops.cases.linear import CASES as LINEAR
 from golfcore.ops.cases.norm import CASES as NORM
 from golfcore.ops.cases.optim import CASES as OPTIM
 from golfcore.ops.cases.qk import CASES as QK
@@ -18,6 +19,7 @@ OP_CASES: tuple[Case, ...] = (
     *BITPACK,
     *EMBED,
     *HEAD,
+    *LINEAR,
     *NORM,
     *OPTIM,
     *QK,

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 
 from golfcore.ops.cases.base import Case, Tensors, normal
 from golfcore.ops.norm import rms_norm
+from golfcore.ops.reference.norm import residual as reference_residual
 from golfcore.ops.reference.norm import rms_norm as reference
+from golfcore.ops.residual import residual
 
 TERMS = {
     "plain": "",
@@ -50,6 +52,11 @@ def plain(
     if c != 1.0:
         h = h * c
     return x, h.to(dtype or x.dtype)
+
+
+def plain_residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """The scaled sum as a training script has it."""
+    return torch.addcmul(x, s.to(x.dtype), y)
 
 
 def _build(
@@ -106,7 +113,26 @@ def _case(name: str, build: Callable[..., Tensors], terms: str, **more: Any) -> 
     )  # fmt: skip
 
 
+def _residual(name: str, shape: tuple[int, ...], *, bench: bool = False, strided: bool = False) -> Case:
+    def build(dtype: torch.dtype, generator: torch.Generator) -> Tensors:
+        made = _strided(dtype, generator) if strided else _build(dtype, generator, shape=shape, terms="ys")
+        return {key: made[key] for key in ("x", "y", "s")}
+
+    return Case(
+        op="norm", name=f"residual-{name}", build=build, call=residual, reference=reference_residual,
+        plain=plain_residual, grads=("x", "y", "s"), gradcheck=name == "tiny", bench=bench,
+        shape="x".join(map(str, shape)),
+        touched=lambda arguments: 6.0 * arguments["x"].numel() * arguments["x"].element_size(),
+    )  # fmt: skip
+
+
 CASES = (
+    _residual("tiny", (2, 3, 5)),
+    _residual("empty", (0, 64)),
+    _residual("one", (1, 33)),
+    _residual("ragged", (3, 45, 200)),
+    _residual("strided", (6, 5, 48), strided=True),
+    _residual("pocket", (8192, 256), bench=True),
     *(
         _case(f"{kind}-tiny", partial(_build, shape=(2, 3, 5), terms=terms), terms, gradcheck=True)
         for kind, terms in TERMS.items()

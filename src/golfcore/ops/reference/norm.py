@@ -31,3 +31,8 @@ def rms_norm(
     wide = widen(r)
     h = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * c
     return r, h.to(dtype or x.dtype)
+
+
+def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """``x + s y`` in the dtype of ``x``."""
+    return (widen(x) + s * widen(y)).to(x.dtype)

@@ -1,0 +1,95 @@
+"""``golfcore recipes``: what comes with golfcore, a recipe in full, and what differs between two."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from golfcore.cli import output
+from golfcore.config import RecipeConfig, to_toml, to_tree
+from golfcore.model import get_family
+from golfcore.recipes import differences, load_recipe, recipe_names, recipe_text
+
+app = App(name="recipes", help="List, show and compare recipes.")
+Json = Annotated[bool, Parameter(negative="")]
+
+
+@app.command(name="list")
+def list_(*, json: Json = False) -> int:
+    """Show the recipes that come with golfcore.
+
+    Args:
+        json: Print one JSON document instead of the table.
+    """
+    rows = []
+    for name in recipe_names():
+        config, text = _load(name), recipe_text(name)
+        about = text.splitlines()[0].removeprefix("#").strip()
+        rows.append(
+            {
+                "name": name, "track": config.track.name, "train_s": config.track.train_s,
+                "cap_bytes": config.track.cap_bytes, "parameters": _parameters(config), "about": about,
+            }
+        )  # fmt: skip
+    if json:
+        output.print_json(rows)
+        return 0
+    table = output.plain_table(
+        "recipe", "seconds", "cap", "parameters", "about", right=("seconds", "cap", "parameters")
+    )
+    for row in rows:
+        numbers = f"{row['train_s']:g}", f"{row['cap_bytes']:,}", f"{row['parameters']:,}"
+        table.add_row(str(row["name"]), *numbers, str(row["about"]))
+    output.print_table(table)
+    return 0
+
+
+@app.command
+def show(recipe: str, /, *, resolved: Json = False, json: Json = False) -> int:
+    """Print a recipe: its file, or every key with its value.
+
+    Args:
+        recipe: A recipe's name or a .toml file.
+        resolved: Print every key, those left at their default too.
+        json: Print every key as one JSON document.
+    """
+    tree = to_tree(_load(recipe))
+    if json:
+        output.print_json(tree)
+    else:
+        output.out.print((to_toml(tree) if resolved else recipe_text(recipe)).rstrip("\n"), markup=False)
+    return 0
+
+
+@app.command
+def diff(a: str, b: str, /, *, json: Json = False) -> int:
+    """Show the keys whose values differ between two recipes, defaults included.
+
+    Args:
+        a: A recipe's name or a .toml file.
+        b: Another.
+        json: Print one JSON document instead of the table.
+    """
+    rows = [{"key": key, "a": x, "b": y} for key, x, y in differences(_load(a), _load(b))]
+    if json:
+        output.print_json(rows)
+        return 0
+    table = output.plain_table("key", a, b)
+    for row in rows:
+        table.add_row(str(row["key"]), _text(row["a"]), _text(row["b"]))
+    output.print_table(table)
+    return 0
+
+
+def _load(name: str) -> RecipeConfig:
+    return load_recipe(name, environment={}).config  # as the file says, whatever the environment holds
+
+
+def _parameters(config: RecipeConfig) -> int:
+    counts = get_family(config.model_family).counts(config.model, config.data.vocab_size)
+    return sum(parameters for _, parameters, _ in counts.values())
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,326 @@
+"""``golfcore sweep``: many runs of one recipe, on every local device or a cluster, resumable at any point."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from golfcore.cli import output
+from golfcore.cli.run import Texts
+from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
+from golfcore.errors import UsageError
+from golfcore.paths import atomic_write
+from golfcore.recipes import load_recipe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from golfcore.sweep.launch import Launcher
+    from golfcore.sweep.queue import Entry, Queue
+    from golfcore.sweep.runner import Search, Sweep
+    from golfcore.sweep.spec import Axis
+
+Axes = Annotated[
+    Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=a,b,c, or =low..high[:log] to search")
+]
+ClusterArgs = Annotated[Sequence[str], Parameter(name=["--cluster-arg"], negative=(), help="key=value for submitit")]
+
+
+def sweep(
+    recipe: str = "pocket",
+    *,
+    set_: Axes = (),
+    seeds: int = 1,
+    first_seed: int | None = None,
+    trials: int = 0,
+    folder: Path | None = None,
+    text: Texts = (),
+    data: Path | None = None,
+    jobs: int = 0,
+    reference: Path | None = None,
+    stop_margin: float = 0.05,
+    stop_after: float = 0.3,
+    cluster: Literal["slurm", "local"] | None = None,
+    cluster_arg: ClusterArgs = (),
+    sky: Path | None = None,
+    accelerators: str = "H100:8",
+    sky_hours: float = 4.0,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run every combination of values with every seed; the same command again goes on with what is left.
+
+    Parameters
+    ----------
+    recipe
+        A recipe that comes with golfcore, or a .toml file.
+    seeds
+        How many seeds a combination is run with.
+    first_seed
+        The first of them; default: the recipe's.
+    trials
+        How many combinations Optuna draws where a value is a range.
+    folder
+        Holds the journal and the runs; default: sweeps/RECIPE-HASH, the same for the same command.
+    data
+        A folder of tokens instead of text.
+    jobs
+        Runs at once; default: one a GPU, or one. On a CPU they share the cores.
+    reference
+        A run of the same recipe that all are held against; default: the best that has ended.
+    stop_margin
+        Share of the loss that a run may be behind at the same share of the clock before it is stopped; 0: never.
+    stop_after
+        Share of the run before which none is stopped.
+    cluster
+        Hand the runs to Slurm through submitit, or to submitit's local executor.
+    sky
+        Write a SkyPilot task that runs this sweep, and run nothing.
+    accelerators
+        What the SkyPilot task asks for.
+    sky_hours
+        After which the SkyPilot task ends.
+    json
+        One JSON document instead of a table.
+    """
+    from golfcore.sweep.hopeless import Rule, read_reference
+    from golfcore.sweep.runner import Sweep
+
+    if sky is not None:
+        return _write_sky(sky, accelerators, sky_hours)
+    config, axes = _resolved(recipe, set_, data)
+    seeds_list = _seeds(config, seeds, first_seed)
+    rule = Rule(margin=stop_margin, after=stop_after)
+    _check(axes, trials, rule)
+    config, extra = _with_data(config, axes, text)
+    if any(axis.key.startswith("data.") for axis in axes) and rule.margin:
+        output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
+        rule = Rule(margin=0.0, after=stop_after)
+    folder, queue = _open(folder, config, axes, seeds_list, trials, rule)
+    try:
+        running = Sweep(
+            folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, cluster_arg, jobs),
+            command=[sys.executable, "-m", "golfcore", "run"], rule=rule, extra=extra,
+            reference=read_reference(reference, config) if reference else None,
+            search=_search(folder, queue, axes, seeds_list, trials),
+        )  # fmt: skip
+        entries = _run(running, folder)
+    finally:
+        queue.close()
+    _report(folder, entries, json)
+    return 1 if any(entry.state == "failed" for entry in entries) else 0
+
+
+# --- what is to be run ------------------------------------------------------------------------------------------------
+
+
+def _resolved(recipe: str, options: Sequence[str], data: Path | None) -> tuple[RecipeConfig, list[Axis]]:
+    """The recipe that all runs share, and the keys that vary; every value is tried on the recipe first."""
+    from golfcore.sweep.spec import parse_axis
+
+    axes = [parse_axis(option) for option in options]
+    fixed = [f"{axis.key}={axis.values[0]}" for axis in axes if len(axis.values) == 1]
+    fixed += [f"data.path={data}"] if data else []
+    config = load_recipe(recipe, environment=os.environ, sets=fixed).config
+    varied = [axis for axis in axes if len(axis.values) != 1]
+    for axis in varied:
+        ends = [int(axis.low), int(axis.high)] if axis.whole else [axis.low, axis.high]
+        for value in axis.values or ends:
+            load_recipe(recipe, environment=os.environ, sets=[*fixed, f"{axis.key}={value}"])
+    return config, varied
+
+
+def _seeds(config: RecipeConfig, count: int, first: int | None) -> list[int]:
+    if not 1 <= count <= 1000:
+        raise UsageError(f"--seeds {count}: expected 1 to 1000")
+    start = config.train.seed if first is None else first
+    return list(range(start, start + count))
+
+
+def _check(axes: Sequence[Axis], trials: int, rule: Any) -> None:
+    searched = [axis.key for axis in axes if axis.searched]
+    if searched and not 1 <= trials <= 10_000:
+        raise UsageError(f"{searched[0]} is a range: say how many combinations to try with --trials N")
+    if trials and not searched:
+        raise UsageError(f"--trials {trials}: no value is a range; give one as --set optim.matrix_lr=0.01..0.1:log")
+    if not 0 <= rule.margin < 10:
+        raise UsageError(f"--stop-margin {rule.margin}: expected a share of the loss, 0 for never")
+    if not 0 <= rule.after <= 1:
+        raise UsageError(f"--stop-after {rule.after}: expected a share of the run, 0 to 1")
+
+
+def _with_data(config: RecipeConfig, axes: Sequence[Axis], text: Sequence[Path]) -> tuple[RecipeConfig, list[str]]:
+    """The recipe with its tokens prepared once; where the tokens vary, each run prepares its own from the same text."""
+    from golfcore.cli.tokens import prepare_data
+
+    if any(axis.key.startswith("data.") for axis in axes):
+        return config, [word for path in text for word in ("--text", str(path.resolve()))]
+    with output.progress("data") as tick:
+        return prepare_data(config, text, tick), []
+
+
+def _open(
+    folder: Path | None, config: RecipeConfig, axes: Sequence[Axis], seeds: Sequence[int], trials: int, rule: Any
+) -> tuple[Path, Queue]:
+    """The sweep's folder and journal: a new one, or the one that this very sweep has begun.
+
+    Raises:
+        UsageError: the folder holds another sweep; names what differs.
+    """
+    from golfcore.sweep.queue import Queue
+    from golfcore.sweep.runner import JOURNAL, RECIPE
+    from golfcore.sweep.spec import differences, grid_jobs, spec_text
+
+    tree = to_tree(config)
+    spec = spec_text(tree, axes, seeds, trials, {"margin": rule.margin, "after": rule.after})
+    searched = any(axis.searched for axis in axes)
+    new = [] if searched else grid_jobs(axes, seeds)
+    folder = folder or Path("sweeps") / f"{config.name}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
+    queue = Queue(folder / JOURNAL)
+    before = queue.meta("spec")
+    if before is not None and before != spec:
+        queue.close()
+        raise UsageError(
+            f"{folder} holds another sweep ({'; '.join(differences(before, spec)[:3])}): choose another --folder"
+        )
+    if before is None:
+        with atomic_write(folder / RECIPE, "w") as f:
+            f.write(to_toml(tree))
+        queue.begin(spec, new)
+    return folder, queue
+
+
+def _launcher(folder: Path, cluster: str | None, arguments: Sequence[str], jobs: int) -> Launcher:
+    from golfcore.environment import cuda_devices
+    from golfcore.sweep.launch import LocalLauncher, SubmititLauncher
+
+    if cluster is None:
+        if arguments:
+            raise UsageError("--cluster-arg is for --cluster slurm or local")
+        return LocalLauncher(len(cuda_devices()[0]), jobs)
+    parameters = {}
+    for option in arguments:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"--cluster-arg {option}: expected key=value, for example timeout_min=60")
+        parameters[key.strip()] = parse_value(value.strip())
+    return SubmititLauncher(folder.resolve(), cluster, parameters, jobs)
+
+
+def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[int], trials: int) -> Search:
+    from golfcore.sweep.runner import Search
+
+    if not any(axis.searched for axis in axes):
+        return Search()
+    from golfcore.sweep.search import OptunaSearch
+
+    return OptunaSearch(folder, queue, axes, seeds, trials)
+
+
+def _write_sky(path: Path, accelerators: str, hours: float) -> int:
+    """The words of this very command, without those that are about the file."""
+    from golfcore.sweep.sky import sky_task
+
+    if not 0 < hours <= 24 * 30:
+        raise UsageError(f"--sky-hours {hours}: expected more than 0")
+    words, skipped = [], False
+    arguments = sys.argv[sys.argv.index("sweep") + 1 :] if "sweep" in sys.argv else []
+    for word in arguments:
+        if skipped:
+            skipped = False
+        elif word in ("--sky", "--accelerators", "--sky-hours"):
+            skipped = True
+        elif not word.startswith(("--sky=", "--accelerators=", "--sky-hours=")):
+            words.append(word)
+    with atomic_write(path, "w") as f:
+        f.write(sky_task("golfcore-sweep", words, accelerators=accelerators, hours=hours))
+    output.out.print(f"{path}: sky launch -c sweep {path}", markup=False)
+    return 0
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def _run(running: Sweep, folder: Path) -> list[Entry]:
+    try:
+        with _live(folder) as show:
+            return running.run(show)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command goes on with the sweep in {folder}") from None
+
+
+@contextmanager
+def _live(folder: Path) -> Iterator[Callable[[list[Entry]], None]]:
+    """A table that renews itself on a terminal; elsewhere a line whenever a job ends."""
+    if output.err.is_terminal:
+        from rich.live import Live
+
+        with Live(console=output.err, refresh_per_second=2) as live:
+            yield lambda entries: live.update(_table(folder, entries))
+        return
+    told: set[int] = set()
+    begun = time.monotonic()
+
+    def lines(entries: list[Entry]) -> None:
+        from golfcore.sweep.queue import ENDED
+
+        for entry in entries:
+            if entry.state in ENDED and entry.id not in told:
+                told.add(entry.id)
+                score = f"{entry.result['val_bpb']:.4f}" if entry.state == "done" and entry.result else ""
+                text = f"{len(told)}/{len(entries)} {entry.job.name}: {entry.state} {score} {entry.note}"
+                output.err.print(f"{' '.join(text.split())} ({time.monotonic() - begun:.0f} s)", markup=False)
+
+    yield lines
+
+
+def _table(folder: Path, entries: Sequence[Entry]) -> Table:
+    from golfcore.sweep.table import totals, variants
+
+    right = ("bits per byte", "95 %", "best", "bytes", "runs")
+    table = output.plain_table("variant", "runs", "bits per byte", "95 %", "best", "bytes", "", right=right)
+    counts = ", ".join(f"{count} {state}" for state, count in totals(entries).items() if count)
+    table.title, table.title_justify = f"{folder}: {counts}", "left"
+    for row in variants(entries):
+        states = [f"{row[state]} {state}" for state in ("running", "stopped", "failed") if row[state]]
+        table.add_row(
+            row["variant"], f"{row['done']}/{row['runs']}", "" if row["mean"] is None else f"{row['mean']:.4f}",
+            "" if row["half_width"] is None else f"± {row['half_width']:.4f}",
+            "" if row["best"] is None else f"{row['best']:.4f}", "" if row["bytes"] is None else f"{row['bytes']:,}",
+            ", ".join(states),
+        )  # fmt: skip
+    return table
+
+
+def _report(folder: Path, entries: list[Entry], json: bool) -> None:
+    from golfcore.sweep.table import totals, variants
+
+    if json:
+        runs = [
+            {"name": e.job.name, "variant": e.job.variant, "seed": e.job.seed, "state": e.state, "note": e.note}
+            | {"attempts": e.attempts, **(e.result or {})}
+            for e in entries
+        ]
+        output.print_json(
+            {"folder": str(folder), "totals": totals(entries), "variants": variants(entries), "runs": runs}
+        )
+        return
+    output.print_table(_table(folder, entries))
+    for row in variants(entries):
+        for note in row["notes"]:
+            output.out.print(f"{row['variant']}, {note}", style="dim", markup=False)
+    best = next((row for row in variants(entries) if row["mean"] is not None), None)
+    if best:
+        output.out.print(f"next: golfcore report {folder} --compare {_base(entries)}", markup=False)
+
+
+def _base(entries: Sequence[Entry]) -> str:
+    """The first run that was scored: what the others are told apart from."""
+    return next(entry.job.name for entry in entries if entry.state == "done")

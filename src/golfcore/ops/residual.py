@@ -1,0 +1,75 @@
+"""The residual stream's sum on its own, where no norm follows that could do it in its pass; norm's kernels serve it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from golfcore import _core
+from golfcore.errors import InputError
+from golfcore.ops.reference.norm import residual as reference
+from golfcore.ops.registry import DTYPE_CODE, check_float, check_same, check_shape, join, leaf, native, rows, threads
+
+
+def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """``x + s * y`` in the dtype of x, computed in fp32; the gradients of y and s take one pass.
+
+    Args:
+        x: [..., D], the stream.
+        y: the shape and dtype of ``x``: a branch's output.
+        s: fp32 [D].
+
+    Raises:
+        InputError: a tensor of another shape, dtype or device than the above.
+    """
+    check_float("residual", "x", x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise InputError(f"residual: x has shape {tuple(x.shape)}; expected [..., D] with D of at least 1")
+    check_shape("residual", "y", y, tuple(x.shape))
+    check_same("residual", "y", y, "x", x)
+    check_shape("residual", "s", s, (x.shape[-1],))
+    check_same("residual", "s", s, "x", x, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    r: torch.Tensor = _leaf(x, y, s) if native(x) else reference(x, y, s)
+    return r
+
+
+def _forward(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    x_ND, y_ND, s, r, code = rows(x), rows(y), s.contiguous(), x.new_empty(x.shape), DTYPE_CODE[x.dtype]
+    _core.norm_forward(
+        code, code, x_ND.data_ptr(), y_ND.data_ptr(), 0, 0, s.data_ptr(), 0, r.data_ptr(), 0, 0,
+        *x_ND.shape, x_ND.stride(0), y_ND.stride(0), 0, 1.0, 0.0, threads(),
+    )  # fmt: skip
+    return r
+
+
+def _backward(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    dr_ND, y_ND, s, code = rows(dr), rows(y), s.contiguous(), DTYPE_CODE[y.dtype]
+    (n, d), (dy, ds) = y_ND.shape, _backward_fake(dr, y, s)
+    partials = s.new_empty(_core.norm_chunks(n) * 3 * d)
+    _core.norm_backward(
+        code, code, dr_ND.data_ptr(), 0, 0, 0, 0, y_ND.data_ptr(), 0, 0, s.data_ptr(), 0, 0, dy.data_ptr(), 0,
+        0, ds.data_ptr(), 0, partials.data_ptr(), n, d, dr_ND.stride(0), 0, 0, 0, y_ND.stride(0), 0, 1.0, threads(),
+    )  # fmt: skip
+    return dy, ds
+
+
+def _backward_fake(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return y.new_empty(y.shape), s.new_empty(s.shape)
+
+
+_leaf = leaf("norm", "residual(Tensor x, Tensor y, Tensor s) -> Tensor", _forward, lambda x, y, s: x.new_empty(x.shape))
+_leaf_backward = leaf(
+    "norm", "residual_backward(Tensor dr, Tensor y, Tensor s) -> (Tensor, Tensor)", _backward, _backward_fake
+)
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _gradient(ctx: Any, dr: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return dr, *_leaf_backward(dr, *ctx.saved_tensors)
+
+
+join(_leaf, _setup, _gradient)

@@ -1,0 +1,117 @@
+"""What a recipe comes to before it is run: parameters, packed bytes with a spread, operations, memory of its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from golfcore.config import RecipeConfig
+from golfcore.model import Family
+from golfcore.model.registry import Kind
+from golfcore.model.work import Work
+from golfcore.optim.schedule import Stage, stage_at
+from golfcore.quant import SCALE_BYTES, bits_and_clip
+from golfcore.quant.rtn import gaussian_bits
+
+# What trained rows take against the entropy of Gaussian ones, as (least, most): docs/compression.md. Columns of unlike
+# scale and heavy tails make them cheaper; an embedding has means and signs besides; absmax and percentile clip where
+# the row's largest value happens to lie: of 100 Gaussian ones at 2.7 standard deviations, with heavy tails far out.
+AGAINST_GAUSSIAN: dict[Kind, tuple[float, float]] = {"matrix": (0.97, 1.005), "embedding": (0.92, 1.01)}
+AGAINST_GAUSSIAN["head"] = AGAINST_GAUSSIAN["embedding"]
+CLIP_SIGMAS = (6.0, 4.0, 2.7)  # cheapest, expected, dearest
+SCALE_RANGE = {"log8": (0.2, 0.45), "fp16": (1.1, 1.4)}  # bytes a row
+FP16_RANGE = (1.3, 2.0)  # bytes a parameter that is stored as fp16 and coded
+FRAMING = (500, 1_500, 6_000)  # header, directory and checksums
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCost:
+    """A group of parameters: how many, and the packed bytes that it should take, from ``low`` to ``high``."""
+
+    group: str
+    kind: str
+    params: int
+    low: int
+    expected: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """A stretch of the run: its share, its batch, and what a token costs in it."""
+
+    share: float
+    stage: Stage
+    work: Work
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one step, over all GPUs."""
+        return self.work.flops * self.stage.batch_tokens
+
+
+def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int) -> list[RoleCost]:
+    """Parameters and predicted bytes by group, as arithmetic on shapes."""
+    quant, rows = recipe.quant, []
+    for group, (kind, params, scales) in family.counts(recipe.model, vocab_size).items():
+        bits, clip, k = bits_and_clip(kind, quant)
+        if bits == 0:
+            low, high = FP16_RANGE
+            rows.append(RoleCost(group, kind, params, round(low * params), 2 * params, round(high * params)))
+            continue
+        cheap, usual, dear = (k, k, k) if clip == "sigma" else CLIP_SIGMAS
+        least, most = AGAINST_GAUSSIAN[kind]
+        scale_low, scale_high = SCALE_RANGE[quant.scales]
+        rows.append(
+            RoleCost(
+                group, kind, params,
+                round(least * params * gaussian_bits(bits, cheap) / 8 + scale_low * scales),
+                round(params * gaussian_bits(bits, usual) / 8 + SCALE_BYTES[quant.scales] * scales),
+                round(most * params * gaussian_bits(bits, dear) / 8 + scale_high * scales),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def overhead_costs(family: Family, tokenizer: bytes | None, vocab_size: int) -> list[RoleCost]:
+    """Code, tokenizer and framing of the file.
+
+    Args:
+        family: whose sources the file carries.
+        tokenizer: its own tokenizer's file where it is at hand; empty where the contest's serves, which is not counted;
+            None where it is still to be trained.
+        vocab_size: of a tokenizer that is still to be trained.
+    """
+    import zstandard
+
+    from golfcore.artifact.model_io import code_bundle
+
+    def packed(data: bytes) -> int:
+        return len(zstandard.ZstdCompressor(level=19).compress(data))
+
+    code = packed(code_bundle(family))
+    rows = [RoleCost("code", "code", 0, round(0.93 * code), code, round(1.01 * code))]
+    if tokenizer is None:
+        rows.append(RoleCost("tokenizer", "tokenizer", 0, 2 * vocab_size, 3 * vocab_size, 6 * vocab_size))
+    elif tokenizer:
+        size = packed(tokenizer)
+        rows.append(RoleCost("tokenizer", "tokenizer", 0, round(0.9 * size), size, round(1.01 * size)))
+    return [*rows, RoleCost("framing", "framing", 0, *FRAMING)]
+
+
+def stage_costs(recipe: RecipeConfig, family: Family, vocab_size: int) -> list[StageCost]:
+    """The stretches of the run between which batch, length or the model's phase change, in order."""
+    train = recipe.train
+    starts = [work.start for work in family.work(recipe.model, vocab_size, train.seq_len)][1:]
+    turns = sorted({0.0, *train.batch_ramp_until, *train.seq_ramp_until, *starts})
+    found = []
+    for share, end in zip(turns, [*turns[1:], 1.0], strict=True):
+        stage = stage_at(share, train, starts)
+        work = family.work(recipe.model, vocab_size, stage.seq_len)[stage.phase]
+        found.append(StageCost(end - share, stage, work))
+    return found
+
+
+def state_bytes(recipe: RecipeConfig, rows: list[RoleCost]) -> int:
+    """Weights, gradients and optimiser state of one process, all fp32: one moment for matrices, two for the rest."""
+    averaged = 4 if recipe.train.ema_decay or recipe.train.swa_start else 0
+    return sum(row.params * ((12 if row.kind == "matrix" else 16) + averaged) for row in rows)

@@ -1,0 +1,145 @@
+"""The journal of a sweep: an SQLite file that says of every job what became of it.
+
+Each change is a transaction, so a process that is killed between two leaves the journal as one of them left it. What a
+journal cannot know is whether a run that it calls running still runs: that is what the lock of ``worker`` is for.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from golfcore.errors import FormatError, InputError
+from golfcore.sweep.spec import Job
+
+State = Literal["waiting", "running", "done", "stopped", "failed"]
+ENDED: tuple[State, ...] = ("done", "stopped", "failed")
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS jobs (
+    id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, variant TEXT NOT NULL, sets TEXT NOT NULL, seed INTEGER NOT NULL,
+    trial INTEGER, state TEXT NOT NULL, slot INTEGER, remote TEXT, attempts INTEGER NOT NULL DEFAULT 0,
+    result TEXT, note TEXT NOT NULL DEFAULT '', began REAL, ended REAL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A job as the journal has it; ``remote`` is a scheduler's id for it, ``trial`` its number in a search."""
+
+    id: int
+    job: Job
+    state: State
+    slot: int | None
+    remote: str | None
+    attempts: int
+    trial: int | None
+    result: dict[str, Any] | None
+    note: str
+    began: float | None
+    ended: float | None
+
+
+class Queue:
+    """The journal at ``path``, made if it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_TABLES)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise InputError(f"cannot open the sweep's journal {path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise FormatError(f"{path} is not a sweep's journal ({error}): choose another folder") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise InputError(f"cannot write the sweep's journal {self.path}: {error}") from error
+
+    def meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def begin(self, spec: str, jobs: Iterable[Job]) -> None:
+        """Writes a new sweep's spec and jobs, both or neither."""
+        with self._change():
+            self._db.execute("INSERT INTO meta VALUES ('spec', ?)", (spec,))
+            self._insert(jobs, None)
+
+    def add(self, jobs: Iterable[Job], trial: int) -> None:
+        """Further jobs, of a trial of a search; all of them or none."""
+        with self._change():
+            self._insert(jobs, trial)
+
+    def _insert(self, jobs: Iterable[Job], trial: int | None) -> None:
+        self._db.executemany(
+            "INSERT INTO jobs (name, variant, sets, seed, trial, state) VALUES (?, ?, ?, ?, ?, 'waiting')",
+            [(job.name, job.variant, json.dumps(job.sets), job.seed, trial) for job in jobs],
+        )
+
+    def entries(self) -> list[Entry]:
+        """Every job, in the order in which they were added."""
+        rows = self._db.execute(
+            "SELECT id, name, variant, sets, seed, state, slot, remote, attempts, trial, result, note, began, ended "
+            "FROM jobs ORDER BY id"
+        ).fetchall()
+        return [
+            Entry(
+                id=row[0], job=Job(row[1], row[2], tuple(json.loads(row[3])), row[4]), state=row[5], slot=row[6],
+                remote=row[7], attempts=row[8], trial=row[9], result=None if row[10] is None else json.loads(row[10]),
+                note=row[11], began=row[12], ended=row[13],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def start(self, job_id: int, slot: int) -> None:
+        """Marks a waiting job as running; before its process is made, so that none runs that is not marked."""
+        with self._change():
+            self._db.execute(
+                "UPDATE jobs SET state = 'running', slot = ?, remote = NULL, attempts = attempts + 1, "
+                "began = COALESCE(began, ?) WHERE id = ? AND state = 'waiting'",
+                (slot, time.time(), job_id),
+            )
+
+    def hand_over(self, job_id: int, remote: str) -> None:
+        """Keeps a scheduler's id of a running job."""
+        with self._change():
+            self._db.execute("UPDATE jobs SET remote = ? WHERE id = ? AND state = 'running'", (remote, job_id))
+
+    def again(self, job_id: int, note: str) -> None:
+        """Puts a running job back."""
+        with self._change():
+            self._db.execute(
+                "UPDATE jobs SET state = 'waiting', slot = NULL, remote = NULL, note = ? "
+                "WHERE id = ? AND state = 'running'",
+                (note, job_id),
+            )
+
+    def end(self, job_id: int, state: State, result: dict[str, Any] | None, note: str = "") -> None:
+        """Writes what became of a running job; a job ends once."""
+        with self._change():
+            self._db.execute(
+                "UPDATE jobs SET state = ?, result = ?, note = ?, slot = NULL, ended = ? "
+                "WHERE id = ? AND state = 'running'",
+                (state, None if result is None else json.dumps(result), note, time.time(), job_id),
+            )

@@ -1,0 +1,34 @@
+"""A sweep as a SkyPilot task: a file for ``sky launch``; nothing of SkyPilot is imported or run here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+
+
+def sky_task(name: str, words: Sequence[str], *, accelerators: str, hours: float) -> str:
+    """The YAML of a task that installs golfcore from the working folder and runs the sweep.
+
+    Every value is written as a JSON string, which YAML reads as it stands: no word of the user's can become syntax.
+
+    Args:
+        name: of the task.
+        words: of the command that goes after ``golfcore sweep``.
+        accelerators: as SkyPilot names them, for example ``H100:8``.
+        hours: after which an idle or forgotten machine is taken down.
+    """
+    command = shlex.join(["golfcore", "sweep", *words])
+    lines = [
+        "# sky launch -c sweep THIS_FILE; run it again after a preemption: the sweep goes on from its folder.",
+        f"name: {json.dumps(name)}",
+        "workdir: .",
+        "resources:",
+        f"  accelerators: {json.dumps(accelerators)}",
+        "  use_spot: true",
+        "  disk_size: 256",
+        f"  autostop: {json.dumps({'idle_minutes': 15, 'down': True})}",
+        f"setup: {json.dumps('set -e; pip install -q torch && GOLF_CUDA=ON pip install -q .[sweep,hub]')}",
+        f"run: {json.dumps(f'timeout {round(hours * 3600)} {command}')}",
+    ]
+    return "\n".join(lines) + "\n"

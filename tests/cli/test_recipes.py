@@ -1,0 +1,121 @@
+"""The recipes that come with golfcore: shown, compared, and each run whole at a reduced size."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from golfcore.cli import main, pipeline
+from golfcore.cli.run import Start, run_stages
+from golfcore.cli.tokens import open_tokens, prepare_data
+from golfcore.model import get_family
+from golfcore.recipes import load_recipe, recipe_names, recipe_text
+from golfcore.train.runlog import METRICS, read_metrics
+from golfcore.train.world import World
+
+# Small enough for a second or two; everything that makes a recipe what it is stays.
+REDUCED = (
+    "track.train_s=0", "data.path=", "data.tokenizer=", "data.vocab_size=260", "model.model_dim=96",
+    "train.batch_tokens=256", "train.micro_batch_tokens=128", "train.seq_len=64", "train.warmup_steps=1",
+    "train.iterations=10", "train.log_every=1", "train.compile=false", "eval.context=64", "eval.batch_tokens=1024",
+)  # fmt: skip
+
+
+def reduced(name: str) -> list[str]:
+    full = load_recipe(name, environment={}).config
+    model = full.model
+    sets = [*REDUCED, f"eval.stride={math.ceil(full.eval.stride / 4)}"]
+    sets += [f"model.num_heads={min(8, model.num_heads)}"]
+    if model.rope_dims:
+        sets.append("model.rope_dims=4")
+    if model.max_segment:
+        sets.append("model.max_segment=16")
+    if full.train.batch_ramp:
+        sets.append(f"train.batch_ramp={[128] * len(full.train.batch_ramp)}")
+    if full.train.seq_ramp:
+        sets.append(f"train.seq_ramp={[32] * len(full.train.seq_ramp)}")
+    return sets
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_runs_from_text_to_score(
+    name: str, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOLFCORE_CACHE", str(tmp_path / "cache"))
+    config = prepare_data(load_recipe(name, environment={}, sets=reduced(name)).config, [text_file])
+    world = World(rank=0, size=1, device=torch.device("cpu"))
+    tokens = open_tokens(config.data.path)
+
+    def evaluate(artifact: Path) -> dict[str, object]:
+        return pipeline.evaluate_artifact(artifact, pipeline.validation_of(tokens), world, batch_tokens=1024)
+
+    result = run_stages(Start(tmp_path / "run", config), world, evaluate)
+    assert 0 < result["val_bpb"] < 8.5
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("stage: ") == len(set(config.model.loop_starts)) + len(config.train.batch_ramp)
+    assert sum(row["kind"] == "train" for row in read_metrics(tmp_path / "run" / METRICS)) == 10
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_says_what_it_is_and_fits_its_cap(name: str) -> None:
+    text = recipe_text(name)
+    assert text.startswith("# ")
+    config = load_recipe(name, environment={}).config
+    assert config.name == name
+    assert pipeline.check_fits(config, config.data.vocab_size) < 1.02 * config.track.cap_bytes
+
+
+def counts(name: str) -> int:
+    config = load_recipe(name, environment={}).config
+    rows = get_family(config.model_family).counts(config.model, config.data.vocab_size)
+    return sum(parameters for _, parameters, _ in rows.values())
+
+
+def test_the_contests_parameter_counts() -> None:
+    assert counts("baseline_8xh100") == 17_059_912  # "17.06 M"
+    assert counts("frontier_8xh100") == 35_945_671
+
+
+def output(capsys: pytest.CaptureFixture[str], *words: str, expect: int = 0) -> str:
+    capsys.readouterr()
+    assert main(["recipes", *words]) == expect
+    return capsys.readouterr().out
+
+
+def test_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(output(capsys, "list", "--json"))
+    assert [row["name"] for row in rows] == recipe_names()
+    assert {row["name"]: row["parameters"] for row in rows}["frontier_8xh100"] == 35_945_671
+    table = output(capsys, "list")
+    assert all(name in table for name in recipe_names())
+
+
+def test_show_prints_the_file_and_every_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert output(capsys, "show", "pocket").strip() == recipe_text("pocket").strip()
+    own = tmp_path / "own.toml"
+    own.write_text(output(capsys, "show", "pocket", "--resolved"))
+    assert load_recipe(str(own), environment={}).config == load_recipe("pocket", environment={}).config
+    tree: dict[str, Any] = json.loads(output(capsys, "show", "pocket", "--json"))
+    assert tree["optim"]["beta1"] == 0.9
+
+
+def test_diff_shows_what_differs_and_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(recipe_text("pocket").replace("matrix_lr = 0.03", "matrix_lr = 0.02"))
+    rows = json.loads(output(capsys, "diff", "pocket", str(own), "--json"))
+    assert rows == [{"key": "optim.matrix_lr", "a": 0.03, "b": 0.02}]
+    assert json.loads(output(capsys, "diff", "pocket", "pocket", "--json")) == []
+    assert "optim.matrix_lr" in output(capsys, "diff", "pocket", str(own))
+    assert output(capsys, "diff", "pocket", "poket", expect=2) == ""
+
+
+def test_show_is_not_moved_by_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATRIX_LR", "0.5")
+    assert json.loads(output(capsys, "show", "pocket", "--json"))["optim"]["matrix_lr"] == 0.03
