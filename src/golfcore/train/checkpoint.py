@@ -88,11 +88,16 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
                 raise FormatError(f"{path} is damaged: its bytes do not have the checksum at its end")
         state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
-        raise FormatError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise FormatError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         found = state.get("version") if isinstance(state, dict) else type(state).__name__
         raise FormatError(f"{path}: checkpoint version {found!r}, expected {VERSION}; made by another golfcore?")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    """torch explains a bad file at length, and an empty one with nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def load_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], str]:

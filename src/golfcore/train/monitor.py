@@ -316,7 +316,7 @@ class _Hub:
         rank = int(hello["rank"])
         if hello.get("token") != self.monitor._token or not 0 < rank < self.monitor.size or rank in self._members:
             raise EOFError("a stranger")
-        lines.send({"kind": "clock", "now": self.monitor._clock()})
+        lines.send({"kind": "clock", "now": self.monitor._clock(), "name": self.monitor.name})
         self._members[rank] = Member(rank, str(hello["name"])[:200], heard_at=self.monitor._ticks.now)
         self._lines[rank] = lines
         return rank
@@ -369,11 +369,11 @@ class _Spoke:
 
     def __init__(self, monitor: Monitor, address: tuple[str, int]) -> None:
         self.monitor, self.port = monitor, address[1]
-        self._heard_at, self._over = 0.0, False
+        self._heard_at, self._over, self._hub = 0.0, False, ""
         try:
             self._lines = _Lines(socket.create_connection(address, timeout=10))
             self._compare_clocks()
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise RankError(
                 f"{monitor.name} cannot reach rank 0 at {address[0]}:{address[1]} ({error}): open that port between "
                 "the machines, or check MASTER_ADDR"
@@ -389,6 +389,7 @@ class _Spoke:
             answers = self._lines.receive()
         if not answers:
             raise EOFError("no answer for 10 s")
+        self._hub = str(answers[0]["name"])
         took = time.monotonic() - started
         skew = before + took / 2 - float(answers[0]["now"])
         # A slow answer says nothing about clocks beyond its own length.
@@ -410,7 +411,7 @@ class _Spoke:
             messages = self._lines.receive()
         except (EOFError, ValueError) as error:
             self._over = True
-            self._end(f"rank 0 of {self.monitor.size} was killed or crashed: its connection closed ({error})")
+            self._end(f"{self._hub} was killed or crashed: its connection closed ({error})")
             return
         for message in messages:
             self._heard_at = self.monitor._ticks.now
@@ -429,7 +430,7 @@ class _Spoke:
             self._lines.send({"kind": "pulse", "pulse": asdict(own)})
         if now - self._heard_at > self.monitor.limits.silent_s:
             self._end(
-                f"rank 0 of {self.monitor.size} gives no sign of life for {now - self._heard_at:.0f} s: its process is "
+                f"{self._hub} gives no sign of life for {now - self._heard_at:.0f} s: its process is "
                 "stopped, or its machine or the link to it is gone"
             )
 
