@@ -21,10 +21,11 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
-def assert_alike(one: dict[str, np.ndarray], other: dict[str, np.ndarray], atol: float) -> None:
+def assert_alike(one: dict[str, np.ndarray], other: dict[str, np.ndarray], tolerance: float) -> None:
+    """Tensor by tensor; not number by number, since Adam gives a gradient of nearly nothing a step of full length."""
     assert one.keys() == other.keys()
     for name in one:
-        np.testing.assert_allclose(one[name], other[name], atol=atol, err_msg=name)
+        assert np.linalg.norm(one[name] - other[name]) <= tolerance * np.linalg.norm(one[name]), name
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def assert_alike(one: dict[str, np.ndarray], other: dict[str, np.ndarray], atol:
     ids=["plain", "clipped, decayed, late rates"],
 )
 # Native Newton-Schulz works in bf16, which turns a last bit of a gradient into 1/256 of a step.
-@pytest.mark.parametrize(("ops", "atol"), [("reference", 2e-5), ("native", 1e-2)])
+@pytest.mark.parametrize(("ops", "atol"), [("reference", 1e-4), ("native", 5e-2)])
 def test_ranks_train_as_one_does(tokens: Path, tmp_path: Path, optim: dict[str, Any], ops: str, atol: float) -> None:
     config = make_recipe(optim=optim, iterations=6, micro_batch_tokens=64, ema_decay=0.5)
     alone = train(ALONE, config, tokens, tmp_path / "1", ops)
@@ -97,7 +98,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(tokens: Path, tmp_path: Path
 
     go(before, train_without_end, half)
     found = go(after, train, whole)
-    assert_alike(expected, found, atol=1e-3)
+    assert_alike(expected, found, 1e-2)  # without the momenta it is 0.4
     assert list(losses(tmp_path / "parts")) == list(range(1, 9))
     np.testing.assert_allclose(
         list(losses(tmp_path / "parts").values()), list(losses(tmp_path / "whole").values()), atol=1e-3
