@@ -52,8 +52,12 @@ Status launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 b
                              static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return cuda_status(error, name);
   }
-  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)> > >(static_cast<Parameters>(arguments)...);
-  return cuda_status(cudaGetLastError(), name);
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  return cuda_status(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
 }
 
 }  // namespace golf

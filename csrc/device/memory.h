@@ -69,18 +69,24 @@ struct Floats {
   float at[kCount];
 };
 
-// kCount numbers in as few instructions as 16 bytes each allow; load_floats() takes the read-only path.
-template <int kCount, class T>
+// kCount numbers in as few instructions as 16 bytes each allow. load_floats() takes the read-only path, which must not
+// see what the kernel itself has written; load_own_floats() may.
+template <int kCount, bool kConstant = true, class T>
 GOLF_DEVICE Floats<kCount> load_floats(const T* p) {
   constexpr int kPart = kCount < kVector<T> ? kCount : kVector<T>;
   Floats<kCount> out;
 #pragma unroll
   for (int part = 0; part < kCount / kPart; ++part) {
-    const Pack<T, kPart> pack = load_constant<kPart>(p + part * kPart);
+    const Pack<T, kPart> pack = kConstant ? load_constant<kPart>(p + part * kPart) : load<kPart>(p + part * kPart);
 #pragma unroll
     for (int i = 0; i < kPart; ++i) out.at[part * kPart + i] = to_float(pack.at[i]);
   }
   return out;
+}
+
+template <int kCount, class T>
+GOLF_DEVICE Floats<kCount> load_own_floats(const T* p) {
+  return load_floats<kCount, false>(p);
 }
 
 template <int kCount, class T>

@@ -131,7 +131,15 @@ def test_conversions() -> None:
     generator = torch.Generator().manual_seed(4)
     bits = torch.randint(-(2**31), 2**31, (40_000,), generator=generator).int()
     near = every_half.view(torch.float16).float().view(torch.int32)
-    parts = [bits, every_half.int() << 16, near, near + 0x1000, near - 0x1000, near + 0xFFF, (every_half.int() << 16) + 0x8000]
+    parts = [
+        bits,
+        every_half.int() << 16,
+        near,
+        near + 0x1000,
+        near - 0x1000,
+        near + 0xFFF,
+        (every_half.int() << 16) + 0x8000,
+    ]
     x = torch.cat(parts).view(torch.float32)
     out = torch.zeros(2, len(x), dtype=torch.int16)
     back = torch.zeros(2, len(x))

@@ -64,7 +64,7 @@ def adamw_(
         raise InputError(f"adamw: step = {step}; expected 1 or more, it corrects the moments' bias")
     if not params:
         return
-    if native(params[0]):
+    if native("optim", params[0]):
         _adamw(params, grads, exp_avgs, exp_avg_sqs, rates, decays, list(betas), eps, step, grad_scale, emas, ema_decay,
                shadows)  # fmt: skip
     else:
@@ -99,7 +99,7 @@ def muon_(
         return
     rows, columns = _matrix_shape(params)
     factor = max(1.0, rows / columns) ** 0.5
-    if not native(params[0]):
+    if not native("optim", params[0]):
         bank_BRC = reference.muon_momentum_(grads, buffers, momentum, row_norm, NORM_EPS)
         update_BRC = reference.orthogonalise(bank_BRC, coefficients)
         reference.muon_apply_(params, update_BRC, lr, weight_decay, factor, emas, ema_decay, shadows)
@@ -124,7 +124,7 @@ def orthogonalise(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXP
         raise InputError(f"orthogonalise: bank has shape {tuple(bank_BRC.shape)}; expected [B, rows, columns]")
     if not len(coefficients) or not bank_BRC.numel():
         return bank_BRC.clone()
-    if bank_BRC.dtype != torch.bfloat16 or not native(bank_BRC):
+    if bank_BRC.dtype != torch.bfloat16 or not native("optim", bank_BRC):
         return reference.orthogonalise(bank_BRC, coefficients)
     result: torch.Tensor = _orthogonalise(bank_BRC, [number for abc in coefficients for number in abc])
     return result
