@@ -14,7 +14,8 @@ namespace golf {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * kWarpSize;
-constexpr int64_t kMaxPartials = 264;  // blocks that leave sums behind: two a multiprocessor of an H100
+constexpr int kBackWarps = 4, kBackThreads = kBackWarps * kWarpSize;  // three blocks fit with 168 registers a thread
+constexpr int64_t kMaxPartials = 396;  // blocks that leave sums behind: three a multiprocessor of an H100
 
 template <int kCount, int kPacks>
 GOLF_DEVICE int64_t packs_of(int64_t d) {
@@ -190,12 +191,13 @@ GOLF_DEVICE void backward_rows(const NormBackward& args, int64_t first, int64_t 
 }
 
 template <class S, class B, int kCount, int kPacks>
-GOLF_KERNEL(backward, kThreads, kPacks > 2 ? 1 : 2, NormBackward args) {
+GOLF_KERNEL(backward, kBackThreads, kPacks > 2 ? 2 : 3, NormBackward args) {
   static_assert(kPacks > 0);
-  GOLF_SHARED(float, of_warps, kThreads* kCount);
+  constexpr int kColumns = kWarpSize * kCount, kAll = kBackWarps * kColumns;
+  GOLF_SHARED(float, of_warps, kAll);
   Sums<kCount> sums[kPacks] = {};
   const int64_t warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
-  backward_rows<S, B, kCount, kPacks>(args, blockIdx.x * int64_t{kWarps} + warp, gridDim.x * int64_t{kWarps},
+  backward_rows<S, B, kCount, kPacks>(args, blockIdx.x * int64_t{kBackWarps} + warp, gridDim.x * int64_t{kBackWarps},
                                       [&](int64_t j, int64_t, const auto& add) { add(sums[j]); });
   if (args.partials == nullptr) return;
   float* const out = args.partials + blockIdx.x * 3 * args.d;
@@ -207,11 +209,11 @@ GOLF_KERNEL(backward, kThreads, kPacks > 2 ? 1 : 2, NormBackward args) {
       __syncthreads();  // the sums before these have been read
       store_floats(of_warps + (warp * kWarpSize + lane) * kCount, mine);
       __syncthreads();
-      for (int i = static_cast<int>(threadIdx.x); i < kWarpSize * kCount; i += kThreads) {
-        const int64_t column = j * int64_t{kWarpSize * kCount} + i;
+      for (int i = static_cast<int>(threadIdx.x); i < kColumns; i += kBackThreads) {
+        const int64_t column = j * int64_t{kColumns} + i;
         float total = 0.0f;
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) total += of_warps[w * kWarpSize * kCount + i];
+        for (int w = 0; w < kBackWarps; ++w) total += of_warps[w * kColumns + i];
         if (column < args.d) out[which * args.d + column] = total;
       }
     }
@@ -261,7 +263,7 @@ GOLF_KERNEL(add_partials, kSumThreads, 1, NormBackward args, int64_t rows) {
 }
 
 int64_t partials_of(int64_t n) noexcept {
-  const int64_t blocks = (n + kWarps - 1) / kWarps;
+  const int64_t blocks = (n + kBackWarps - 1) / kBackWarps;
   return blocks < kMaxPartials ? blocks : kMaxPartials;
 }
 
@@ -303,8 +305,8 @@ Status backward_of(const NormBackward& args, Stream stream) noexcept {
   const bool in_packs = packed(args, sizeof(S), sizeof(B), streams, stream_strides, 9, branches, branch_strides, 3);
   const unsigned blocks = static_cast<unsigned>(partials_of(args.n));
   const size_t sums = args.partials != nullptr ? static_cast<size_t>(3 * args.d) * sizeof(float) : 0;
-  if (in_packs && args.d <= 512) return GOLF_LAUNCH((backward<S, B, 8, 2>), blocks, kThreads, 0, stream, args);
-  if (in_packs && args.d <= 1024) return GOLF_LAUNCH((backward<S, B, 8, 4>), blocks, kThreads, 0, stream, args);
+  if (in_packs && args.d <= 512) return GOLF_LAUNCH((backward<S, B, 8, 2>), blocks, kBackThreads, 0, stream, args);
+  if (in_packs && args.d <= 1024) return GOLF_LAUNCH((backward<S, B, 8, 4>), blocks, kBackThreads, 0, stream, args);
   if (in_packs) return GOLF_LAUNCH((backward_wide<S, B, 8>), blocks, kWarpSize, sums, stream, args);
   return GOLF_LAUNCH((backward_wide<S, B, 1>), blocks, kWarpSize, sums, stream, args);
 }

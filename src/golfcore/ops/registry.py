@@ -28,11 +28,10 @@ from golfcore.errors import BuildError, DeviceError, InputError, UsageError
 ISAS = ("scalar", "avx2", "avx512", "avx512bf16")
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
 
-_simt: Any
 try:
     from golfcore import _simt
 except ImportError:  # built with GOLF_SIMT=OFF
-    _simt = None
+    _simt = None  # type: ignore[assignment]
 
 _library: Any = torch.library.Library("golf", "DEF")  # type: ignore[no-untyped-call]
 _leaves: dict[str, list[str]] = {}
@@ -95,7 +94,7 @@ def leaf(
             return _guarded(op, kernels, args) if _mode == "simt" else cpu(*args)
 
         def on_cuda(*args: Any) -> Any:
-            with torch.cuda.device_of(next(a for a in args if isinstance(a, torch.Tensor))):
+            with torch.cuda.device(next(a.device for a in args if isinstance(a, torch.Tensor))):
                 return _guarded(op, kernels, args)
 
         _library.impl(name, on_cpu, "CPU")
