@@ -62,7 +62,7 @@ def attention(
     """
     _check(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale)
     width = q_BTNH.shape[3]
-    if not native(q_BTNH) or width > WIDTHS[-1]:
+    if not native("attention", q_BTNH) or width > WIDTHS[-1]:
         return reference(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale, xsa)
     scale = width**-0.5 if scale is None else scale
     served = next(w for w in WIDTHS if width <= w)
