@@ -80,7 +80,7 @@ def _check(
     if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3] or q.shape[3] == 0:
         raise InputError(
             f"attention: q has shape {tuple(q.shape)}, k {tuple(k.shape)}; expected [B, T, N, H] and [B, T, K, H] with "
-            "the same B, T and H"
+            "the same B, T and H of 1 or more"
         )
     if k.shape[2] == 0 or q.shape[2] == 0 or q.shape[2] % k.shape[2]:
         raise InputError(f"attention: q has {q.shape[2]} heads, k {k.shape[2]}; expected a multiple")
