@@ -141,7 +141,9 @@ class TrainConfig:
     val_every: int = 0  # 0: only at the end
     checkpoint_every_s: float = 0.0  # 0: none
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto measures and the log says what it found
-    compile: bool = False
+    compile: bool = False  # the loss under torch.compile; what fails to compile runs eagerly, and the log says so
+    cuda_graphs: bool = False  # forward and backward replayed as CUDA graphs, likewise
+    attention: Literal["auto", "own", "fa3", "sdpa"] = "auto"  # auto measures and the log says what it found
     ema_decay: float = 0.0  # the weights to keep are an exponential average; 0: off
     swa_start: float = 0.0  # the weights to keep are the mean of every swa_every-th step's from this share on; 0: off
     swa_every: int = 50

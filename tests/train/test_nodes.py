@@ -63,8 +63,7 @@ class Torchrun:
         for i, host in enumerate(hosts):
             command = [
                 "ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2",
-                "--nproc_per_node=1", f"--node_rank={i}", "--rdzv-backend=c10d", "--rdzv-id=golf",
-                f"--rdzv-endpoint={ADDRESSES[0]}:{port}", f"--rdzv-conf=timeout=60,read_timeout=10,is_host={1 - i}",
+"--nproc_per_node=1", f"--node_rank={i}", f"--master-addr={ADDRESSES[0]}", f"--master-port={port}",
                 f"--local-addr={ADDRESSES[i]}", str(HERE / "node.py"), *map(str, words),
             ]  # fmt: skip
             with self.stderr[i].open("w") as err:

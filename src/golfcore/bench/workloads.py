@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from golfcore.bench.harness import NATIVE, Workload, require, sets_beyond_cache
+from golfcore.bench.ranks import checkpoint, ranks
 from golfcore.bench.train_step import train_step
-from golfcore.config import nearest
+from golfcore.config import RecipeConfig, nearest
 from golfcore.errors import UsageError
 from golfcore.ops import check
 from golfcore.ops.cases import OP_CASES, Case
@@ -20,6 +21,12 @@ from golfcore.ops.cases.base import with_grads
 from golfcore.recipes import load_recipe
 
 STEP = "train_step"
+# Cases of a whole step: each builds its workload from a recipe; only the first has rivals.
+STEPS: dict[str, Callable[[RecipeConfig, Sequence[str]], Workload]] = {
+    STEP: train_step,
+    "ranks": lambda recipe, _: ranks(recipe),
+    "checkpoint": lambda recipe, _: checkpoint(recipe),
+}
 RIVALS = ("torch", "compile", "reference")
 
 
@@ -39,28 +46,30 @@ def parse_rivals(text: str) -> tuple[str, ...]:
 def select(pattern: str | None, rivals: Sequence[str]) -> Iterator[Workload]:
     """The workloads of an operation (``norm``), a case (``norm/all-pocket``), a pattern (``*/*-pocket``), or all.
 
-    ``train_step`` is the whole step of the pocket recipe.
+    ``train_step`` is the whole step of the pocket recipe, ``ranks`` the same on two ranks, ``checkpoint`` what saving
+    costs meanwhile.
 
     Each is built when its turn comes.
 
     Raises:
         UsageError: nothing matches.
     """
-    if pattern == STEP:
-        return iter([_step(rivals)])
+    if pattern in STEPS:
+        return iter([_step(pattern, rivals)])
     cases = [case for case in OP_CASES if case.bench]
     if pattern is not None:
         chosen = [case for case in cases if pattern == case.op or fnmatchcase(case.id, pattern)]
         if not chosen:
             known = [*dict.fromkeys(case.op for case in cases), *(case.id for case in cases)]
-            raise UsageError(f"no bench case {pattern!r}{nearest(pattern, known)}; known: {STEP}, {', '.join(known)}")
+            known = [*STEPS, *known]
+            raise UsageError(f"no bench case {pattern!r}{nearest(pattern, known)}; known: {', '.join(known)}")
         cases = chosen
     workloads = (of_case(case, dtype, rivals) for case in cases for dtype in case.dtypes)
-    return workloads if pattern is not None else chain(workloads, (_step(rivals) for _ in range(1)))
+    return workloads if pattern is not None else chain(workloads, (_step(name, rivals) for name in STEPS))
 
 
-def _step(rivals: Sequence[str]) -> Workload:
-    return train_step(load_recipe("pocket", environment={}).config, rivals)
+def _step(name: str, rivals: Sequence[str]) -> Workload:
+    return STEPS[name](load_recipe("pocket", environment={}).config, rivals)
 
 
 def _rival(case: Case, name: str) -> Callable[..., Any]:

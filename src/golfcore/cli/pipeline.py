@@ -84,6 +84,7 @@ def train_stage(
 ) -> LanguageModel:
     """Trains, writes the last checkpoint, and returns the module with the weights to keep."""
     from golfcore.data.loader import TokenLoader
+    from golfcore.ops.attention_backends import using_attention
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.ops.registry import backends
     from golfcore.train.loop import Trainer, choose_precision
@@ -104,8 +105,10 @@ def train_stage(
         log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
         log.line("ops: " + " ".join(f"{op}={served}" for op, served in backends(world.device).items()))
         log.line(f"seed:{train.seed} train_batch_tokens:{train.batch_tokens} train_seq_len:{train.seq_len}")
+        attention, why = world.on_primary(lambda: _choose_attention(recipe, module))
+        log.line(f"attention:{attention} ({why})")
     evaluate = _in_training_score(recipe, tokens, world) if train.val_every else None
-    with loader:
+    with loader, using_attention(attention):
         trainer = Trainer(recipe, module, loader, world, log, tick, evaluate)
         if resume is not None:
             trainer.resume(resume)
@@ -116,6 +119,22 @@ def train_stage(
         trainer.save(final=True)
     log.line(_peak_memory(world))
     return module
+
+
+def _choose_attention(recipe: RecipeConfig, module: LanguageModel) -> tuple[str, str]:
+    from golfcore.ops import attention
+    from golfcore.ops.attention_backends import choose
+
+    train, model = recipe.train, recipe.model
+    shape = [getattr(model, name, 0) for name in ("num_heads", "num_kv_heads", "model_dim")]
+    if not all(shape):
+        return "own", f"family {recipe.model_family} names no heads to try"
+    heads, kv_heads, dim = shape
+    rows = max(1, min(train.micro_batch_tokens, train.batch_tokens) // train.seq_len)
+    device = next(module.parameters()).device
+    return choose(
+        train.attention, attention, rows, train.seq_len, heads, kv_heads, dim // heads, module.activation_dtype, device
+    )
 
 
 def resume_point(run_dir: Path, world: World) -> tuple[dict[str, Any], str]:

@@ -152,7 +152,7 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
         What the last line of ``golfcore run`` prints.
     """
     from golfcore.report import build_report
-    from golfcore.train.runlog import LEDGER, RunLog, read_ledger
+    from golfcore.train.runlog import LEDGER, RunLog, budget_use, read_ledger
 
     run_dir, config = start.run_dir, start.config
     tokens = open_tokens(config.data.path, config.data.tokenizer)
@@ -185,14 +185,15 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
         for line in pipeline.closing_lines(config, packed, score):
             log.line(line)
     ledger = read_ledger(run_dir / LEDGER)
+    train_s, eval_s = budget_use(ledger)
     result = {
         "run": run_dir.name,
         "val_bpb": score["val_bpb"],
         "val_loss": score["val_loss"],
         "bytes_total": packed["bytes"]["file"],
         "bytes_cap": config.track.cap_bytes,
-        "train_s": next(row["seconds"] for row in ledger if row["phase"] == "train"),
-        "eval_s": next(row["seconds"] for row in ledger if row["phase"] == "evaluate"),
+        "train_s": train_s,
+        "eval_s": eval_s,
         "artifact": str(artifact),
         "report": str(build_report(run_dir)),
     }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from golfcore import _core
 from golfcore.errors import InputError
+from golfcore.ops import attention_backends
 from golfcore.ops.reference.attention import attention as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
@@ -61,6 +62,9 @@ def attention(
             not a positive number.
     """
     _check(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale)
+    served_BTNH = attention_backends.serve(q_BTNH, k_BTKH, v_BTKH, cu_seqlens, window, scale)
+    if served_BTNH is not None:
+        return attention_backends.finish(served_BTNH, v_BTKH, gate_BTN, xsa)
     width = q_BTNH.shape[3]
     if not native("attention", q_BTNH) or width > WIDTHS[-1]:
         return reference(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale, xsa)

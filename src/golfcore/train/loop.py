@@ -34,6 +34,7 @@ from golfcore.optim.schedule import (
 )
 from golfcore.train.checkpoint import NAME as CHECKPOINT
 from golfcore.train.checkpoint import CheckpointWriter, save_checkpoint
+from golfcore.train.compiled import choose_loss
 from golfcore.train.runlog import RunLog, stopping_early
 from golfcore.train.world import World
 
@@ -110,7 +111,8 @@ class Trainer:
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         self.expected_step_s = 0.0  # from the warm-up, for the monitor
         self.budget_s = recipe.track.train_s
-        self.loss_fn = torch.compile(module.loss) if train.compile else module.loss
+        self.loss_fn, how = choose_loss(module, train, self.micro_rows, self.stage.seq_len, world)
+        log.line(f"loss: {how}")
         self.progress = torch.zeros((), device=world.device)
 
     # --- one step ---------------------------------------------------------------------------------------------------

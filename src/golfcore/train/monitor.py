@@ -501,6 +501,7 @@ def _slow(members: list[Member], now: float, limits: Limits) -> str:
         if each[m.rank] > max(limits.slow_factor * others, others + SLOW_LEAST_S):
             return (
                 f"{m.name} is slow: {each[m.rank]:.2f} s of work a step over the last {limits.slow_s:.0f} s, the "
-                f"others {others:.2f} s (train.slow_factor = {limits.slow_factor:g}); see what else runs on its machine"
+                f"others {others:.2f} s ({limits.slow_factor:g} times as much ends a run); see what else runs "
+                "on its machine"
             )
     return ""

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from golfcore import environment
-from golfcore.errors import FormatError, GolfError, InputError
+from golfcore.errors import FormatError, GolfError, InputError, RuleError
 from golfcore.paths import atomic_write, disk_is_full, write_failure
 
 LOG, METRICS, LEDGER, ENV = "log.txt", "metrics.jsonl", "ledger.json", "env.json"
@@ -300,6 +300,24 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
             raise FormatError(f"{path}: expected phases with seconds and budget_s, found {row!r:.80}") from error
         result.append(asdict(phase))
     return result
+
+
+def budget_use(ledger: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
+    """Seconds of training and of evaluation, as a track counts them.
+
+    Whatever reads training data, calibration on it too, has to be timed as phase ``train``.
+
+    Raises:
+        RuleError: a phase was cut off, or training or evaluation is missing: such a run proves nothing.
+    """
+    rows = {row["phase"]: row for row in ledger}
+    for name in ("train", "evaluate"):
+        if name not in rows:
+            raise RuleError(f"the ledger has no phase {name!r}, only {', '.join(rows) or 'none'}; run all stages")
+    for name, row in rows.items():
+        if not row["complete"]:
+            raise RuleError(f"phase {name!r} of the ledger was cut off after {row['seconds']:.1f} s; resume the run")
+    return rows["train"]["seconds"], rows["evaluate"]["seconds"]
 
 
 def read_json(path: Path, kind: type) -> Any:

@@ -1,0 +1,155 @@
+"""Other people's attention behind ``golfcore.ops.attention``: FlashAttention-3 where it is installed, and torch's SDPA.
+
+Which one serves is a choice of the whole process, by name or by a trial on a run's own shapes; ours comes first where
+it is no slower. A call that a back end does not serve (SDPA knows neither packed documents nor windows) goes to ours.
+FlashAttention-3 (`flash_attn_interface` of github.com/Dao-AILab/flash-attention, folder hopper) runs on Hopper GPUs
+only; its calls are tested against a stand-in with its interface.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from golfcore.errors import UsageError
+
+NAMES = ("own", "fa3", "sdpa")  # in this order where two are equally fast
+MARGIN = 0.95  # of its time: how much faster a later one must be
+TRIALS = 5
+
+_chosen = "own"
+
+
+def chosen() -> str:
+    """The back end that serves now."""
+    return _chosen
+
+
+@contextmanager
+def using_attention(name: str) -> Iterator[None]:
+    """Inside, ``name`` of ``NAMES`` serves ``golfcore.ops.attention``.
+
+    Raises:
+        UsageError: an unknown name, or one that is not installed.
+    """
+    global _chosen
+    if reason := unavailable(name):
+        raise UsageError(f"train.attention = {name!r}: {reason}; use auto, own or sdpa")
+    before, _chosen = _chosen, name
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def unavailable(name: str) -> str:
+    """Why a back end cannot serve here; empty where it can."""
+    if name not in NAMES:
+        return f"expected one of {', '.join(NAMES)}"
+    if name == "fa3":
+        try:
+            importlib.import_module("flash_attn_interface")
+        except ImportError as error:
+            return f"FlashAttention-3 cannot be imported ({error})"
+    return ""
+
+
+def serve(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int, scale: float | None
+) -> Tensor | None:
+    """The causal attention by the chosen back end; None where ours has to do it."""
+    if _chosen == "fa3" and q.dtype in (torch.bfloat16, torch.float16):
+        return _fa3(q, k, v, cu_seqlens, window, scale)
+    if _chosen == "sdpa" and cu_seqlens is None and (window == 0 or window >= q.shape[1]):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+        return y.transpose(1, 2)
+    return None
+
+
+def _fa3(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int, scale: float | None) -> Tensor:
+    flash = importlib.import_module("flash_attn_interface")
+    options: dict[str, Any] = {
+        "softmax_scale": scale, "causal": True, "window_size": (window - 1 if window else -1, 0),
+    }  # fmt: skip
+    if cu_seqlens is None:
+        y = flash.flash_attn_func(q, k, v, **options)
+    else:
+        longest = q.shape[1]  # an upper bound is enough, and the true one would wait for the GPU
+        y = flash.flash_attn_varlen_func(
+            q[0], k[0], v[0], cu_seqlens, cu_seqlens, longest, longest, **options
+        )  # fmt: skip
+        y = y[0] if isinstance(y, tuple) else y
+        return y[None]  # type: ignore[no-any-return]
+    return y[0] if isinstance(y, tuple) else y  # type: ignore[no-any-return]
+
+
+def finish(y_BTNH: Tensor, v_BTKH: Tensor, gate_BTN: Tensor | None, xsa: bool) -> Tensor:
+    """The steps of ``golfcore.ops.attention`` after the attention itself."""
+    if xsa:
+        unit = F.normalize(v_BTKH.float(), dim=-1).to(y_BTNH.dtype)
+        unit = unit.repeat_interleave(y_BTNH.shape[2] // v_BTKH.shape[2], dim=2)
+        y_BTNH = y_BTNH - (y_BTNH * unit).sum(-1, keepdim=True) * unit
+    if gate_BTN is not None:
+        y_BTNH = y_BTNH * gate_BTN.to(y_BTNH.dtype).unsqueeze(-1)
+    return y_BTNH.contiguous()
+
+
+def choose(
+    wish: str, attention: Callable[..., Tensor], rows: int, length: int, heads: int, kv_heads: int, width: int,
+    dtype: torch.dtype, device: torch.device,
+) -> tuple[str, str]:  # fmt: skip
+    """The back end for a run, and why.
+
+    Args:
+        wish: a name of ``NAMES``, or ``auto`` for a trial: forward and backward on the run's own shapes.
+        attention: ``golfcore.ops.attention``.
+        rows, length, heads, kv_heads, width, dtype, device: of the tensors.
+
+    Raises:
+        UsageError: ``wish`` cannot serve here.
+    """
+    if wish != "auto":
+        with using_attention(wish):
+            return wish, "as the recipe says"
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(rows, length, n, width, generator=generator).to(device, dtype).requires_grad_()
+        for n in (heads, kv_heads, kv_heads)
+    )
+    seconds: dict[str, float] = {}
+    found: list[str] = []
+    for name in NAMES:
+        if reason := unavailable(name):
+            found.append(f"{name}: {reason}")
+            continue
+        try:
+            with using_attention(name):
+                seconds[name] = _trial(lambda: attention(q, k, v), device)
+        except RuntimeError as error:  # out of memory, or a shape that it does not take
+            found.append(f"{name}: {str(error).splitlines()[0]:.80}")
+            continue
+        found.append(f"{name}: {1000 * seconds[name]:.2f} ms")
+    best = next(iter(seconds))
+    for name in seconds:
+        if seconds[name] < MARGIN * seconds[best]:
+            best = name
+    return best, "measured; " + ", ".join(found)
+
+
+def _trial(work: Callable[[], Tensor], device: torch.device) -> float:
+    best = float("inf")
+    for _ in range(TRIALS):
+        start = time.perf_counter()
+        work().float().square().sum().backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best
