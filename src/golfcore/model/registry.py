@@ -83,6 +83,9 @@ def _build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> LanguageModel:
     return build_gpt(config, vocab_size, seed)
 
 
+# The operations that a forward pass takes, in plain torch.
+_REFERENCES = ("__init__", "activation", "attention", "embed", "linear", "norm", "qk")
+
 register(
     Family(
         name="gpt",
@@ -95,7 +98,7 @@ register(
             "model/parts.py",
             "model/blocks.py",
             "model/gpt.py",
-            *(f"ops/reference/{name}.py" for name in ("__init__", "activation", "attention", "embed", "norm", "qk")),
+            *(f"ops/reference/{name}.py" for name in _REFERENCES),
         ),
     )
 )
