@@ -1,6 +1,6 @@
 """The bench rows of the operations under pytest-benchmark, for its histograms, storage and comparisons:
 
-    python -m pytest bench/test_ops.py --benchmark-only --benchmark-group-by=param:case,param:dtype [-k norm]
+    python -m pytest bench/test_ops.py --benchmark-only [-k norm]
 
 ``golfcore bench`` times the same work against its rivals in turn and knows the machine's ceilings; use this one for
 what pytest-benchmark does better. Both check before they time.
@@ -29,7 +29,7 @@ def test_operation(benchmark: Any, case: Any, dtype: torch.dtype, backend: str) 
     workload = of_case(case, dtype, rivals)
     workload.check()
     turns = itertools.cycle(range(workload.sets))
-    benchmark.extra_info["shape"] = case.shape
+    benchmark.group = f"{case.id} {case.shape} {str(dtype)[6:]}"
     benchmark.pedantic(
         workload.contenders[backend], setup=lambda: ((next(turns),), {}), rounds=30, warmup_rounds=3, iterations=1
     )

@@ -14,7 +14,7 @@ namespace golf {
 enum class Status : int32_t {
   kOk = 0,
   kInvalidArgument = 1,
-  kCudaError = 2,  // the text is in cuda_error()
+  kCudaError = 2,  // the text is in cuda_error(), device/runtime.h
 };
 
 // The numbers are shared with golfcore.ops.registry.
@@ -25,6 +25,9 @@ constexpr int64_t size_of(DType dtype) noexcept { return dtype == DType::kF32 ? 
 struct bf16 {
   uint16_t bits;
 };
+
+// A cudaStream_t; null is the default stream.
+using Stream = void*;
 
 // Ordered: a higher value is a superset of the lower ones.
 enum class Isa : int32_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };

@@ -13,6 +13,11 @@ Status activation_forward(DType dtype, const void* u, void* y, int64_t n, float 
 Status activation_backward(DType dtype, const void* u, const void* dy, void* du, int64_t n, float slope,
                            int32_t threads) noexcept;
 
+// The same on a GPU (kernels.cu).
+Status activation_forward_device(DType dtype, const void* u, void* y, int64_t n, float slope, Stream stream) noexcept;
+Status activation_backward_device(DType dtype, const void* u, const void* dy, void* du, int64_t n, float slope,
+                                  Stream stream) noexcept;
+
 // One range on one thread, for each instruction set.
 struct ActivationKernels {
   void (*forward_f32)(const float* u, float* y, int64_t n, float slope);

@@ -37,17 +37,13 @@ void run(const Fn& fn) {
 }
 
 void bind_activation(pybind11::module_& m);
+void bind_attention(pybind11::module_& m);
 void bind_bitpack(pybind11::module_& m);
 void bind_bpe(pybind11::module_& m);
 void bind_checksum(pybind11::module_& m);
-void bind_attention(pybind11::module_& m);
-void bind_device(pybind11::module_& m);
-void bind_entropy(pybind11::module_& m);
-void bind_norm(pybind11::module_& m);
-void bind_qk(pybind11::module_& m);
-void bind_bitpack(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 void bind_embed(pybind11::module_& m);
+void bind_entropy(pybind11::module_& m);
 void bind_head(pybind11::module_& m);
 void bind_norm(pybind11::module_& m);
 void bind_optim(pybind11::module_& m);

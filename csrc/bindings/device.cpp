@@ -4,29 +4,50 @@
 #include <string>
 
 #include "bindings/bindings.h"
+
+#if GOLF_CUDA
+
+#include "bindings/device_kernels.h"
 #include "device/probe.h"
 
 namespace py = pybind11;
 
 namespace golf {
-
-#if GOLF_CUDA
 namespace {
-// By reference: the callee writes `why` while the argument list is still being evaluated.
-void check_cuda(Status status, const char* const& why) {
-  if (status != Status::kOk) throw std::runtime_error(why != nullptr ? why : "invalid argument");
+
+void check_cuda(Status status) {
+  if (status != Status::kOk) throw std::runtime_error(status == Status::kCudaError ? cuda_error() : "invalid argument");
 }
+
+DeviceInfo info_of(int32_t device) {
+  DeviceInfo info{};
+  check_cuda(cuda_device_info(device, &info));
+  return info;
+}
+
+// Why kernels cannot run there; empty where they can.
+std::string why_not(int32_t device) {
+  try {
+    const DeviceInfo info = info_of(device);
+    if (info.major < 8)
+      return "compute capability " + std::to_string(info.major) + "." + std::to_string(info.minor) +
+             "; golfcore's kernels need 8.0 (A100) or later";
+    check_cuda(cuda_find_image(device));
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
+}
+
 }  // namespace
 
 void bind_device(py::module_& m) {
   m.def("cuda_devices", [] {
     int32_t count = 0;
-    const char* why = nullptr;
-    check_cuda(cuda_device_count(&count, &why), why);
+    check_cuda(cuda_device_count(&count));
     py::list out;
     for (int32_t i = 0; i < count; ++i) {
-      DeviceInfo info{};
-      check_cuda(cuda_device_info(i, &info, &why), why);
+      const DeviceInfo info = info_of(i);
       py::dict row;
       row["name"] = std::string(info.name);
       row["capability"] = py::make_tuple(info.major, info.minor);
@@ -36,16 +57,24 @@ void bind_device(py::module_& m) {
     }
     return out;
   });
-  m.def("cuda_fill_f32", [](uintptr_t out, int64_t n, float value, int32_t device, uintptr_t stream) {
-    const char* why = nullptr;
-    check_cuda(cuda_fill_f32(reinterpret_cast<float*>(out), n, value, device, reinterpret_cast<void*>(stream), &why),
-               why);
+  py::module_ device = m.def_submodule("device", "kernels for GPUs");
+  device.def("why_not", &why_not);
+  device.def("fill_f32", [](uintptr_t out, int64_t n, float value, int32_t index, uintptr_t stream) {
+    run_on(index, [&] { return cuda_fill_f32(address<float>(out), n, value, stream_of(stream)); });
   });
+  bind_kernels(device);
 }
-#else
-void bind_device(py::module_& m) {
-  m.def("cuda_devices", []() -> py::list { throw std::runtime_error("golfcore was built without CUDA"); });
-}
-#endif
 
 }  // namespace golf
+
+#else
+
+namespace golf {
+
+void bind_device(pybind11::module_& m) {
+  m.def("cuda_devices", []() -> pybind11::list { throw std::runtime_error("golfcore was built without CUDA"); });
+}
+
+}  // namespace golf
+
+#endif

@@ -19,17 +19,13 @@ PYBIND11_MODULE(_core, m) {
   m.def("borrow_openmp",
         [](uintptr_t parallel) { golf::borrow_openmp(reinterpret_cast<golf::OpenMpParallel>(parallel)); });
   golf::bind_activation(m);
+  golf::bind_attention(m);
   golf::bind_bitpack(m);
   golf::bind_bpe(m);
   golf::bind_checksum(m);
-  golf::bind_attention(m);
-  golf::bind_device(m);
-  golf::bind_entropy(m);
-  golf::bind_norm(m);
-  golf::bind_qk(m);
-  golf::bind_bitpack(m);
   golf::bind_device(m);
   golf::bind_embed(m);
+  golf::bind_entropy(m);
   golf::bind_head(m);
   golf::bind_norm(m);
   golf::bind_optim(m);

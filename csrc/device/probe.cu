@@ -1,8 +1,11 @@
 #include <cuda_runtime.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "device/probe.h"
+#include "device/runtime.h"
+#include "device/status.h"
 
 namespace golf {
 namespace {
@@ -12,23 +15,33 @@ __global__ void fill_f32(float* out, int64_t n, float value) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) out[i] = value;
 }
 
-Status report(cudaError_t error, const char** why) {
-  if (error == cudaSuccess) return Status::kOk;
-  *why = cudaGetErrorString(error);
-  (void)cudaGetLastError();
-  return Status::kCudaError;
-}
+thread_local char error_text[256];
 
 }  // namespace
 
-Status cuda_device_count(int32_t* count, const char** why) noexcept {
-  *count = 0;
-  return report(cudaGetDeviceCount(count), why);
+Status cuda_status(cudaError_t error, const char* what) noexcept {
+  if (error == cudaSuccess) return Status::kOk;
+  std::snprintf(error_text, sizeof error_text, "%s: %s", what, cudaGetErrorString(error));
+  (void)cudaGetLastError();  // the next call starts afresh
+  return Status::kCudaError;
 }
 
-Status cuda_device_info(int32_t device, DeviceInfo* out, const char** why) noexcept {
+const char* cuda_error() noexcept { return error_text; }
+
+Status select_device(int32_t device) noexcept { return cuda_status(cudaSetDevice(device), "cudaSetDevice"); }
+
+Status synchronize(Stream stream) noexcept {
+  return cuda_status(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "while the kernel ran");
+}
+
+Status cuda_device_count(int32_t* count) noexcept {
+  *count = 0;
+  return cuda_status(cudaGetDeviceCount(count), "cudaGetDeviceCount");
+}
+
+Status cuda_device_info(int32_t device, DeviceInfo* out) noexcept {
   cudaDeviceProp prop;
-  const Status status = report(cudaGetDeviceProperties(&prop, device), why);
+  const Status status = cuda_status(cudaGetDeviceProperties(&prop, device), "cudaGetDeviceProperties");
   if (status != Status::kOk) return status;
   std::memcpy(out->name, prop.name, sizeof out->name);
   out->major = prop.major;
@@ -38,13 +51,18 @@ Status cuda_device_info(int32_t device, DeviceInfo* out, const char** why) noexc
   return Status::kOk;
 }
 
-Status cuda_fill_f32(float* out, int64_t n, float value, int32_t device, void* stream, const char** why) noexcept {
-  if (n <= 0) return n == 0 ? Status::kOk : Status::kInvalidArgument;
-  const Status status = report(cudaSetDevice(device), why);
+Status cuda_find_image(int32_t device) noexcept {
+  const Status status = select_device(device);
   if (status != Status::kOk) return status;
+  cudaFuncAttributes attributes;
+  return cuda_status(cudaFuncGetAttributes(&attributes, fill_f32), "no kernel of this build");
+}
+
+Status cuda_fill_f32(float* out, int64_t n, float value, Stream stream) noexcept {
+  if (n <= 0) return n == 0 ? Status::kOk : Status::kInvalidArgument;
   const int64_t blocks = n < 1024 * 256 ? (n + 255) / 256 : 1024;
   fill_f32<<<static_cast<unsigned>(blocks), 256, 0, static_cast<cudaStream_t>(stream)>>>(out, n, value);
-  return report(cudaGetLastError(), why);
+  return cuda_status(cudaGetLastError(), "fill_f32");
 }
 
 }  // namespace golf

@@ -51,6 +51,13 @@ int64_t norm_chunks(int64_t n) noexcept;
 Status norm_forward(DType stream, DType branch, const NormForward& args, int32_t threads) noexcept;
 Status norm_backward(DType stream, DType branch, const NormBackward& args, int32_t threads) noexcept;
 
+// The same on a GPU (kernels.cu). Backward's `partials` are [norm_partials_device(n), 3, d]; with sums, d is at most
+// kNormMaxWidthDevice.
+constexpr int64_t kNormMaxWidthDevice = 16384;
+int64_t norm_partials_device(int64_t n) noexcept;
+Status norm_forward_device(DType stream_type, DType branch_type, const NormForward& args, Stream stream) noexcept;
+Status norm_backward_device(DType stream_type, DType branch_type, const NormBackward& args, Stream stream) noexcept;
+
 // Rows [begin, end) on one thread. The backward kernel overwrites `partials` ([3, d]: da, ds, db) where it is not null.
 struct NormKernels {
   using Forward = void (*)(const NormForward& args, int64_t begin, int64_t end);

@@ -34,6 +34,13 @@ int64_t qk_chunks(int64_t tokens) noexcept;
 Status qk_forward(DType dtype, const QkArgs& args, int32_t threads) noexcept;
 Status qk_backward(DType dtype, const QkArgs& args, int32_t threads) noexcept;
 
+// The same on a GPU (kernels.cu), for any number of heads up to kQkMaxHeadsDevice in all; backward's partials are
+// [qk_partials_device(tokens), q.heads]. Positions are the caller's to check.
+constexpr int64_t kQkMaxHeadsDevice = 4096;
+int64_t qk_partials_device(int64_t tokens) noexcept;
+Status qk_forward_device(DType dtype, const QkArgs& args, Stream stream) noexcept;
+Status qk_backward_device(DType dtype, const QkArgs& args, Stream stream) noexcept;
+
 // Tokens [begin, end) on one thread; `partials` ([q.heads]) is overwritten where it is not null.
 struct QkKernels {
   using Forward = void (*)(const QkArgs& args, int64_t begin, int64_t end);

@@ -114,7 +114,8 @@ def checkout_state() -> tuple[str, bool] | None:
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # a virtual environment inside someone's checkout is not ours
-        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        code = (":/", ":(top,exclude)bench/results")  # saved figures are not the code that made them
+        return git("rev-parse", "--short=12", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", *code))
     except (OSError, subprocess.SubprocessError):
         return None
 

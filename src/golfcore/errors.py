@@ -20,6 +20,10 @@ class BuildError(GolfError):
     """The compiled core is missing or cannot serve this machine."""
 
 
+class DeviceError(GolfError):
+    """A kernel failed on a device, or could not start there."""
+
+
 class InputError(GolfError):
     """Text, tokens or tensors that do not fit what was asked."""
 

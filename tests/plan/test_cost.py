@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import TINY, recipe
 
+from golfcore import ops
 from golfcore.artifact.model_io import save_model
 from golfcore.config import QuantConfig
 from golfcore.model import get_family
 from golfcore.model.base import Batch, Context
 from golfcore.model.gpt_config import GPTConfig
-from golfcore.model.parts import Linear
 from golfcore.model.work import gpt_work
 from golfcore.optim.optimizers import Optimizers
 from golfcore.plan.cost import overhead_costs, role_costs, stage_costs, state_bytes
@@ -32,18 +33,17 @@ PARTS = {
 
 
 @pytest.mark.parametrize("config", PARTS.values(), ids=PARTS)
-def test_work_counts_the_products_that_are_computed(config: GPTConfig) -> None:
+def test_work_counts_the_products_that_are_computed(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     vocab, rows, seq_len, products = 64, 2, 32, 0
     model = GPT.build(config, vocab, 0)
+    linear = ops.linear
 
-    def count(module: Linear, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
+    def count(x: torch.Tensor, *weights: torch.Tensor) -> Any:
         nonlocal products
-        products += module.weight.numel() * (inputs[0].numel() // inputs[0].size(-1))
+        products += sum(weight.numel() for weight in weights) * (x.numel() // x.size(-1))
+        return linear(x, *weights)
 
-    for block in model.blocks:
-        for module in block.modules():
-            if isinstance(module, Linear):
-                module.register_forward_hook(count)
+    monkeypatch.setattr(ops, "linear", count)
     model.phase = len(config.loop_starts)
     ids_BT = torch.randint(0, vocab, (rows, seq_len))
     model.loss(Batch(ids_BT, ids_BT), Context(torch.zeros(())))

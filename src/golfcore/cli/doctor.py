@@ -209,7 +209,7 @@ def fill_on_torch_stream(index: int) -> str:
         with torch.cuda.device(index), torch.cuda.stream(stream):
             out_N = torch.zeros(4097, device=f"cuda:{index}")
             current = torch.cuda.current_stream(index)
-            core.cuda_fill_f32(out_N.data_ptr(), out_N.numel(), 1.5, index, current.cuda_stream)
+            core.device.fill_f32(out_N.data_ptr(), out_N.numel(), 1.5, index, current.cuda_stream)
             # Summed on the same stream: right only if the kernel ran on it, in order.
             total = float(out_N.sum())
     except Exception as error:

@@ -92,6 +92,9 @@ def _gpt_work(config: GPTConfig, vocab_size: int, seq_len: int) -> tuple[Work, .
     return gpt_work(config, vocab_size, seq_len)
 
 
+# The operations that a forward pass takes, in plain torch.
+_REFERENCES = ("__init__", "activation", "attention", "embed", "linear", "norm", "qk")
+
 register(
     Family(
         name="gpt",
@@ -105,7 +108,7 @@ register(
             "model/parts.py",
             "model/blocks.py",
             "model/gpt.py",
-            *(f"ops/reference/{name}.py" for name in ("__init__", "activation", "attention", "embed", "norm", "qk")),
+            *(f"ops/reference/{name}.py" for name in _REFERENCES),
         ),
     )
 )

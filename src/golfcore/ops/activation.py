@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference.activation import leaky2 as reference
-from golfcore.ops.registry import DTYPE_CODE, check_float, join, leaf, native, threads
+from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, join, leaf, native
 
 
 def relu2(u: torch.Tensor) -> torch.Tensor:
@@ -30,7 +29,7 @@ def leaky2(u: torch.Tensor, slope: float = 0.5) -> torch.Tensor:
     check_float("activation", "u", u)
     if not 0.0 <= slope <= 1.0:
         raise InputError(f"activation: slope = {slope}; expected 0 to 1 (0 is relu squared)")
-    if not native(u):
+    if not native("activation", u):
         return reference(u, slope)
     result: torch.Tensor = _leaf(u, slope)
     return result
@@ -39,27 +38,30 @@ def leaky2(u: torch.Tensor, slope: float = 0.5) -> torch.Tensor:
 def _forward(u: torch.Tensor, slope: float) -> torch.Tensor:
     u = u.contiguous()
     y = torch.empty_like(u)
-    _core.activation_forward(DTYPE_CODE[u.dtype], u.data_ptr(), y.data_ptr(), u.numel(), slope, threads())
+    call(u, "activation_forward", DTYPE_CODE[u.dtype], address(u), address(y), u.numel(), slope)
     return y
 
 
 def _backward(u: torch.Tensor, dy: torch.Tensor, slope: float) -> torch.Tensor:
     u, dy = u.contiguous(), dy.contiguous()
     du = torch.empty_like(u)
-    _core.activation_backward(
-        DTYPE_CODE[u.dtype], u.data_ptr(), dy.data_ptr(), du.data_ptr(), u.numel(), slope, threads()
-    )
+    call(u, "activation_backward", DTYPE_CODE[u.dtype], address(u), address(dy), address(du), u.numel(), slope)
     return du
 
 
 _leaf = leaf(
-    "activation", "activation(Tensor u, float slope) -> Tensor", _forward, lambda u, slope: u.new_empty(u.shape)
+    "activation",
+    "activation(Tensor u, float slope) -> Tensor",
+    _forward,
+    lambda u, slope: u.new_empty(u.shape),
+    device=_forward,
 )
 _leaf_backward = leaf(
     "activation",
     "activation_backward(Tensor u, Tensor dy, float slope) -> Tensor",
     _backward,
     lambda u, dy, slope: u.new_empty(u.shape),
+    device=_backward,
 )
 
 

@@ -66,7 +66,7 @@ def attention(
     if served_BTNH is not None:
         return attention_backends.finish(served_BTNH, v_BTKH, gate_BTN, xsa)
     width = q_BTNH.shape[3]
-    if not native(q_BTNH) or width > WIDTHS[-1]:
+    if not native("attention", q_BTNH) or width > WIDTHS[-1]:
         return reference(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale, xsa)
     scale = width**-0.5 if scale is None else scale
     served = next(w for w in WIDTHS if width <= w)
@@ -84,7 +84,7 @@ def _check(
     if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3] or q.shape[3] == 0:
         raise InputError(
             f"attention: q has shape {tuple(q.shape)}, k {tuple(k.shape)}; expected [B, T, N, H] and [B, T, K, H] with "
-            "the same B, T and H"
+            "the same B, T and H of 1 or more"
         )
     if k.shape[2] == 0 or q.shape[2] == 0 or q.shape[2] % k.shape[2]:
         raise InputError(f"attention: q has {q.shape[2]} heads, k {k.shape[2]}; expected a multiple")

@@ -74,7 +74,7 @@ def dequantise(
     bits, group = _bits(fmt), _group(group, columns)
     _check_packed(packed, fmt, columns)
     _check_scales(scales, packed.shape[0], columns, group)
-    if not native(scales) or scales.dtype != torch.float32 or dtype not in DTYPE_CODE:
+    if not native("bitpack", scales) or scales.dtype != torch.float32 or dtype not in DTYPE_CODE:
         return reference.dequantise(packed, scales, fmt, columns, group, dtype)
     result: torch.Tensor = _dequantise(packed, scales, bits, columns, group, DTYPE_CODE[dtype])
     return result
@@ -97,7 +97,7 @@ def fake_quantise(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: 
         raise InputError(f"bitpack: w has shape {tuple(w_OI.shape)}; expected [O, I]")
     bits, group = _bits(fmt), _group(group, w_OI.shape[1])
     _check_scales(scales, w_OI.shape[0], w_OI.shape[1], group)
-    if not native(w_OI):
+    if not native("bitpack", w_OI):
         return reference.fake_quantise(w_OI, scales, fmt, group)
     result: torch.Tensor = _fake_quantise(w_OI, scales, bits, group)
     return result
@@ -124,14 +124,14 @@ def packed_linear(
     group = _group(group, columns)
     _check_packed(packed, fmt, columns)
     _check_scales(scales, packed.shape[0], columns, group)
-    if not native(x):
+    if not native("bitpack", x):
         return reference.product(x, packed, scales, fmt, group)
     result: torch.Tensor = _product(x, packed, scales, bits, group)
     return result
 
 
 def _served(integers: torch.Tensor) -> bool:
-    return native(integers.new_empty(0, dtype=torch.float32))
+    return native("bitpack", integers.new_empty(0, dtype=torch.float32))
 
 
 def _bits(fmt: str) -> int:

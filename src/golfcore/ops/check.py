@@ -6,7 +6,8 @@ exact by the same rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ import torch
 from golfcore import _core
 from golfcore.errors import UsageError
 from golfcore.ops.cases.base import Case, Tensors, outputs, with_grads
-from golfcore.ops.registry import HIGHEST_ISA, ISAS
+from golfcore.ops.registry import HIGHEST_ISA, ISAS, set_schedule, using
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,40 @@ def _finding(
     return Finding(index, worst, plain, 4 * torch.finfo(torch.float32).eps * (scale or largest), note)
 
 
+@contextmanager
+def on_simt(seed: int) -> Iterator[None]:
+    """The GPU's kernels run on the host inside the block; ``seed`` orders their blocks, warps and lanes.
+
+    Memory that nobody has written holds NaN.
+    """
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with using("simt"):
+            set_schedule(seed, os.cpu_count() or 1)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+
+
+def same_for_any_schedule(case: Case, dtype: torch.dtype, seeds: Iterable[int]) -> bool:
+    """Whether the GPU's kernels give the same bits in every order of their threads, forward and backward."""
+    arguments = build(case, dtype)
+    gradients = output_gradients(case, arguments)
+    runs = []
+    for seed in seeds:
+        with on_simt(seed):
+            runs.append(with_grads(case.call, case, arguments, gradients))
+    return all(_equal(runs[0], other) for other in runs[1:])
+
+
+def _equal(a: list[torch.Tensor | None], b: list[torch.Tensor | None]) -> bool:
+    return all(
+        (x is None and y is None) or (x is not None and y is not None and torch.equal(x, y))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
 def promises_same_bits(case: Case, dtype: torch.dtype) -> bool:
     """Whether nothing in the case may depend on the number of threads: torch's own fp32 products may."""
     return not (case.torch_products and dtype == torch.float32)
@@ -165,8 +200,4 @@ def same_for_any_threads(case: Case, dtype: torch.dtype) -> bool:
             runs.append(with_grads(case.call, case, arguments, seeds))
     finally:
         torch.set_num_threads(before)
-    return all(
-        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
-        for other in runs[1:]
-        for a, b in zip(runs[0], other, strict=True)
-    )
+    return all(_equal(runs[0], other) for other in runs[1:])

@@ -44,7 +44,7 @@ def embed(
         InputError: shapes or dtypes that do not fit, or an id outside 0..V-1.
     """
     _check(ids, table, bigram, bigram_scale, smear_w, smear_lambda, grad_into)
-    if not native(table) or dtype not in DTYPE_CODE:
+    if not native("embed", table) or dtype not in DTYPE_CODE:
         if grad_into is not None:
             raise InputError("embed: grad_into needs the native operation; on this device or dtype leave it out")
         return reference(ids, table, bigram, bigram_scale, smear_w, smear_lambda, bos, dtype)

@@ -40,7 +40,7 @@ def linear_cross_entropy(
         InputError: shapes or dtypes that do not fit, a target outside 0..V-1, a mean over no tokens.
     """
     _check(x, w, targets, softcap, reduction)
-    if not native(x) or w.shape[0] > _core.head_max_vocab:
+    if not native("head", x) or w.shape[0] > _core.head_max_vocab:
         return reference(x, w, targets, softcap, reduction)
     x_ND, targets_N = x.reshape(targets.numel(), x.shape[-1]), targets.reshape(-1)
     if reduction == "none":

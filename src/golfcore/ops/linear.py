@@ -33,7 +33,7 @@ def linear(x: torch.Tensor, *weights_OI: torch.Tensor) -> tuple[torch.Tensor, ..
         InputError: no weight, more than three, or a tensor of another shape, dtype or device than the above.
     """
     _check(x, weights_OI)
-    if not native(x):
+    if not native("linear", x):
         return reference(x, *weights_OI)
     given = (*weights_OI, None, None)[:MOST]
     outputs = _leaf(x, *given)

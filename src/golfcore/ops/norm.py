@@ -6,21 +6,21 @@ from typing import Any
 
 import torch
 
-from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference.norm import rms_norm as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
     address,
+    call,
     check_float,
     check_same,
     check_shape,
+    core,
     join,
     leaf,
     native,
     row_stride,
     rows,
-    threads,
 )
 
 MaybeTensor = torch.Tensor | None
@@ -60,7 +60,7 @@ def rms_norm(
     """
     dtype = dtype or x.dtype
     _check(x, y, x0, a, s, b, dtype)
-    if not native(x) or (x.dtype, dtype) not in _PAIRS:
+    if not native("norm", x) or (x.dtype, dtype) not in _PAIRS or x.shape[-1] > core(x).norm_max_width:
         return reference(x, y, x0, a=a, s=s, b=b, c=c, eps=eps, dtype=dtype)
     if y is None and a is None and b is None:
         h, _ = _plain(x, c, eps, dtype)
@@ -113,15 +113,15 @@ def _forward(
     r = x.new_empty(x.shape if mixed else 0)
     h = x.new_empty(x.shape, dtype=dtype)
     rstd_N = x.new_empty(n, dtype=torch.float32)
-    _core.norm_forward(
-        DTYPE_CODE[x.dtype], DTYPE_CODE[dtype], x_ND.data_ptr(), address(y_ND), address(x0_ND),
-        address(a), address(s), address(b), r.data_ptr() if mixed else 0, h.data_ptr(), rstd_N.data_ptr(),
-        n, d, x_ND.stride(0), row_stride(y_ND), row_stride(x0_ND), c, eps, threads(),
+    call(
+        x, "norm_forward", DTYPE_CODE[x.dtype], DTYPE_CODE[dtype], address(x_ND), address(y_ND), address(x0_ND),
+        address(a), address(s), address(b), address(r) if mixed else 0, address(h), address(rstd_N),
+        n, d, x_ND.stride(0), row_stride(y_ND), row_stride(x0_ND), c, eps,
     )  # fmt: skip
     return r, h, rstd_N
 
 
-def _mixed_cpu(
+def _mixed_native(
     x: torch.Tensor, y: MaybeTensor, x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor,
     c: float, eps: float, dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
@@ -136,7 +136,7 @@ def _mixed_fake(
     return x.new_empty(x.shape), x.new_empty(x.shape, dtype=dtype), x.new_empty(count, dtype=torch.float32)
 
 
-def _plain_cpu(x: torch.Tensor, c: float, eps: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def _plain_native(x: torch.Tensor, c: float, eps: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     _, h, rstd_N = _forward(x, None, None, None, None, None, c, eps, dtype, False)
     return h, rstd_N
 
@@ -146,7 +146,7 @@ def _plain_fake(x: torch.Tensor, c: float, eps: float, dtype: torch.dtype) -> tu
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(count, dtype=torch.float32)
 
 
-def _backward_cpu(
+def _backward_native(
     dr: MaybeTensor, dh: MaybeTensor, r: torch.Tensor, rstd_N: torch.Tensor, x: MaybeTensor, y: MaybeTensor,
     x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, c: float, branch: torch.dtype,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
@@ -156,15 +156,16 @@ def _backward_cpu(
     n = rstd_N.numel()
     dx, dy, dx0, da, ds, db = _backward_fake(dr, dh, r, rstd_N, x, y, x0, a, s, b, c, branch)
     sums = a is not None or s is not None or b is not None
-    partials = r.new_empty(_core.norm_chunks(n) * 3 * d if sums else 0, dtype=torch.float32)
-    _core.norm_backward(
-        DTYPE_CODE[r.dtype], DTYPE_CODE[branch], address(dr_ND), address(dh_ND), address(r_ND), rstd_N.data_ptr(),
+    partials = r.new_empty(core(r).norm_partials(n) * 3 * d if sums else 0, dtype=torch.float32)
+    call(
+        r, "norm_backward",
+        DTYPE_CODE[r.dtype], DTYPE_CODE[branch], address(dr_ND), address(dh_ND), address(r_ND), address(rstd_N),
         address(x_ND), address(y_ND), address(x0_ND), address(a), address(s), address(b),
-        dx.data_ptr(), dy.data_ptr() if y is not None else 0, dx0.data_ptr() if b is not None else 0,
-        da.data_ptr() if a is not None else 0, ds.data_ptr() if s is not None else 0,
-        db.data_ptr() if b is not None else 0, partials.data_ptr() if sums else 0, n, d,
+        address(dx), address(dy) if y is not None else 0, address(dx0) if b is not None else 0,
+        address(da) if a is not None else 0, address(ds) if s is not None else 0,
+        address(db) if b is not None else 0, address(partials) if sums else 0, n, d,
         row_stride(dr_ND), row_stride(dh_ND), row_stride(r_ND), row_stride(x_ND), row_stride(y_ND), row_stride(x0_ND),
-        c, threads(),
+        c,
     )  # fmt: skip
     return dx, dy, dx0, da, ds, db
 
@@ -185,22 +186,25 @@ def _backward_fake(
 _plain = leaf(
     "norm",
     "norm(Tensor x, float c, float eps, ScalarType dtype) -> (Tensor, Tensor)",
-    _plain_cpu,
+    _plain_native,
     _plain_fake,
+    device=_plain_native,
 )
 _mixed = leaf(
     "norm",
     "norm_mix(Tensor x, Tensor? y, Tensor? x0, Tensor? a, Tensor? s, Tensor? b, float c, float eps, ScalarType dtype)"
     " -> (Tensor, Tensor, Tensor)",
-    _mixed_cpu,
+    _mixed_native,
     _mixed_fake,
+    device=_mixed_native,
 )
 _backward = leaf(
     "norm",
     "norm_backward(Tensor? dr, Tensor? dh, Tensor r, Tensor rstd, Tensor? x, Tensor? y, Tensor? x0, Tensor? a,"
     " Tensor? s, Tensor? b, float c, ScalarType branch) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _backward_cpu,
+    _backward_native,
     _backward_fake,
+    device=_backward_native,
 )
 
 

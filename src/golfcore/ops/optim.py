@@ -64,7 +64,7 @@ def adamw_(
         raise InputError(f"adamw: step = {step}; expected 1 or more, it corrects the moments' bias")
     if not params:
         return
-    if native(params[0]):
+    if native("optim", params[0]):
         _adamw(params, grads, exp_avgs, exp_avg_sqs, rates, decays, list(betas), eps, step, grad_scale, emas, ema_decay,
                shadows)  # fmt: skip
     else:
@@ -116,7 +116,7 @@ def muon_update(
     """
     _check("muon", buffers, (), grads=grads)
     _matrix_shape(buffers)
-    if not native(buffers[0]):
+    if not native("optim", buffers[0]):
         bank_BRC = reference.muon_momentum_(grads, buffers, momentum, row_norm, NORM_EPS)
         return reference.orthogonalise(bank_BRC, coefficients)
     return orthogonalise(_momentum(grads, buffers, momentum, row_norm), coefficients)
@@ -136,7 +136,7 @@ def muon_apply_(
     rows, columns = _matrix_shape(params)
     check_shape("muon", "update", update_BRC, (len(params), rows, columns))
     factor = max(1.0, rows / columns) ** 0.5
-    if native(params[0]):
+    if native("optim", params[0]):
         _apply(params, update_BRC, lr, weight_decay, factor, emas, ema_decay, shadows)
     else:
         reference.muon_apply_(params, update_BRC, lr, weight_decay, factor, emas, ema_decay, shadows)
@@ -157,7 +157,7 @@ def orthogonalise(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXP
         raise InputError(f"orthogonalise: bank has shape {tuple(bank_BRC.shape)}; expected [B, rows, columns]")
     if not len(coefficients) or not bank_BRC.numel():
         return bank_BRC.clone()
-    if bank_BRC.dtype != torch.bfloat16 or not native(bank_BRC):
+    if bank_BRC.dtype != torch.bfloat16 or not native("optim", bank_BRC):
         return reference.orthogonalise(bank_BRC, coefficients)
     result: torch.Tensor = _orthogonalise(bank_BRC, [number for abc in coefficients for number in abc])
     return result

@@ -6,20 +6,20 @@ from typing import Any
 
 import torch
 
-from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference.qk import qk as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
     address,
+    call,
     check_float,
     check_same,
     check_shape,
+    core,
     heads,
     join,
     leaf,
     native,
-    threads,
 )
 
 MaybeTensor = torch.Tensor | None
@@ -55,7 +55,7 @@ def qk(
         InputError: a tensor of another shape, dtype or device than the above, or a position outside the tables.
     """
     _check(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT)
-    if not native(q_BTNH):
+    if not native("qk", q_BTNH):
         if positions_BT is not None and not torch.compiler.is_compiling():
             _check_positions(positions_BT, cos_TR)
         return reference(q_BTNH, k_BTKH, cos_TR, sin_TR, gain_N, positions_BT, eps)
@@ -109,13 +109,14 @@ def _forward(
         return out
     if positions is not None:
         positions = positions.contiguous()
-        _check_positions(positions, cos)
+        if not positions.is_cuda:  # there a look at the numbers would make the processor wait
+            _check_positions(positions, cos)
     (q, q_stride), (k, k_stride) = heads(q), heads(k)
     cos, sin, gain = cos.contiguous(), sin.contiguous(), None if gain is None else gain.contiguous()
-    _core.qk_forward(
-        DTYPE_CODE[q.dtype], q.data_ptr(), k.data_ptr(), out[0].data_ptr(), out[1].data_ptr(), cos.data_ptr(),
-        sin.data_ptr(), address(positions), address(gain), b * t, t, n, k.shape[2], h, cos.shape[1],
-        q_stride, k_stride, eps, threads(),
+    call(
+        q, "qk_forward", DTYPE_CODE[q.dtype], address(q), address(k), address(out[0]), address(out[1]), address(cos),
+        address(sin), address(positions), address(gain), b * t, t, n, k.shape[2], h, cos.shape[1],
+        q_stride, k_stride, eps,
     )  # fmt: skip
     return out
 
@@ -139,12 +140,12 @@ def _backward(
     (dq_out, dq_stride), (dk_out, dk_stride) = heads(dq_out), heads(dk_out)
     cos, sin, gain = cos.contiguous(), sin.contiguous(), None if gain is None else gain.contiguous()
     positions = None if positions is None else positions.contiguous()
-    partials = dgain.new_empty(_core.qk_chunks(b * t) * dgain.numel())
-    _core.qk_backward(
-        DTYPE_CODE[q.dtype], q.data_ptr(), k.data_ptr(), dq_out.data_ptr(), dk_out.data_ptr(), dq.data_ptr(),
-        dk.data_ptr(), cos.data_ptr(), sin.data_ptr(), address(positions), address(gain),
-        0 if gain is None else dgain.data_ptr(), 0 if gain is None else partials.data_ptr(), b * t, t, n, k.shape[2],
-        h, cos.shape[1], q_stride, k_stride, dq_stride, dk_stride, eps, threads(),
+    partials = dgain.new_empty(core(q).qk_partials(b * t) * dgain.numel())
+    call(
+        q, "qk_backward", DTYPE_CODE[q.dtype], address(q), address(k), address(dq_out), address(dk_out), address(dq),
+        address(dk), address(cos), address(sin), address(positions), address(gain),
+        0 if gain is None else address(dgain), 0 if gain is None else address(partials), b * t, t, n, k.shape[2],
+        h, cos.shape[1], q_stride, k_stride, dq_stride, dk_stride, eps,
     )  # fmt: skip
     return dq, dk, dgain
 
@@ -165,6 +166,7 @@ _leaf = leaf(
     "qk(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? gain, Tensor? positions, float eps) -> (Tensor, Tensor)",
     _forward,
     _fake,
+    device=_forward,
 )
 _leaf_backward = leaf(
     "qk",
@@ -172,6 +174,7 @@ _leaf_backward = leaf(
     " Tensor? positions, float eps) -> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
+    device=_backward,
 )
 
 

@@ -1,15 +1,20 @@
 """Native operations under ``torch.ops.golf``: one definition each, a cheap call, and a choice of back end.
 
 An operation is one or more *leaves* (forward, backward) that torch sees as opaque functions: ``leaf`` defines the
-schema, the CPU implementation and the shape function that ``torch.compile`` traces; ``join`` makes a backward leaf the
+schema, the implementations and the shape function that ``torch.compile`` traces; ``join`` makes a backward leaf the
 gradient of a forward leaf. A public function checks its tensors, asks ``native``, and calls either the leaf or the
 reference, which is plain torch and serves every device and dtype.
+
+Three modules hold native functions: ``_core`` for CPU tensors, ``_core.device`` for CUDA tensors, and ``_simt``, where
+the source of the latter runs on the host and sees CPU tensors: in mode "simt" leaves go there. An implementation names
+a function and lets ``call`` find the module, so that what runs on a GPU is what the host has checked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,19 +23,27 @@ from typing import Any
 import torch
 
 from golfcore import _core
-from golfcore.errors import InputError, UsageError
+from golfcore.errors import BuildError, DeviceError, InputError, UsageError
 
 ISAS = ("scalar", "avx2", "avx512", "avx512bf16")
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
 
+try:
+    from golfcore import _simt
+except ImportError:  # built with GOLF_SIMT=OFF
+    _simt = None  # type: ignore[assignment]
+
 _library: Any = torch.library.Library("golf", "DEF")  # type: ignore[no-untyped-call]
 _leaves: dict[str, list[str]] = {}
+_on_device: set[str] = set()  # operations with kernels for GPUs
 
 
 def _mode_from_environment() -> str:
     mode = os.environ.get("GOLF_OPS", "native")
     if mode not in ("native", "reference"):
         raise UsageError(f"GOLF_OPS = {mode!r}: expected native or reference")
+    if os.environ.get("GOLF_SYNC", "0") not in ("0", "1"):
+        raise UsageError(f"GOLF_SYNC = {os.environ['GOLF_SYNC']!r}: expected 1, to wait after each kernel, or 0")
     isa = os.environ.get("GOLF_ISA", ISAS[-1])
     if isa not in ISAS:
         raise UsageError(f"GOLF_ISA = {isa!r}: expected one of {', '.join(ISAS)}")
@@ -38,6 +51,7 @@ def _mode_from_environment() -> str:
 
 
 _mode = _mode_from_environment()
+_waits = os.environ.get("GOLF_SYNC") == "1"
 HIGHEST_ISA: str = _core.active_isa()  # nothing has lowered it yet but GOLF_ISA
 
 
@@ -64,14 +78,14 @@ class Leaf:
     the 8.1 ms off that a pocket step's 41 operations cost beside their work (2 cores of an AMD EPYC).
     """
 
-    def __init__(self, overload: Any, cpu: Callable[..., Any], *, mutates: bool) -> None:
-        self.overload, self.cpu, self.mutates = overload, cpu, mutates
+    def __init__(self, overload: Any, serve: Callable[..., Any], *, mutates: bool) -> None:
+        self.overload, self.serve, self.mutates = overload, serve, mutates
         self.node: Any = None  # the autograd.Function, where ``join`` made one
 
     def __call__(self, *arguments: Any) -> Any:
         if self.mutates or torch.compiler.is_compiling() or _is_watched(arguments):
             return self.overload(*arguments)
-        return (self.cpu if self.node is None else self.node.apply)(*arguments)
+        return (self.serve if self.node is None else self.node.apply)(*arguments)
 
 
 def _is_watched(arguments: tuple[Any, ...]) -> bool:
@@ -80,7 +94,9 @@ def _is_watched(arguments: tuple[Any, ...]) -> bool:
     )
 
 
-def leaf(op: str, schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> Leaf:
+def leaf(
+    op: str, schema: str, cpu: Callable[..., Any], fake: Callable[..., Any], device: Callable[..., Any] | None = None
+) -> Leaf:
     """Defines ``torch.ops.golf.<name>`` and returns what calls it.
 
     Args:
@@ -88,22 +104,54 @@ def leaf(op: str, schema: str, cpu: Callable[..., Any], fake: Callable[..., Any]
         schema: ``name(Tensor x, float c) -> Tensor``.
         cpu: the implementation; gets real CPU tensors and allocates its results.
         fake: the same signature; returns empty tensors of the right shape, dtype and strides.
+        device: the implementation on a GPU, which passes every tensor through ``address``; often ``cpu`` itself.
     """
     name = schema.partition("(")[0]
     _library.define(schema)
-    _library.impl(name, cpu, "CPU")
+    serve = cpu if device is None else _served(op, cpu, device)
+    _library.impl(name, serve, "CPU")
+    if device is not None:
+        _library.impl(name, serve, "CUDA")
+        _on_device.add(op)
     torch.library.register_fake(f"golf::{name}", fake, lib=_library)
     _leaves.setdefault(op, []).append(name)
-    return Leaf(getattr(torch.ops.golf, name).default, cpu, mutates="!" in schema)
+    return Leaf(getattr(torch.ops.golf, name).default, serve, mutates="!" in schema)
+
+
+def _served(op: str, cpu: Callable[..., Any], kernels: Callable[..., Any]) -> Callable[..., Any]:
+    """``cpu`` or ``kernels``, by where the tensors lie and by the mode."""
+
+    def serve(*args: Any) -> Any:
+        device = next(a.device for a in args if isinstance(a, torch.Tensor))
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                return _guarded(op, kernels, args)
+        return _guarded(op, kernels, args) if _mode == "simt" else cpu(*args)
+
+    return serve
+
+
+def _guarded(op: str, kernels: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """``kernels(*args)``; what goes wrong becomes an error that names the operation and its tensors."""
+    try:
+        return kernels(*args)
+    except RuntimeError as error:  # torch.OutOfMemoryError among them
+        shown = ", ".join(f"{str(a.dtype)[6:]} {tuple(a.shape)}" for a in args if isinstance(a, torch.Tensor))
+        where = next(a.device for a in args if isinstance(a, torch.Tensor))
+        hint = "" if _waits or where.type == "cpu" else "; an earlier kernel may be the cause: GOLF_SYNC=1 tells which"
+        raise DeviceError(f"{op} on {where} of {shown}: {error}{hint}") from error
+    finally:
+        if _mode == "simt":
+            _simt.unmap_buffers()
 
 
 def join(forward: Leaf, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
     """Makes ``backward(ctx, *grads)`` the gradient of the leaf ``forward``."""
     torch.library.register_autograd(forward.overload.name(), backward, setup_context=setup_context, lib=_library)
-    name, cpu = forward.overload.name(), forward.cpu
+    name, serve = forward.overload.name(), forward.serve
 
     def run(ctx: Any, *inputs: Any) -> Any:
-        output = cpu(*inputs)
+        output = serve(*inputs)
         setup_context(ctx, inputs, output)
         return output
 
@@ -119,20 +167,46 @@ def join(forward: Leaf, setup_context: Callable[..., None], backward: Callable[.
     forward.node = type(name.replace("::", "_"), (torch.autograd.Function,), members)
 
 
-def native(x: torch.Tensor) -> bool:
-    """Whether a native leaf serves tensors like ``x``; otherwise the reference does, more slowly."""
-    return _mode == "native" and x.device.type == "cpu" and x.dtype in DTYPE_CODE
+def native(op: str, x: torch.Tensor) -> bool:
+    """Whether a native leaf of ``op`` serves tensors like ``x``; otherwise the reference does, more slowly."""
+    if x.dtype not in DTYPE_CODE or _mode == "reference":
+        return False
+    if _mode == "simt":
+        return x.device.type == "cpu" and op in _on_device
+    return x.device.type == "cpu" or (x.device.type == "cuda" and op in _on_device and not why_not(x.device.index or 0))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@functools.cache
+def why_not(index: int) -> str:
+    """Why the kernels cannot run on this GPU; an empty string where they can."""
+    if not _core.has_cuda:
+        return f"golfcore's kernels are built for the CPU only ({_core.cuda_reason})"
+    reason: str = _core.device.why_not(index)
+    return reason
 
 
 @contextlib.contextmanager
 def using(mode: str) -> Iterator[None]:
-    """Switches every operation to ``native`` or ``reference`` inside the block."""
+    """Switches every operation to ``native``, ``reference`` or ``simt`` inside the block."""
     global _mode
+    if mode == "simt" and _simt is None:
+        raise BuildError("this build has no golfcore._simt; install again with GOLF_SIMT=ON")
     before, _mode = _mode, mode
     try:
         yield
     finally:
         _mode = before
+
+
+def set_schedule(seed: int, host_threads: int) -> None:
+    """In mode simt: the order in which blocks, warps and lanes run, and on how many of the host's threads."""
+    _simt.set_schedule(seed, host_threads)
+
+
+def on_device() -> frozenset[str]:
+    """The operations that have kernels for GPUs."""
+    return frozenset(_on_device)
 
 
 def leaves() -> dict[str, list[str]]:
@@ -142,14 +216,33 @@ def leaves() -> dict[str, list[str]]:
 
 def backends(device: torch.device | None = None) -> dict[str, str]:
     """What serves each operation, for the run's log: ``{"activation": "native-avx512"}``; default: on the CPU."""
-    on_cpu = device is None or device.type == "cpu"
-    served = f"native-{_core.active_isa()}" if _mode == "native" and on_cpu else "reference"
-    return dict.fromkeys(_leaves, served)
+    like = torch.empty(0, device=device)
+    best = "simt" if _mode == "simt" else "native-cuda" if like.is_cuda else f"native-{_core.active_isa()}"
+    return {op: best if native(op, like) else "reference" for op in _leaves}
 
 
 def threads() -> int:
     """The number of threads for a native call: torch's own, at the time of the call."""
     return torch.get_num_threads()
+
+
+def core(x: torch.Tensor) -> Any:
+    """The module with the native functions for tensors like ``x``."""
+    if x.is_cuda:
+        return _core.device
+    return _simt if _mode == "simt" else _core
+
+
+def call(x: torch.Tensor, function: str, *args: Any) -> None:
+    """Calls the native function where ``x`` lies: on torch's threads, or on the device's current stream."""
+    module = core(x)
+    if module is _core:
+        getattr(module, function)(*args, threads())
+        return
+    index, stream = (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else (0, 0)
+    getattr(module, function)(*args, index, stream)
+    if _waits:
+        module.synchronize(index, stream)
 
 
 def check_same(
@@ -191,8 +284,13 @@ def row_stride(x_ND: torch.Tensor | None) -> int:
 
 
 def address(x: torch.Tensor | None) -> int:
-    """Where the data starts; 0, a null pointer, for an absent tensor."""
-    return 0 if x is None else x.data_ptr()
+    """Where the data starts; 0, a null pointer, for an absent tensor. In mode simt, kernels may then touch ``x``."""
+    if x is None:
+        return 0
+    if _mode == "simt" and x.numel():
+        last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        _simt.map_buffer(x.data_ptr(), (last + 1) * x.element_size())
+    return x.data_ptr()
 
 
 def heads(x_BTNH: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -30,7 +30,7 @@ def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     check_same("residual", "y", y, "x", x)
     check_shape("residual", "s", s, (x.shape[-1],))
     check_same("residual", "s", s, "x", x, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-    r: torch.Tensor = _leaf(x, y, s) if native(x) else reference(x, y, s)
+    r: torch.Tensor = _leaf(x, y, s) if native("residual", x) else reference(x, y, s)
     return r
 
 
@@ -46,7 +46,7 @@ def _forward(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
 def _backward(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     dr_ND, y_ND, s, code = rows(dr), rows(y), s.contiguous(), DTYPE_CODE[y.dtype]
     (n, d), (dy, ds) = y_ND.shape, _backward_fake(dr, y, s)
-    partials = s.new_empty(_core.norm_chunks(n) * 3 * d)
+    partials = s.new_empty(_core.norm_partials(n) * 3 * d)
     _core.norm_backward(
         code, code, dr_ND.data_ptr(), 0, 0, 0, 0, y_ND.data_ptr(), 0, 0, s.data_ptr(), 0, 0, dy.data_ptr(), 0,
         0, ds.data_ptr(), 0, partials.data_ptr(), n, d, dr_ND.stride(0), 0, 0, 0, y_ND.stride(0), 0, 1.0, threads(),
@@ -58,9 +58,11 @@ def _backward_fake(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[
     return y.new_empty(y.shape), s.new_empty(s.shape)
 
 
-_leaf = leaf("norm", "residual(Tensor x, Tensor y, Tensor s) -> Tensor", _forward, lambda x, y, s: x.new_empty(x.shape))
+_leaf = leaf(
+    "residual", "residual(Tensor x, Tensor y, Tensor s) -> Tensor", _forward, lambda x, y, s: x.new_empty(x.shape)
+)
 _leaf_backward = leaf(
-    "norm", "residual_backward(Tensor dr, Tensor y, Tensor s) -> (Tensor, Tensor)", _backward, _backward_fake
+    "residual", "residual_backward(Tensor dr, Tensor y, Tensor s) -> (Tensor, Tensor)", _backward, _backward_fake
 )
 
 

@@ -61,7 +61,7 @@ class Bank:
         cuts = range(0, len(names), share * ranks.size)
         shares = [min(share, -(-(len(names) - cut) // ranks.size)) for cut in cuts]
         self.gradients = like.new_zeros((sum(shares), *like.shape), requires_grad=False)
-        self.updates = torch.zeros_like(self.gradients, dtype=torch.bfloat16 if native(like) else like.dtype)
+        self.updates = torch.zeros_like(self.gradients, dtype=torch.bfloat16 if native("optim", like) else like.dtype)
         for cut, each in zip(cuts, shares, strict=True):
             members = names[cut : cut + share * ranks.size]
             dealt = [list(members[r * each : (r + 1) * each]) for r in range(ranks.size)]

@@ -105,12 +105,13 @@ class LocalLauncher:
 
 
 class _Submitted:
-    def __init__(self, job: Any) -> None:
-        self._job = job
+    def __init__(self, job: Any, folder: Path, name: str) -> None:
+        self._job, self._folder, self._name = job, folder, name
         self.remote: str | None = str(job.job_id)
 
     def ended(self) -> bool:
-        return bool(self._job.done())
+        # As with a process: a worker that found the job taken has ended, and the run has not.
+        return bool(self._job.done()) and is_running(self._folder, self._name) is None
 
     def stop(self) -> None:
         self._job.cancel()
@@ -148,9 +149,9 @@ class SubmititLauncher:
     def start(self, folder: Path, name: str, command: Sequence[str], slot: int) -> Handle:
         words = worker_command(folder, name, command)
         job = self._executor.submit(self._submitit.helpers.CommandFunction(words, verbose=False))
-        return _Submitted(job)
+        return _Submitted(job, folder, name)
 
     def adopt(self, folder: Path, name: str, remote: str | None) -> Handle:
         if remote is None or self._cluster != "slurm":
             return _Found(folder, name)  # a local executor's job is known by its lock alone
-        return _Submitted(self._submitit.SlurmJob(folder=self._logs, job_id=remote))
+        return _Submitted(self._submitit.SlurmJob(folder=self._logs, job_id=remote), folder, name)

@@ -119,7 +119,7 @@ def _residual(name: str, shape: tuple[int, ...], *, bench: bool = False, strided
         return {key: made[key] for key in ("x", "y", "s")}
 
     return Case(
-        op="norm", name=f"residual-{name}", build=build, call=residual, reference=reference_residual,
+        op="residual", name=name, build=build, call=residual, reference=reference_residual,
         plain=plain_residual, grads=("x", "y", "s"), gradcheck=name == "tiny", bench=bench,
         shape="x".join(map(str, shape)),
         touched=lambda arguments: 6.0 * arguments["x"].numel() * arguments["x"].element_size(),

@@ -1,0 +1,31 @@
+"""The source of every kernel for GPUs, run on the host, against the reference: in eight orders of its threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from golfcore.ops import check
+from golfcore.ops.cases import OP_CASES, Case
+from golfcore.ops.registry import on_device
+
+ROWS = [
+    pytest.param(case, dtype, id=f"{case.id}-{str(dtype).removeprefix('torch.')}")
+    for case in OP_CASES
+    if case.op in on_device() and not case.bench
+    for dtype in case.dtypes
+]
+
+
+@pytest.mark.parametrize(("case", "dtype"), ROWS)
+def test_results_and_gradients(case: Case, dtype: torch.dtype) -> None:
+    with check.on_simt(seed=0):
+        findings = check.parity(case, dtype)
+    assert findings
+    for finding in findings:
+        assert finding.ok, str(finding)
+
+
+@pytest.mark.parametrize(("case", "dtype"), ROWS)
+def test_same_bits_in_every_order_of_threads(case: Case, dtype: torch.dtype) -> None:
+    assert check.same_for_any_schedule(case, dtype, range(8))
