@@ -234,7 +234,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         (["run", "pocket", "--set", "train.sed=1"], 2, "did you mean 'seed'"),
         (["run", "pocket", "--set", "seed"], 2, "section.key=value"),
         (["run", "pocket", "--set", "model.num_heads=5"], 2, "model.num_heads = 5"),
-        (["run", "pocket", "--set", "train.order=random"], 2, "sequential or shuffled"),
+        (["run", "pocket", "--set", "train.order=sideways"], 2, "sequential or shuffled"),
         (["run", "pocket", "--text", "nowhere.txt"], 1, "no such file"),
         (["run", "pocket", "--text", "empty.txt"], 1, "holds no text"),
         (["run", "pocket", "--text", "binary.txt"], 1, "binary.txt"),
