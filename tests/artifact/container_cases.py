@@ -98,13 +98,18 @@ def small_model() -> list[Tensor]:
     return [*tensors, Tensor("@code", "code", np.frombuffer(code, np.uint8))]
 
 
+def drawn(n: int) -> np.ndarray:
+    """Numbers below 2^24: the same on every machine, unlike a library's generator's."""
+    seed, found = 1, []
+    for _ in range(n):
+        seed = seed * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
+        found.append(seed >> 40)
+    return np.array(found)
+
+
 def every_codec() -> list[Tensor]:
     """Small tensors, each of which is coded in another way."""
-    seed, drawn = 1, []
-    for _ in range(16_000):  # the same on every machine, unlike a library's generator
-        seed = seed * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
-        drawn.append(seed >> 40)
-    noise = np.array(drawn)
+    noise = drawn(16_000)
     # Sums of four terms look enough like a normal distribution.
     bell = (noise.reshape(4, 4000) % 11).sum(0) - 20
     wide = bell.reshape(5, 800) * (1 + 11 * (noise[:800] % 3 == 0)) // 8
@@ -126,13 +131,13 @@ def every_codec() -> list[Tensor]:
 
 def smallest() -> list[Tensor]:
     """Symbols that the setting of that name codes as binary decisions, without and with a trellis."""
-    by_name = {t.name: t for t in every_codec()}
-    wide, bell = by_name["rans"].array, by_name["adaptive"].array
+    bell = (drawn(32_000).reshape(8, 4000) % 11).sum(0) - 40
     return [
-        Tensor("plain.0", "plain", np.concatenate([bell] * 3, 1), 6),
-        Tensor("plain.1", "plain", bell, 6),
-        Tensor("trellis", "trellis", wide[:, :600].reshape(60, 50), 6, trellis=3),
-        Tensor("ternary", "ternary", np.sign(bell // 6).astype(np.int8), 2),
+        Tensor("plain.0", "plain", bell[:1200].reshape(60, 20).clip(-32, 31).astype(np.int8), 6),
+        Tensor("plain.1", "plain", bell[1200:2000].reshape(20, 40).clip(-32, 31).astype(np.int8), 6),
+        Tensor(
+            "trellis", "trellis", (bell[2000:3000] // 2).reshape(50, 20).clip(-16, 15).astype(np.int8), 5, trellis=3
+        ),
     ]
 
 

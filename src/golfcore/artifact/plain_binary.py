@@ -88,7 +88,7 @@ def binary(
             z_W = np.tile(state_C & 1, rows) if trellis else np.zeros(rows * cols, np.int64)
             context_W = (per_class * np.tile(class_C, rows) + z_W) * places
             size_W, negative_W = z_W.copy(), np.zeros(rows * cols, np.bool_)
-            answers = []
+            answers: list[Array] = []
 
             def ask(place: int, who: Array, context_W: Array = context_W, answers: list[Array] = answers) -> Array:
                 context = context_W[who] + place
