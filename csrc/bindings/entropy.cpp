@@ -88,6 +88,14 @@ void bind_entropy(py::module_& m) {
                                       uint32_t lanes_log2, uint32_t prior_log2, uint32_t shift) {
     return decode(coded, Job(shapes_N2, bits, trellis), AdaptiveParams{lanes_log2, prior_log2, shift}, decode_adaptive);
   });
+  m.def("entropy_encode_binary", [](const py::bytes& raw, const Shapes& shapes_N2, uint32_t bits, uint32_t trellis,
+                                    uint32_t lanes_log2, uint32_t prior_log2, uint32_t shift) {
+    return encode(raw, Job(shapes_N2, bits, trellis), AdaptiveParams{lanes_log2, prior_log2, shift}, encode_binary);
+  });
+  m.def("entropy_decode_binary", [](const py::bytes& coded, const Shapes& shapes_N2, uint32_t bits, uint32_t trellis,
+                                    uint32_t lanes_log2, uint32_t prior_log2, uint32_t shift) {
+    return decode(coded, Job(shapes_N2, bits, trellis), AdaptiveParams{lanes_log2, prior_log2, shift}, decode_binary);
+  });
 }
 
 }  // namespace golf

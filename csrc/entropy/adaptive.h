@@ -7,25 +7,21 @@
 
 #include <vector>
 
+#include "entropy/columns.h"
 #include "entropy/tables.h"
 
 namespace golf::entropy {
 
-struct AdaptiveParams {
-  uint32_t lanes_log2;
-  uint32_t prior_log2;  // rows that the tensor's mean counts for in a column's
-  uint32_t shift;       // classes are 2^shift eighths of an octave
-};
-
 class AdaptiveModel {
  public:
   AdaptiveModel(const Symbols& symbols, const AdaptiveParams& params, uint32_t first_mean)
-      : symbols_(symbols), params_(params), trellis_(symbols.trellis), mean_(first_mean) {}
+      : symbols_(symbols),
+        shift_(params.shift),
+        trellis_(symbols.trellis),
+        columns_(params, kBlockWeights, first_mean) {}
 
   void start_tensor(uint64_t cols);
-
-  // Rows of the next block of a tensor of which `left` rows are left.
-  uint64_t block_rows(uint64_t left) const noexcept;
+  uint64_t block_rows(uint64_t left) const noexcept { return columns_.block_rows(left); }
 
   // The contexts of the next block: context_C()[c], with a trellis plus the state's lowest bit. Rebuilds the tables of
   // classes that have learned enough since they were built; `rebuilt()` lists their contexts.
@@ -46,22 +42,19 @@ class AdaptiveModel {
   };
 
   uint16_t context_of(uint32_t column_class);
-  void start_context(uint32_t column_class, uint32_t z);
   void refresh(size_t context);
 
+  static constexpr uint64_t kBlockWeights = 4096;
+
   const Symbols symbols_;
-  const AdaptiveParams params_;
+  const uint32_t shift_;
   const Trellis trellis_;
-  uint64_t mean_;  // of magnitudes, in 1/128 of a half step
-  uint64_t rows_ = 0, growth_ = 1;
-  std::vector<uint64_t> sum_C_;
+  ColumnMeans columns_;
   std::vector<uint8_t> state_C_;
   std::vector<uint16_t> context_C_;
   std::vector<Context> contexts_;  // in the order of their first use
   std::vector<uint16_t> rebuilt_;
   std::vector<int32_t> first_of_class_ = std::vector<int32_t>(kClasses, -1);
-
-  static constexpr uint32_t kClasses = 160;
 };
 
 }  // namespace golf::entropy

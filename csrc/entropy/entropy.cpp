@@ -56,13 +56,6 @@ uint64_t columns(const std::vector<Matrix>& matrices) noexcept {
   return sum;
 }
 
-uint32_t first_mean(const Matrix& matrix, const int8_t* data) noexcept {
-  uint64_t sum = 0;
-  const uint64_t n = matrix.rows * matrix.cols;
-  for (uint64_t i = 0; i < n; ++i) sum += magnitude(data[i], 0);
-  return static_cast<uint32_t>(128 * sum / n);
-}
-
 }  // namespace
 
 std::vector<uint8_t> encode_static(const Symbols& symbols, const std::vector<Matrix>& matrices, const int8_t* data,

@@ -1,10 +1,11 @@
-// The two entropy coders of quantised matrices: what Python and the fuzzers call.
+// The three entropy coders of quantised matrices: what Python and the fuzzers call.
 //
 // Encoders trust their input: symbols inside the alphabet, no empty matrices, lanes within what a trellis allows.
 // Decoders trust nothing but the matrices, whose size bounds what they allocate.
 #pragma once
 
 #include "entropy/adaptive.h"
+#include "entropy/binary.h"
 #include "entropy/layout.h"
 #include "entropy/static.h"
 
@@ -19,6 +20,11 @@ std::vector<uint8_t> encode_adaptive(const Symbols& symbols, const std::vector<M
                                      const AdaptiveParams& params);
 Fault decode_adaptive(const Symbols& symbols, const std::vector<Matrix>& matrices, const AdaptiveParams& params,
                       const uint8_t* coded, size_t size, int8_t* data);
+
+std::vector<uint8_t> encode_binary(const Symbols& symbols, const std::vector<Matrix>& matrices, const int8_t* data,
+                                   const AdaptiveParams& params);
+Fault decode_binary(const Symbols& symbols, const std::vector<Matrix>& matrices, const AdaptiveParams& params,
+                    const uint8_t* coded, size_t size, int8_t* data);
 
 const char* fault_text(Fault fault) noexcept;
 

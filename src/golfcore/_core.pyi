@@ -21,3 +21,9 @@ def entropy_encode_adaptive(
 def entropy_decode_adaptive(
     coded: bytes, shapes: Any, bits: int, trellis: int, lanes_log2: int, prior_log2: int, shift: int
 ) -> bytes: ...
+def entropy_encode_binary(
+    raw: bytes, shapes: Any, bits: int, trellis: int, lanes_log2: int, prior_log2: int, shift: int
+) -> bytes: ...
+def entropy_decode_binary(
+    coded: bytes, shapes: Any, bits: int, trellis: int, lanes_log2: int, prior_log2: int, shift: int
+) -> bytes: ...

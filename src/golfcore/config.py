@@ -197,6 +197,7 @@ class QuantConfig:
     embed_clip: Clip = "sigma"
     embed_k: float = 20.0
     scales: Literal["log8", "fp16"] = "log8"  # log8: eight to the octave, coded in 2 to 3 bits a row; fp16: about 10
+    coder: Literal["fast", "smallest"] = "fast"  # smallest: a few hundredths of a percent less, slower to decode
 
     def __post_init__(self) -> None:
         for role in ("matrix", "embed"):
@@ -214,6 +215,7 @@ class QuantConfig:
             )
             require(k > 0, f"quant.{role}_k", k, "a positive number of standard deviations")
         require(self.scales in ("log8", "fp16"), "quant.scales", self.scales, "log8 or fp16")
+        require(self.coder in ("fast", "smallest"), "quant.coder", self.coder, "fast or smallest")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -98,13 +98,18 @@ def small_model() -> list[Tensor]:
     return [*tensors, Tensor("@code", "code", np.frombuffer(code, np.uint8))]
 
 
+def drawn(n: int) -> np.ndarray:
+    """Numbers below 2^24: the same on every machine, unlike a library's generator's."""
+    seed, found = 1, []
+    for _ in range(n):
+        seed = seed * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
+        found.append(seed >> 40)
+    return np.array(found)
+
+
 def every_codec() -> list[Tensor]:
     """Small tensors, each of which is coded in another way."""
-    seed, drawn = 1, []
-    for _ in range(16_000):  # the same on every machine, unlike a library's generator
-        seed = seed * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
-        drawn.append(seed >> 40)
-    noise = np.array(drawn)
+    noise = drawn(16_000)
     # Sums of four terms look enough like a normal distribution.
     bell = (noise.reshape(4, 4000) % 11).sum(0) - 20
     wide = bell.reshape(5, 800) * (1 + 11 * (noise[:800] % 3 == 0)) // 8
@@ -124,6 +129,18 @@ def every_codec() -> list[Tensor]:
     ]
 
 
+def smallest() -> list[Tensor]:
+    """Symbols that the setting of that name codes as binary decisions, without and with a trellis."""
+    bell = (drawn(32_000).reshape(8, 4000) % 11).sum(0) - 40
+    return [
+        Tensor("plain.0", "plain", bell[:1200].reshape(60, 20).clip(-32, 31).astype(np.int8), 6),
+        Tensor("plain.1", "plain", bell[1200:2000].reshape(20, 40).clip(-32, 31).astype(np.int8), 6),
+        Tensor(
+            "trellis", "trellis", (bell[2000:3000] // 2).reshape(50, 20).clip(-16, 15).astype(np.int8), 5, trellis=3
+        ),
+    ]
+
+
 MANIFEST = {
     "golfcore": "0.1.0",
     "layers": 2,
@@ -137,6 +154,7 @@ GOOD = {
     "every_kind": (every_kind(), {}),
     "every_codec": (every_codec(), {}),
     "small_model": (small_model(), MANIFEST),
+    "smallest": (smallest(), {}),
 }
 
 
@@ -148,6 +166,7 @@ def encoders() -> str:
 
 # One symbol with all 2^14 slots, and the state in which coding starts and ends.
 TABLE, STATE = b"\x20\0\x80\x80", b"\0\0\1\0"
+BITS = b"\0\0\0\1\0"  # the same of binary decisions
 ZEROS = _core.entropy_encode_adaptive(bytes(40), np.array([[40, 1]], np.uint64), 8, 0, 0, 15, 2)
 LZMA = lzma.compress(bytes(400), lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 4096, "pb": 0}])
 
@@ -158,6 +177,10 @@ def rans(coded: bytes, params: bytes = b"\0\0") -> bytes:
 
 def adaptive(coded: bytes, params: bytes = b"\0\5\0") -> bytes:
     return one(coded, shape(1, 40), codec=5, kind=0x86, params=params)
+
+
+def binary(coded: bytes, params: bytes = b"\0\5\0", kind: int = 0x86) -> bytes:
+    return one(coded, shape(1, 40), codec=9, kind=kind, params=params)
 
 
 def bad() -> dict[str, tuple[bytes, str]]:
@@ -207,7 +230,10 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "manifest_very_deep": (container(directory(manifest=b"[" * 100_000, chunks=b"\0")), "manifest: not JSON"),
         "manifest_empty": (container(directory(manifest=b"{}", chunks=b"\0")), "canonical"),
         "chunks_many": (container(b"\0" + varint(65_536)), "number of chunks = 65536"),
-        "codec": (container(directory(chunk(ok, codec=9), t, shape(4)), ok), "byte 2: chunk 0 has the unknown codec 9"),
+        "codec": (
+            container(directory(chunk(ok, codec=10), t, shape(4)), ok),
+            "byte 2: chunk 0 has the unknown codec 10",
+        ),
         "kind": (container(directory(chunk(ok, kind=9), t, shape(4)), ok), "byte 3: chunk 0 has the unknown kind 0x09"),
         "kind_bits": (container(directory(chunk(ok, kind=0x89), t, shape(4)), ok), "unknown kind 0x89"),
         "role": (container(directory(chunk(ok, role=b"R"), t, shape(4)), ok), "byte 4: chunk 0 has the role 'R'"),
@@ -249,6 +275,17 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "base3_byte": (one(b"\xf3", shape(5), codec=6, kind=0x82), "codec base3: base-3 bytes above 242"),
         "base3_tail": (one(b"\xf2", shape(4), codec=6, kind=0x82), "codec base3: .*digits after the last symbol"),
         "base3_short": (one(b"a", shape(9), codec=6, kind=0x82), "codec base3: 1 bytes of base-3 symbols, expected 2"),
+        "binary_lanes": (binary(bytes(8), params=b"\x09\5\0"), "codec binary: parameters out of range"),
+        "binary_prior": (binary(bytes(8), params=b"\0\x10\0"), "codec binary: parameters out of range"),
+        "binary_shift": (binary(bytes(8), params=b"\0\5\4"), "codec binary: parameters out of range"),
+        "binary_params": (binary(bytes(8), params=b"\0\5"), "codec binary: 2 bytes of parameters"),
+        "binary_one_bit": (binary(bytes(8), kind=0x81), "codec binary: parameters out of range"),
+        "binary_kind": (one(bytes(4), codec=9, params=b"\0\5\0"), "codec binary: 3 bytes of parameters for kind u8"),
+        "binary_empty": (binary(b"\0"), "codec binary: the coded symbols end early"),
+        "binary_states": (binary(b"\0\1" + BITS[:4]), "codec binary: the coded symbols end early"),
+        "binary_state": (binary(b"\0\1" + bytes(5)), "codec binary: the coded symbols do not end where"),
+        "binary_cut": (binary(b"\0\1" + BITS), "codec binary: the coded symbols end early"),
+        "binary_tail": (binary(b"\0\1" + BITS + bytes(30)), "codec binary: the coded symbols do not end where"),
         "rans_kind": (
             one(bytes(8), shape(9), codec=4, params=b"\0\0"),
             "codec rans: 2 bytes of parameters for kind u8",
@@ -287,7 +324,10 @@ def bad() -> dict[str, tuple[bytes, str]]:
 
 def files() -> dict[Path, bytes]:
     """Every golden file and its content."""
-    good = {GOLDEN / f"{case}.golf": encode(*content) for case, content in GOOD.items()}
+    good = {
+        GOLDEN / f"{case}.golf": encode(*content, coder="smallest" if case == "smallest" else "fast")
+        for case, content in GOOD.items()
+    }
     return good | {GOLDEN / "bad" / f"{case}.golf": data for case, (data, _) in bad().items()}
 
 

@@ -13,7 +13,7 @@ from golfcore.artifact.codecs import CODECS, CodecError, Layout, attempt, attemp
 from golfcore.artifact.inspect import order0_bits
 from golfcore.artifact.tensors import Kind
 
-BITPACK, STATIC, ADAPTIVE, BASE3, LOGGRID, LZMA = 1, 4, 5, 6, 7, 8
+BITPACK, STATIC, ADAPTIVE, BASE3, LOGGRID, LZMA, BINARY = 1, 4, 5, 6, 7, 8, 9
 
 
 def gaussian(shape: tuple[int, int], spread: float, bits: int = 6, seed: int = 0, columns: float = 0.0) -> np.ndarray:
@@ -60,7 +60,7 @@ def symbol_chunks(draw: st.DrawFn) -> tuple[Layout, bytes]:
 @given(symbol_chunks(), st.data())
 def test_symbols_come_back_from_both_decoders(chunk: tuple[Layout, bytes], data: st.DataObject) -> None:
     layout, raw = chunk
-    for codec, params in attempts(layout):
+    for codec, params in attempts(layout, "smallest"):
         if attempt(raw, layout, codec, params) is not None:  # base 3 may decline
             both(codec, raw, layout, params)
     if not raw:
@@ -68,7 +68,10 @@ def test_symbols_come_back_from_both_decoders(chunk: tuple[Layout, bytes], data:
     most = min(cols for _, cols in layout.matrices).bit_length() - 1 if layout.kind.trellis else 8
     lanes = data.draw(st.integers(0, min(8, most)))
     both(STATIC, raw, layout, bytes((lanes, data.draw(st.integers(0, 4)))))
-    both(ADAPTIVE, raw, layout, bytes((lanes, data.draw(st.integers(0, 15)), data.draw(st.integers(0, 3)))))
+    columns = data.draw(st.integers(0, 15)), data.draw(st.integers(0, 3))
+    both(ADAPTIVE, raw, layout, bytes((lanes, *columns)))
+    if layout.kind.bits > 1:
+        both(BINARY, raw, layout, bytes((data.draw(st.integers(0, 8)), *columns)))
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -79,6 +82,8 @@ def test_large_matrices_with_escapes_and_halved_counts(bits: int, states: int) -
     layout = Layout(Kind("i8", bits, states), (symbols.shape,))
     for codec, params in ((STATIC, b"\x08\x02"), (ADAPTIVE, b"\x08\x0f\x02"), (ADAPTIVE, b"\x05\x05\x00")):
         both(codec, symbols.tobytes(), layout, params)
+    if bits > 1:
+        both(BINARY, symbols[:200].tobytes(), Layout(layout.kind, ((200, 512),)), b"\x08\x0f\x02")
 
 
 def coded_bits(codec: int, symbols: np.ndarray, bits: int, params: bytes) -> float:
@@ -91,16 +96,31 @@ def test_coded_size_is_the_entropy() -> None:
     entropy = order0_bits(symbols)
     assert coded_bits(STATIC, symbols, 6, b"\x04\x00") < entropy + 0.004
     assert coded_bits(ADAPTIVE, symbols, 6, b"\x04\x0f\x02") < entropy + 0.004
+    assert coded_bits(BINARY, symbols, 6, b"\x04\x0f\x02") < entropy + 0.002
 
 
 def test_columns_of_different_scale_are_worth_bits() -> None:
     symbols = gaussian((1024, 512), 2.4, columns=0.3)
     entropy = order0_bits(symbols)
     assert coded_bits(STATIC, symbols, 6, b"\x04\x02") < entropy - 0.04
-    assert coded_bits(ADAPTIVE, symbols, 6, b"\x04\x05\x00") < entropy - 0.05
+    adaptive, binary = (coded_bits(codec, symbols, 6, b"\x02\x05\x00") for codec in (ADAPTIVE, BINARY))
+    assert binary < adaptive < entropy - 0.05
 
 
-@pytest.mark.parametrize("codec", [BITPACK, STATIC, ADAPTIVE, BASE3, LOGGRID, LZMA])
+def test_smallest_takes_the_binary_coder_and_fast_never_does() -> None:
+    from golfcore.artifact.container import Container, Tensor, encode
+
+    tensor = Tensor("w", "matrix", gaussian((512, 256), 2.4, columns=0.3), 6)
+    fast, smallest = (encode([tensor], {}, coder=coder, threads=1) for coder in ("fast", "smallest"))
+    assert len(smallest) < len(fast)
+    assert encode([tensor], {}, coder="smallest", threads=4) == smallest
+    for data, names in ((fast, {4, 5}), (smallest, {BINARY})):
+        with Container.from_bytes(data) as container:
+            assert container.chunks[0].codec in names
+            assert (container.read("w") == tensor.array).all()
+
+
+@pytest.mark.parametrize("codec", [BITPACK, STATIC, ADAPTIVE, BASE3, LOGGRID, LZMA, BINARY])
 def test_damaged_streams_are_refused(codec: int) -> None:
     if codec == LOGGRID:
         layout = Layout(Kind("f16"), ((40,), (50,)))
@@ -113,7 +133,7 @@ def test_damaged_streams_are_refused(codec: int) -> None:
         layout = Layout(Kind("i8", bits), ((12, 20), (7, 9)))
         symbols = gaussian((1, 303), 3, 5)
         raw = (symbols.clip(-1, 1) if codec == BASE3 else symbols).tobytes()
-    params = next(iter(CODECS[codec].params(layout)))
+    params = b"\x01\x05\x00" if codec == BINARY else next(iter(CODECS[codec].params(layout)))
     coded = both(codec, raw, layout, params)
     for broken in (*(coded[:n] for n in range(len(coded))), coded + b"\0", b"\0" + coded, coded + coded):
         with pytest.raises(CodecError):
@@ -137,7 +157,7 @@ def test_damaged_streams_are_refused(codec: int) -> None:
         (STATIC, b""), (STATIC, b"\x09\x00"), (STATIC, b"\x00\x05"), (STATIC, b"\x00\x00\x00"), (STATIC, b"\x04\x00"),
         (ADAPTIVE, b"\x00\x05"), (ADAPTIVE, b"\x09\x05\x00"), (ADAPTIVE, b"\x00\x10\x00"), (ADAPTIVE, b"\x00\x05\x04"),
         (ADAPTIVE, b"\x04\x05\x00"), (BITPACK, b"\x00"), (BASE3, b"\x00"), (LOGGRID, b"\x00"), (LZMA, b"\x05"),
-        (LZMA, b""),
+        (LZMA, b""), (BINARY, b""), (BINARY, b"\x09\x05\x00"), (BINARY, b"\x00\x10\x00"), (BINARY, b"\x00\x05\x04"),
     ],
 )  # fmt: skip
 def test_parameters_out_of_range_are_refused(codec: int, params: bytes) -> None:
@@ -264,7 +284,7 @@ def test_the_trellis_bit_is_a_context() -> None:
         row[:] = np.where(z == 1, rng.integers(0, 2, 64) * 3, -1)
         state = state >> 1 ^ masks[(2 * row + z) & 3]
     layout = Layout(Kind("i8", 4, 3), (symbols.shape,))
-    for codec, params in ((STATIC, b"\x05\x00"), (ADAPTIVE, b"\x05\x0f\x02")):
+    for codec, params in ((STATIC, b"\x05\x00"), (ADAPTIVE, b"\x05\x0f\x02"), (BINARY, b"\x05\x0f\x02")):
         bits = 8 * len(both(codec, symbols.tobytes(), layout, params)) / symbols.size
         assert bits < order0_bits(symbols) - 0.5
 

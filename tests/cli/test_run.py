@@ -105,6 +105,12 @@ def test_stage_by_stage_gives_the_same_bytes_and_score(
     assert scored["val_bpb"] == finished["val_bpb"]
     assert (scored["data_sha256"], scored["code_matches"]) == (data, True)
 
+    golfcore(home, "pack", "runs/staged", "-o", "smallest.golf", "--coder", "smallest")
+    chunks = json.loads(golfcore(home, "inspect", "smallest.golf", "--json").stdout)["chunks"]
+    assert "binary" in {chunk["codec"] for chunk in chunks}
+    again = json.loads(golfcore(home, "eval", "smallest.golf", "--data", folder, "--json").stdout)
+    assert (again["val_bpb"], again["code_matches"]) == (finished["val_bpb"], True)
+
     report = golfcore(home, "report", "runs/staged")
     assert "report.html" in report.stdout
 

@@ -71,7 +71,7 @@ def seeds() -> dict[str, bytes]:
     """The corpus: golden files, sealed directories, and what each codec makes of a ramp."""
     found = {}
     for name, (tensors, manifest) in cases.GOOD.items():
-        data = encode(tensors, manifest)
+        data = encode(tensors, manifest, coder="smallest" if name == "smallest" else "fast")
         n = int.from_bytes(data[12:16], "little")
         raw = cases.unzstd(data[24 : 24 + n], int.from_bytes(data[8:12], "little"))
         found[f"file_{name}"] = bytes((FILE,)) + data
@@ -84,7 +84,8 @@ def seeds() -> dict[str, bytes]:
                 raw = bytes((i * i % 3 - 1) % 256 for i in range(layout.raw_len))
             elif codec.id == 7:
                 raw = grid.VALUES[:68].tobytes()
-            for i, params in enumerate(codec.params(layout)):
+            tried = (b"\1\5\0",) if codec.id == 9 and layout.kind.bits else codec.params(layout)
+            for i, params in enumerate(tried):
                 coded = codec.encode(raw, layout, params)
                 head = bytes((CODED, codec.id, code, 9, 7, 5, len(params))) + params
                 found[f"coded_{codec.name}_{code}_{i}"] = head + (coded or b"")

@@ -3,9 +3,10 @@
 //   clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I csrc \
 //     tests/fuzz/fuzz_entropy.cpp csrc/entropy/*.cpp -o fuzz_entropy && ./fuzz_entropy tests/fuzz/corpus/entropy
 //
-// Input: mode (bit 0: adaptive, bit 1: encode first), bits, trellis, three parameters, the number of matrices, rows and
-// columns of each, then coded bytes; or with bit 1 set, symbols. Coded bytes are refused or decode to symbols that code
-// and decode to themselves. With GOLF_FUZZ_MAIN it needs no libFuzzer: files are replayed, and mutated for some rounds.
+// Input: mode (bit 0: adaptive, bit 1: encode first, bit 2: binary), bits, trellis, three parameters, the number of
+// matrices, rows and columns of each, then coded bytes; or with bit 1 set, symbols. Coded bytes are refused or decode
+// to symbols that code and decode to themselves. With GOLF_FUZZ_MAIN it needs no libFuzzer: files are replayed, and
+// mutated for some rounds.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,17 +19,19 @@ namespace {
 
 struct Input {
   Symbols symbols;
-  bool adaptive;
+  bool adaptive, binary;
   AdaptiveParams adaptive_params;
   StaticParams static_params;
   std::vector<Matrix> matrices;
   size_t weights = 0;
 
   Fault decode(const uint8_t* coded, size_t size, int8_t* to) const {
+    if (binary) return decode_binary(symbols, matrices, adaptive_params, coded, size, to);
     return adaptive ? decode_adaptive(symbols, matrices, adaptive_params, coded, size, to)
                     : decode_static(symbols, matrices, static_params, coded, size, to);
   }
   std::vector<uint8_t> encode(const int8_t* from) const {
+    if (binary) return encode_binary(symbols, matrices, from, adaptive_params);
     return adaptive ? encode_adaptive(symbols, matrices, from, adaptive_params)
                     : encode_static(symbols, matrices, from, static_params);
   }
@@ -56,7 +59,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input input{};
   input.adaptive = (data[0] & 1) != 0;
   const bool encode_first = (data[0] & 2) != 0;
+  input.binary = (data[0] & 4) != 0;
   input.symbols.bits = 1 + data[1] % 8;
+  if (input.binary && encode_first && input.symbols.bits == 1) return 0;
   const uint32_t trellis = data[2] % 9;
   input.symbols.trellis = trellis < 2 ? 0 : trellis;
   input.adaptive_params = {data[3], data[4], data[5]};

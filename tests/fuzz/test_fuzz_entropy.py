@@ -21,7 +21,7 @@ COMPILER = os.environ.get("CXX") or shutil.which("c++") or "c++"
 
 
 def seeds() -> dict[str, bytes]:
-    """Inputs that decode, for both coders, with and without a trellis, escapes and several matrices."""
+    """Inputs that decode, for every coder, with and without a trellis, escapes and several matrices."""
     found = {}
     rng = np.random.default_rng(0)
     for bits, trellis, lanes, shapes in (
@@ -42,6 +42,12 @@ def seeds() -> dict[str, bytes]:
             coded = _core.entropy_encode_adaptive(symbols.tobytes(), shapes_N2, bits, trellis, lanes, prior, shift)
             params = bytes((lanes, prior, shift))
             found[f"adaptive_{name}_{prior}"] = bytes((1,)) + head[0] + params + head[1] + coded
+            if bits > 1:
+                coded = _core.entropy_encode_binary(symbols.tobytes(), shapes_N2, bits, trellis, lanes, prior, shift)
+                found[f"binary_{name}_{prior}"] = bytes((4,)) + head[0] + params + head[1] + coded
+        if bits > 1:
+            tail = bytes((lanes, 5, 0)) + head[1] + symbols.tobytes()
+            found[f"binary_symbols_{name}"] = bytes((6,)) + head[0] + tail
         found[f"symbols_{name}"] = bytes((3,)) + head[0] + bytes((lanes, 5, 0)) + head[1] + symbols.tobytes()
     return found
 

@@ -6,9 +6,12 @@ import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from golfcore.artifact.tensors import Kind
+
+Coder = Literal["fast", "smallest"]
+"""How chunks are coded: as small as fast decoders allow, or in as few bytes as can be."""
 
 
 class CodecError(ValueError):

@@ -6,18 +6,20 @@ shapes (``Layout``), so an adaptive one can learn once for a whole role and stil
 
 from __future__ import annotations
 
-from golfcore.artifact.codec_base import Codec, CodecError, Layout
+from golfcore.artifact.codec_base import Codec, CodecError, Coder, Layout
 from golfcore.artifact.generic_codecs import Lzma, Raw, ShuffleZstd, Zstd, zstd_compress, zstd_decompress
-from golfcore.artifact.symbol_codecs import AdaptiveRans, Base3, BitPack, LogGrid, StaticRans
+from golfcore.artifact.symbol_codecs import AdaptiveRans, Base3, Binary, BitPack, LogGrid, StaticRans, smallest
 
 __all__ = [
-    "CODECS", "Attempt", "Codec", "CodecError", "Layout", "attempt", "attempts", "zstd_compress", "zstd_decompress",
+    "CODECS", "Attempt", "Codec", "CodecError", "Coder", "Layout", "attempt", "attempts", "zstd_compress",
+    "zstd_decompress",
 ]  # fmt: skip
 
 CODECS: dict[int, Codec] = {
     codec.id: codec
     for codec in (
         Raw(), BitPack(), Zstd(), ShuffleZstd(), StaticRans(), AdaptiveRans(), Base3(), LogGrid(), Lzma(),
+        Binary(),
     )
 }  # fmt: skip
 
@@ -25,10 +27,12 @@ Attempt = tuple[int, bytes, bytes]
 """(codec id, params, coded)"""
 
 
-def attempts(layout: Layout) -> list[tuple[int, bytes]]:
+def attempts(layout: Layout, coder: Coder = "fast") -> list[tuple[int, bytes]]:
     """What the encoder tries for a chunk, in the order that decides ties: (codec id, params)."""
-    ordered = sorted(CODECS.values(), key=lambda codec: codec.id)
-    return [(codec.id, params) for codec in ordered for params in codec.params(layout)]
+    tried = [(codec.id, params) for codec in CODECS.values() for params in codec.params(layout)]
+    if coder == "smallest":
+        tried += smallest(layout)
+    return sorted(dict.fromkeys(tried), key=lambda one: one[0])
 
 
 def attempt(raw: bytes, layout: Layout, codec: int, params: bytes) -> Attempt | None:

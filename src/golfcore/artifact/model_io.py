@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from golfcore.artifact import container
+from golfcore.artifact.codec_base import Coder
 from golfcore.artifact.tensors import Array
 from golfcore.artifact.trellis import points
 from golfcore.config import from_mapping
@@ -32,6 +33,7 @@ TOKENIZER, CODE = "@tokenizer", "@code"
 SCALE_SUFFIX = ".scale"
 # What turns the bytes back into weights: a decoder that needs nothing else. The model's own files come from its family.
 READER_SOURCES = ("artifact/model_io.py", "artifact/plain_decoder.py")
+SMALLEST_SOURCES = ("artifact/plain_binary.py",)  # where coder is "smallest"
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ class LoadedModel:
     code: bytes
 
 
-def code_bundle(family: Family) -> bytes:
+def code_bundle(family: Family, coder: Coder = "fast") -> bytes:
     """The source files that the score depends on, each behind a line with its name; the same bytes on any machine."""
     package = files("golfcore")
     parts = []
-    for name in sorted({*family.sources, *READER_SOURCES}):
+    for name in sorted({*family.sources, *READER_SOURCES, *(SMALLEST_SOURCES if coder == "smallest" else ())}):
         text = package.joinpath(name).read_text(encoding="utf-8")
         parts.append(f"# --- {name}\n{text}")
     return "".join(parts).encode()
@@ -83,6 +85,8 @@ def save_model(
     stored: Sequence[StoredTensor],
     tokenizer: bytes,
     manifest: Mapping[str, Any],
+    *,
+    coder: Coder = "fast",
     tick: Tick = silent,
 ) -> None:
     """Packs a quantised model into ``path``, atomically.
@@ -96,6 +100,7 @@ def save_model(
         tokenizer: the tokenizer's file content, or empty.
         manifest: further facts: recipe, evaluation, hashes of the data. No dates, paths or host names: the same
             weights must give the same bytes.
+        coder: how symbols are coded (``container.encode``).
         tick: told about progress.
     """
     tensors: list[container.Tensor] = []
@@ -106,9 +111,9 @@ def save_model(
             tensors.append(container.Tensor(item.name + SCALE_SUFFIX, "scale", item.scale_O.numpy()))
     if tokenizer:
         tensors.append(container.Tensor(TOKENIZER, "tokenizer", np.frombuffer(tokenizer, np.uint8)))
-    tensors.append(container.Tensor(CODE, "code", np.frombuffer(code_bundle(family), np.uint8)))
+    tensors.append(container.Tensor(CODE, "code", np.frombuffer(code_bundle(family, coder), np.uint8)))
     model = {"family": family.name, "vocab_size": vocab_size, "config": asdict(model_config)}
-    container.write(path, tensors, {**manifest, "model": model}, tick=tick)
+    container.write(path, tensors, {**manifest, "model": model}, coder=coder, tick=tick)
 
 
 def load_model(path: Path) -> LoadedModel:

@@ -1,8 +1,10 @@
 """A second decoder of GCF1, written from docs/format.md: numpy and zstandard, no compiled core, nothing of golfcore.
 
-An entry that must run without golfcore carries this file. ``decode`` trusts its input beyond the checksums.
+An entry that must run without golfcore carries this file, and with chunks of codec 9 ``plain_binary.py`` beside it.
+``decode`` trusts its input beyond the checksums.
 """
 
+import importlib
 import json
 import lzma
 import math
@@ -103,6 +105,9 @@ def decode_chunk(codec: int, kind: int, params: bytes, coded: bytes, shapes: lis
         window = max(1 << 12, min(1 << 27, 1 << (raw_len - 1).bit_length()))
         filters = [{"id": lzma.FILTER_LZMA1, "dict_size": window, "lc": params[0], "lp": 0, "pb": 0}]
         return lzma.decompress(coded, lzma.FORMAT_RAW, filters=filters)
+    if codec == 9:
+        beside = importlib.import_module(".plain_binary", __package__) if __package__ else __import__("plain_binary")
+        return beside.binary(coded, params, bits, trellis, matrices, THRESHOLDS, CODES[trellis], first_counts)
     raise ValueError(f"unknown codec {codec}")
 
 

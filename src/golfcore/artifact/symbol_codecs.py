@@ -15,6 +15,10 @@ from golfcore.artifact.tensors import Kind
 MAX_LANES_LOG2: int = _core.ENTROPY_MAX_LANES_LOG2
 MAX_COLUMNS: int = _core.ENTROPY_MAX_COLUMNS
 _BLOCK = 1 << 20  # symbols that are packed at once
+# log2 of a prior's rows and width of classes: for columns that differ, columns that differ widely, few weights, and
+# columns that are alike.
+_COLUMNS = ((5, 0), (3, 0), (4, 1), (15, 2))
+_FEW_LANES_LOG2 = 2  # enough for the compiled decoder to work on several at once
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)
 
 
@@ -110,9 +114,7 @@ class AdaptiveRans:
 
     def params(self, layout: Layout) -> Iterable[bytes]:
         lanes = lanes_log2(layout)
-        # Columns that differ, columns that differ widely, few weights, columns that are alike.
-        tried = ((5, 0), (3, 0), (4, 1), (15, 2))
-        return () if lanes is None else tuple(bytes((lanes, *prior_and_shift)) for prior_and_shift in tried)
+        return () if lanes is None else tuple(bytes((lanes, *columns)) for columns in _COLUMNS)
 
     def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
         return _core.entropy_encode_adaptive(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
@@ -121,6 +123,29 @@ class AdaptiveRans:
         _check(layout, params, 3)
         try:
             return _core.entropy_decode_adaptive(coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+
+
+class Binary:
+    """Binary arithmetic coding of yes-or-no decisions. Parameters: as of ``AdaptiveRans``.
+
+    It saves a little against whole symbols and takes several steps a symbol, so that only ``smallest`` tries it.
+    """
+
+    id = 9
+    name = "binary"
+
+    def params(self, layout: Layout) -> Iterable[bytes]:
+        return ()
+
+    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
+        return _core.entropy_encode_binary(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+
+    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
+        _check(layout, params, 3)
+        try:
+            return _core.entropy_decode_binary(coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
         except ValueError as error:
             raise CodecError(str(error)) from error
 
@@ -169,6 +194,23 @@ def lanes_log2(layout: Layout) -> int | None:
     if layout.kind.trellis:
         lanes = min(lanes, min(cols for _, cols in layout.matrices).bit_length() - 1)
     return lanes
+
+
+def smallest(layout: Layout) -> list[tuple[int, bytes]]:
+    """What is tried where bytes count for more than the time of decoding: (codec id, params).
+
+    Lanes cost bytes: rANS with few of them, and binary decisions with more only where those are lost among the rest.
+    """
+    most = lanes_log2(layout)
+    if most is None:
+        return []
+    few = min(most, _FEW_LANES_LOG2)
+    tried = [(StaticRans.id, bytes((few, classes))) for classes in (0, 2, 3)]
+    tried += [(AdaptiveRans.id, bytes((few, *columns))) for columns in _COLUMNS]
+    if layout.kind.bits > 1:
+        lanes = max(min(few, 2), min(layout.raw_len.bit_length() - 18, 6))
+        tried += [(Binary.id, bytes((lanes, *columns))) for columns in _COLUMNS]
+    return tried
 
 
 def _check(layout: Layout, params: bytes, expected: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from golfcore import _core
 from golfcore.artifact import directory as directories
-from golfcore.artifact.codecs import Attempt, Layout, attempt, attempts, zstd_compress
+from golfcore.artifact.codecs import Attempt, Coder, Layout, attempt, attempts, zstd_compress
 from golfcore.artifact.directory import MAX_DIRECTORY, ChunkInfo
 from golfcore.artifact.manifest import ManifestError
 from golfcore.artifact.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
@@ -21,19 +21,27 @@ from golfcore.paths import atomic_write
 from golfcore.progress import Tick, silent
 
 MAGIC = b"GCF1"
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 HEADER = struct.Struct("<4sBBHIIII")  # magic, major, minor, flags, dir_raw, dir_coded, payload, crc32c
 TRAILER = struct.Struct("<Q")
 T = TypeVar("T")
 
 
-def encode(tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, threads: int = 0, tick: Tick = silent) -> bytes:
+def encode(
+    tensors: Iterable[Tensor],
+    manifest: Mapping[str, Any],
+    *,
+    coder: Coder = "fast",
+    threads: int = 0,
+    tick: Tick = silent,
+) -> bytes:
     """A container's bytes; equal input gives equal bytes, with any number of threads.
 
     Args:
         tensors: stored grouped by role and kind; groups stand in the order of their first tensor, tensors in the order
             given.
         manifest: str, int, float, bool, None, lists and mappings of them; the order of keys does not matter.
+        coder: "smallest" tries more codecs, among them one that decodes slowly.
         threads: that try codecs side by side; 0 for one a core.
         tick: told about progress, in raw bytes times codecs tried.
 
@@ -46,7 +54,7 @@ def encode(tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, threads: i
     layouts = [Layout(kind, tuple(tensor.array.shape for tensor in group)) for (_, kind), group in groups.items()]
     chunks: list[ChunkInfo] = []
     payload: list[bytes] = []
-    best = _encode_chunks(list(groups.values()), layouts, threads or available_cores(), tick)
+    best = _encode_chunks(list(groups.values()), layouts, coder, threads or available_cores(), tick)
     for (role, _), layout, (codec, params, coded) in zip(groups, layouts, best, strict=True):
         chunks.append(ChunkInfo(role, layout, codec, params, len(coded), _core.crc32c(coded), sum(map(len, payload))))
         payload.append(coded)
@@ -63,14 +71,14 @@ def available_cores() -> int:
 
 
 def _encode_chunks(
-    groups: Sequence[Sequence[Tensor]], layouts: Sequence[Layout], threads: int, tick: Tick
+    groups: Sequence[Sequence[Tensor]], layouts: Sequence[Layout], coder: Coder, threads: int, tick: Tick
 ) -> list[Attempt]:
     """The smallest coding of every chunk."""
     raws = [
         b"".join(t.array.astype(layout.kind.numpy, order="C", copy=False).tobytes() for t in group)
         for group, layout in zip(groups, layouts, strict=True)
     ]
-    tries = [(i, order, *t) for i, layout in enumerate(layouts) for order, t in enumerate(attempts(layout))]
+    tries = [(i, order, *t) for i, layout in enumerate(layouts) for order, t in enumerate(attempts(layout, coder))]
     total, done = sum(len(raws[i]) for i, *_ in tries), 0
     best: list[tuple[int, int, Attempt] | None] = [None] * len(layouts)  # (bytes, order, coding): one a chunk is kept
     tries.sort(key=lambda t: -len(raws[t[0]]))  # no core is left alone with the largest at the end
@@ -157,18 +165,24 @@ def _checked(tensors: Iterable[Tensor]) -> Iterable[tuple[Tensor, Kind]]:
 
 
 def write(
-    path: Path | str, tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, threads: int = 0, tick: Tick = silent
+    path: Path | str,
+    tensors: Iterable[Tensor],
+    manifest: Mapping[str, Any],
+    *,
+    coder: Coder = "fast",
+    threads: int = 0,
+    tick: Tick = silent,
 ) -> None:
-    """Writes ``encode(tensors, manifest)``; ``path`` never holds half a container.
+    """Writes ``encode(tensors, manifest, coder=coder)``; ``path`` never holds half a container.
 
     Raises:
         InputError: as ``encode``, or the file cannot be written.
     """
-    data = encode(tensors, manifest, threads=threads, tick=tick)
+    data = encode(tensors, manifest, coder=coder, threads=threads, tick=tick)
     with atomic_write(Path(path)) as f:
         f.write(data)
 
 
-def predict_size(tensors: Iterable[Tensor], manifest: Mapping[str, Any]) -> int:
+def predict_size(tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, coder: Coder = "fast") -> int:
     """Bytes that ``write`` would write: the real coders run, so it is exact and as slow."""
-    return len(encode(tensors, manifest))
+    return len(encode(tensors, manifest, coder=coder))

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
+from golfcore.artifact.codec_base import Coder
 from golfcore.cli import output
 from golfcore.errors import FormatError, UsageError
 
@@ -150,15 +151,15 @@ def unpack(
         output.out.print(f"{target}: {len(files)} files", markup=False)
 
 
-def pack_unpacked(source: Path, target: Path, *, json: bool = False) -> None:
-    """Makes a model file of what unpack wrote, folder or .safetensors; unchanged it gives the same bytes."""
+def pack_unpacked(source: Path, target: Path, *, coder: Coder = "fast", json: bool = False) -> None:
+    """Makes a model file of what unpack wrote, folder or .safetensors; unchanged, with its coder, the same bytes."""
     from golfcore.artifact import folder, interchange
     from golfcore.artifact.container import write
     from golfcore.paths import sha256_file
 
     tensors, manifest = folder.load(source) if source.is_dir() else interchange.read_safetensors(source)
     with output.progress("pack") as tick:
-        write(target, tensors, manifest, tick=tick)
+        write(target, tensors, manifest, coder=coder, tick=tick)
     size, digest = target.stat().st_size, sha256_file(target)
     if json:
         output.print_json({"path": str(target), "bytes": size, "sha256": digest, "tensors": len(tensors)})
