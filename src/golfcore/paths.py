@@ -57,7 +57,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 def write_failure(path: Path, error: OSError) -> str:
     """One line for an ``OSError`` met while writing ``path``."""
-    if disk_is_full(error):
+    if error.errno == errno.ENOSPC:
         return f"cannot write {path}: the disk is full; free some space or write elsewhere"
     return f"cannot write {path}: {error.strerror or error}"
 
