@@ -131,6 +131,7 @@ class GPT(LanguageModel):
         self.skip_weight_SD = nn.Parameter(torch.ones(self.encoder_layers, config.model_dim))
         self.head = None if config.tie_embeddings else Linear(config.model_dim, vocab_size)
         self.rotary = Rotary(config.head_dim, config.rope_base)
+        self.readout = nn.Identity()  # what the tied embedding multiplies passes here, for taps()
 
     def hidden(self, symbols_BT: Tensor) -> Tensor:
         """The normed output [B, T, D] of the last block."""
@@ -152,7 +153,7 @@ class GPT(LanguageModel):
         """Soft-capped fp32 logits [..., V] of normed outputs."""
         weight_VD = (self.embed if self.head is None else self.head).weight
         cap = self.config.logit_softcap
-        return cap * torch.tanh(F.linear(x_BTD, weight_VD.to(x_BTD.dtype)).float() / cap)
+        return cap * torch.tanh(F.linear(self.readout(x_BTD), weight_VD.to(x_BTD.dtype)).float() / cap)
 
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         weight_VD = (self.embed if self.head is None else self.head).weight
@@ -168,6 +169,9 @@ class GPT(LanguageModel):
         seen_BT = torch.cat((state["symbols"], symbols_BT), dim=1)
         x_BTD = self.hidden(seen_BT)[:, seen_BT.size(1) - symbols_BT.size(1) :]
         return self.head_logits(x_BTD), {"symbols": seen_BT}
+
+    def taps(self) -> dict[str, nn.Module]:
+        return super().taps() | ({"embed.weight": self.readout} if self.head is None else {})
 
     def parameter_roles(self) -> dict[str, Role]:
         roles: dict[str, Role] = {}

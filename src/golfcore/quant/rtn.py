@@ -30,11 +30,16 @@ FP16_MAX = 65504.0
 
 @dataclass(frozen=True)
 class Quantised:
-    """A matrix as symbols and scales: ``w_OI ~ symbols_OI * scale_O``; int8 and fp16."""
+    """A matrix as symbols and steps: ``w_OI ~ symbols_OI * scale_O * column_I``; int8 and fp16.
+
+    With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.artifact.trellis``). ``column_I`` None: ones.
+    """
 
     symbols_OI: Tensor
     scale_O: Tensor
     bits: int
+    trellis: int = 0
+    column_I: Tensor | None = None
 
 
 def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
@@ -62,24 +67,44 @@ def quantise_rows(
     Raises:
         InputError: not a matrix, or a weight is NaN, infinite or too large for an fp16 scale.
     """
+    weight_OI = check_matrix(weight_OI, name)
+    q = 2 ** (bits - 1) - 1
+    scale_O = row_step(weight_OI, bits=bits, clip=clip, k=k, scales=scales, name=name)
+    step_O = scale_O.float()
+    # A row of zeros, or one whose scale underflows, has scale 0 and only zero symbols.
+    inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
+    symbols_OI = (weight_OI * inverse_O[:, None]).round_().clamp_(-q, q).to(torch.int8)
+    return Quantised(symbols_OI, scale_O, bits)
+
+
+def check_matrix(weight_OI: Tensor, name: str) -> Tensor:
+    """The matrix in fp32 on the CPU.
+
+    Raises:
+        InputError: not a matrix, or a weight is NaN or infinite.
+    """
     if weight_OI.ndim != 2:
         raise InputError(f"{name}: shape {tuple(weight_OI.shape)}, expected a matrix [out, in]")
     weight_OI = weight_OI.detach().float().cpu()
     if not torch.isfinite(weight_OI).all():
         raise InputError(f"{name}: holds NaN or infinite weights; the training run diverged")
-    q = 2 ** (bits - 1) - 1
-    exact_O = row_clip(weight_OI, clip, k) / q
+    return weight_OI
+
+
+def row_step(weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str, name: str) -> Tensor:
+    """What a symbol is worth in each row, fp16 [O]; arguments as of ``quantise_rows``.
+
+    Raises:
+        InputError: a row's step does not fit fp16.
+    """
+    exact_O = row_clip(weight_OI, clip, k) / (2 ** (bits - 1) - 1)
     if scales == "log8":
         scale_O = torch.from_numpy(grid.nearest(exact_O.numpy(), up=clip != "sigma"))
     else:
         scale_O = exact_O.to(torch.float16)
     if not torch.isfinite(scale_O).all():
         raise InputError(f"{name}: a row's scale is above {FP16_MAX:.0f} and does not fit fp16")
-    step_O = scale_O.float()
-    # A row of zeros, or one whose scale underflows, has scale 0 and only zero symbols.
-    inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
-    symbols_OI = (weight_OI * inverse_O[:, None]).round_().clamp_(-q, q).to(torch.int8)
-    return Quantised(symbols_OI, scale_O, bits)
+    return scale_O
 
 
 def gaussian_bits(bits: int, k: float) -> float:
