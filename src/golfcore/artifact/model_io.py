@@ -98,20 +98,13 @@ def code_bundle(family: Family) -> bytes:
     return "".join(parts).encode()
 
 
-def save_model(
-    path: Path,
-    family: Family,
-    model_config: Any,
-    vocab_size: int,
-    stored: Sequence[StoredTensor],
-    tokenizer: bytes,
+def model_tensors(
+    family: Family, model_config: Any, vocab_size: int, stored: Sequence[StoredTensor], tokenizer: bytes,
     manifest: Mapping[str, Any],
-    tick: Tick = silent,
-) -> None:
-    """Packs a quantised model into ``path``, atomically.
+) -> tuple[list[container.Tensor], dict[str, Any]]:  # fmt: skip
+    """The tensors and the manifest of a packed model.
 
     Args:
-        path: where to.
         family: the model's family.
         model_config: its config.
         vocab_size: rows of the embedding.
@@ -119,14 +112,21 @@ def save_model(
         tokenizer: the tokenizer's file content, or empty.
         manifest: further facts: recipe, evaluation, hashes of the data. No dates, paths or host names: the same
             weights must give the same bytes.
-        tick: told about progress.
     """
     tensors = [part for item in stored for part in item.parts()]
     if tokenizer:
         tensors.append(container.Tensor(TOKENIZER, "tokenizer", np.frombuffer(tokenizer, np.uint8)))
     tensors.append(container.Tensor(CODE, "code", np.frombuffer(code_bundle(family), np.uint8)))
     model = {"family": family.name, "vocab_size": vocab_size, "config": asdict(model_config)}
-    container.write(path, tensors, {**manifest, "model": model}, tick=tick)
+    return tensors, {**manifest, "model": model}
+
+
+def save_model(
+    path: Path, family: Family, model_config: Any, vocab_size: int, stored: Sequence[StoredTensor], tokenizer: bytes,
+    manifest: Mapping[str, Any], tick: Tick = silent,
+) -> None:  # fmt: skip
+    """Packs a quantised model into ``path``, atomically; arguments as of ``model_tensors``, ``tick`` for progress."""
+    container.write(path, *model_tensors(family, model_config, vocab_size, stored, tokenizer, manifest), tick=tick)
 
 
 def load_model(path: Path) -> LoadedModel:

@@ -6,6 +6,8 @@ N rows of T tokens, I input width.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ class Hessians:
 
 @torch.no_grad()
 def collect_hessians(
-    module: LanguageModel, ids_NT: Tensor, *, batch_tokens: int = 16_384,
+    module: LanguageModel, ids_NT: Tensor, *, batch_tokens: int = 8192, seconds: float = math.inf,
     combine: Callable[[Tensor], Tensor] | None = None, tick: Tick = silent,
 ) -> Hessians:  # fmt: skip
     """Runs ``module`` over ``ids_NT`` and sums what its taps see.
@@ -49,6 +51,7 @@ def collect_hessians(
         module: left as it was but in evaluation mode.
         ids_NT: int64, this rank's rows.
         batch_tokens: tokens a forward pass.
+        seconds: no pass is begun that might end later; one is made in any case.
         combine: sums a tensor over the ranks, in place.
         tick: told about rows.
 
@@ -59,7 +62,7 @@ def collect_hessians(
         raise InputError("the calibration text has no tokens: give text, or set quant.calibration_tokens above 0")
     module.eval()
     device = next(module.parameters()).device
-    rows = max(1, batch_tokens // ids_NT.size(1))
+    rows, started, seen = max(1, batch_tokens // ids_NT.size(1)), time.monotonic(), 0
     key = _shared_inputs(module, ids_NT[:1].to(device))
     matrix: dict[str, Tensor] = {}
 
@@ -75,13 +78,17 @@ def collect_hessians(
         for start in range(0, ids_NT.size(0), rows):
             piece = ids_NT[start : start + rows].to(device)
             module.logits(module.new_state(piece.size(0)), piece)
-            tick(min(start + rows, ids_NT.size(0)), ids_NT.size(0), "Hessians")
+            seen += piece.numel()
+            tick(seen, ids_NT.numel(), "Hessians")
+            spent = time.monotonic() - started
+            if spent * (1 + 1.5 * rows * ids_NT.size(1) / seen) > seconds:
+                break
     for name, total in matrix.items():
         if combine is not None:
             combine(total)
         if not torch.isfinite(total).all():
             raise InputError(f"{name}: its inputs are NaN or infinite on the calibration text; the training run diverged")
-    tokens = torch.tensor(float(ids_NT.numel()), device=device)
+    tokens = torch.tensor(float(seen), device=device)
     count = int(combine(tokens) if combine is not None else tokens)
     return Hessians({name: total.cpu() for name, total in matrix.items()}, key, count)
 

@@ -91,7 +91,9 @@ class Trainer:
         )
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.state = TrainState()
-        self.budget_s = recipe.track.train_s
+        # Hessians from training text are collected on the same clock, after the last step.
+        reserved = recipe.quant.reserve_s if recipe.quant.method == "gptq" else 0.0
+        self.budget_s = max(recipe.track.train_s - reserved, 0.01) if recipe.track.train_s else 0.0
         self.loss_fn = torch.compile(module.loss) if train.compile else module.loss
         self.progress = torch.zeros((), device=world.device)
 
