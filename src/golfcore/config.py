@@ -149,7 +149,9 @@ Clip = Literal["sigma", "absmax", "percentile"]
 class QuantConfig:
     """How weights become symbols (docs/quantisation.md). A step is ``clip / (2^(bits-1) - 1)``, one a row."""
 
-    method: Literal["rtn", "lite", "gptq"] = "rtn"  # to nearest; the same with a search of the clip; with error feedback
+    method: Literal["rtn", "lite", "gptq"] = (
+        "rtn"  # to nearest; the same with a search of the clip; with error feedback
+    )
     matrix_bits: int = 6
     matrix_clip: Clip = "sigma"  # sigma: k standard deviations of the row; absmax; percentile
     matrix_k: float = 12.85

@@ -191,7 +191,9 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     try:
         saved = torch.load(path, weights_only=True)
         if saved["version"] != QUANTISED_VERSION:
-            raise FormatError(f"{path}: version {saved['version']}, expected {QUANTISED_VERSION}; quantise the run again")
+            raise FormatError(
+                f"{path}: version {saved['version']}, expected {QUANTISED_VERSION}; quantise the run again"
+            )
         stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error

@@ -58,8 +58,12 @@ class LanguageModel(nn.Module, ABC):
         pass is counted at each; a parameter that is not listed is quantised without such knowledge. The default lists
         the ``weight`` of every module that is not an embedding.
         """
-        found = {f"{name}.weight": module for name, module in self.named_modules() if not isinstance(module, nn.Embedding)}
-        return {name: m for name, m in found.items() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim == 2}
+        found = {
+            f"{name}.weight": module for name, module in self.named_modules() if not isinstance(module, nn.Embedding)
+        }
+        return {
+            name: m for name, m in found.items() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim == 2
+        }
 
     @abstractmethod
     def parameter_roles(self) -> dict[str, Role]:

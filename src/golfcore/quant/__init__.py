@@ -123,7 +123,9 @@ def _with_feedback(
     hessians: Hessians | None, factors: Mapping[str, Factor] | None, tick: Tick,
 ) -> dict[str, StoredTensor]:  # fmt: skip
     if hessians is None:
-        raise InputError("method gptq needs the Hessians of the layers' inputs; collect them, or use quant.method = rtn")
+        raise InputError(
+            "method gptq needs the Hessians of the layers' inputs; collect them, or use quant.method = rtn"
+        )
     if factors is None:
         factors = factorise_all(hessians, damping=config.damping)
     quantised = quantise_layers(state, factors, hessians.key, coded, tick=tick)
@@ -198,8 +200,10 @@ def predict_bytes(family: Family, model_config: object, vocab_size: int, config:
         elif kind == "matrix" and config.format != "int":
             total += parameters * (1.585 if config.format == "ternary" else 1.0) / 8 + 2 * parameters / config.group
         else:
-            k = LARGEST_STEP * (2 ** (bits - 1) - 1) if config.fit else of_group.get(group, k if clip == "sigma" else 4.0)
+            k = (
+                LARGEST_STEP * (2 ** (bits - 1) - 1)
+                if config.fit
+                else of_group.get(group, k if clip == "sigma" else 4.0)
+            )
             total += parameters * gaussian_bits(bits, k) / 8 + SCALE_BYTES[config.scales] * rows
     return round(total)
-
-

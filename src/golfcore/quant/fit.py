@@ -34,7 +34,10 @@ SMALLEST_STEP = 0.03
 TOLERANCE = 0.001  # of the cap
 TRIES = 24
 LEAST_KL = 1e-9
-LOWEST, HIGHEST = math.log2(SMALLEST_STEP) - 6, math.log2(LARGEST_STEP) + 6  # levels at which every tensor is at its bound
+LOWEST, HIGHEST = (
+    math.log2(SMALLEST_STEP) - 6,
+    math.log2(LARGEST_STEP) + 6,
+)  # levels at which every tensor is at its bound
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ class Fitter:
             with replaced(self.module, {item.name: item.dequantise()}):
                 kl = probe.cost(self.module).kl
             if not math.isfinite(kl):
-                raise InputError(f"{item.name}: the model's output is NaN once it is quantised; the run may have diverged")
+                raise InputError(
+                    f"{item.name}: the model's output is NaN once it is quantised; the run may have diverged"
+                )
             size = len(container.encode(item.parts(), {}))
             bits = self.coded[item.name].bits
             tensors[item.name] = _Tensor(item.group, item.values.numel(), bits, size, max(kl, LEAST_KL))
@@ -183,8 +188,14 @@ class Fitter:
     def _plan(self, cap: int, steps: Mapping[str, float], size: int) -> Plan:
         rows = tuple(
             TensorPlan(
-                name, t.role, t.weights, t.bits, self._k(name, steps[name]), steps[name],
-                round(self._bytes(t, steps[name])), t.kl * (steps[name] / REFERENCE_STEP) ** 2,
+                name,
+                t.role,
+                t.weights,
+                t.bits,
+                self._k(name, steps[name]),
+                steps[name],
+                round(self._bytes(t, steps[name])),
+                t.kl * (steps[name] / REFERENCE_STEP) ** 2,
             )  # fmt: skip
             for name, t in self.tensors.items()
         )

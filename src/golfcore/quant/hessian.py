@@ -87,7 +87,9 @@ def collect_hessians(
         if combine is not None:
             combine(total)
         if not torch.isfinite(total).all():
-            raise InputError(f"{name}: its inputs are NaN or infinite on the calibration text; the training run diverged")
+            raise InputError(
+                f"{name}: its inputs are NaN or infinite on the calibration text; the training run diverged"
+            )
     tokens = torch.tensor(float(seen), device=device)
     count = int(combine(tokens) if combine is not None else tokens)
     return Hessians({name: total.cpu() for name, total in matrix.items()}, key, count)

@@ -24,6 +24,7 @@ from golfcore.errors import InputError
 from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.optim.optimizers import Optimizers
 from golfcore.optim.schedule import lr_multiplier, progress
+from golfcore.quant.qat import Loss, aware_loss
 from golfcore.train.checkpoint import save_checkpoint
 from golfcore.train.runlog import RunLog, stopping_early
 from golfcore.train.world import World
@@ -94,7 +95,13 @@ class Trainer:
         # Hessians from training text are collected on the same clock, after the last step.
         reserved = recipe.quant.reserve_s if recipe.quant.method == "gptq" else 0.0
         self.budget_s = max(recipe.track.train_s - reserved, 0.01) if recipe.track.train_s else 0.0
-        self.loss_fn = torch.compile(module.loss) if train.compile else module.loss
+        # Two functions, not a flag: what is compiled would keep the flag's first value for ever.
+        self.loss_fn: Loss = torch.compile(module.loss) if train.compile else module.loss
+        self.aware_fn: Loss | None = None
+        if recipe.quant.qat != "off":
+            aware = aware_loss(module, module.parameter_roles(), recipe.quant)
+            self.aware_fn = torch.compile(aware) if train.compile else aware
+        self.aware = False  # whether this step's forward pass sees quantised weights
         self.progress = torch.zeros((), device=world.device)
 
     # --- one step ---------------------------------------------------------------------------------------------------
@@ -111,7 +118,8 @@ class Trainer:
                 torch.from_numpy(targets[piece]).to(self.world.device, non_blocking=True),
             )
             share = batch.inputs_BT.size(0) / rows
-            loss, parts = self.loss_fn(batch, Context(self.progress))
+            loss_fn = self.aware_fn if self.aware and self.aware_fn is not None else self.loss_fn
+            loss, parts = loss_fn(batch, Context(self.progress))
             (loss * share).backward()
             total += parts["ce"].float() * share
         return total
@@ -134,9 +142,10 @@ class Trainer:
         if not self.recipe.train.warmup_steps:
             return
         before = copy.deepcopy(self._tensors())
-        for _ in range(self.recipe.train.warmup_steps):
-            self.backward()
-            self.update(1.0)
+        for self.aware in [False] if self.aware_fn is None else [False, True]:
+            for _ in range(self.recipe.train.warmup_steps):
+                self.backward()
+                self.update(1.0)
         self._restore(before)
 
     def run(self) -> TrainState:
@@ -154,7 +163,9 @@ class Trainer:
                 self.log.line(stopping_early(state.step, train.iterations, 1000 * state.train_s))
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
-            self.progress.fill_(progress(state.step, elapsed, train, self.budget_s))
+            share = progress(state.step, elapsed, train, self.budget_s)
+            self.progress.fill_(share)
+            self.aware = share >= self.recipe.quant.qat_from
             loss = self.backward()
             self.update(multiplier)
             state.step += 1
