@@ -167,7 +167,7 @@ class QuantConfig:
     # gptq
     states: int = 256  # of the trellis: 4 to 256; 0: each weight to its nearest symbol
     columns: bool = True  # a step of its own for each column
-    rate: float = 0.1  # squared steps that a bit is worth
+    rate: float = 0.05  # squared steps that a bit is worth
     damping: float = 0.01  # of the mean diagonal of a Hessian
     lqer_rank: int = 0  # rank of the correction that is tried for each matrix and kept where it pays for its bytes
     calibration: Literal["train", "generated"] = "train"  # the Hessians' text: training data, or the model's own

@@ -134,8 +134,8 @@ class Fitter:
         level = self._level(cap)
         return self._plan(cap, self._steps(level), self._predicted(level))
 
-    def fit(self, cap: int) -> tuple[Plan, list[StoredTensor]]:
-        """The plan and the tensors whose file has at most ``cap`` bytes, and at least 99.9 % of it where steps allow.
+    def fit(self, cap: int, *, tolerance: float = TOLERANCE) -> tuple[Plan, list[StoredTensor]]:
+        """The plan and the tensors whose file has at most ``cap`` bytes, and all but ``tolerance`` of it where steps allow.
 
         Raises:
             RuleError: the cap cannot be met.
@@ -151,9 +151,9 @@ class Fitter:
             if size <= cap and (best is None or size > best[0]):
                 best = size, self._plan(cap, self._steps(at), size), stored
             low, high = (at, high) if size > cap else (low, at)
-            if cap * (1 - TOLERANCE) <= size <= cap or high - low < 1e-5:
+            if cap * (1 - tolerance) <= size <= cap or high - low < 1e-5:
                 break
-            guess = at + (size - cap * (1 - TOLERANCE / 2)) * 8 / weights  # an octave is worth a bit a weight
+            guess = at + (size - cap * (1 - tolerance / 2)) * 8 / weights  # an octave is worth a bit a weight
             at = guess if low < guess < high else (low + high) / 2
         if best is None:
             self._refuse(cap, size)

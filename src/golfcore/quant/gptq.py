@@ -42,7 +42,7 @@ class Coding(NamedTuple):
     k: float = 12.85
     trellis: int = 3  # bits of state; 0 rounds
     columns: bool = True  # steps of columns besides those of rows
-    rate: float = 0.1  # squared steps that a bit is worth; 0: the nearest symbol or path
+    rate: float = 0.05  # squared steps that a bit is worth; 0: the nearest symbol or path
     scales: str = "log8"
     clipped: bool = False  # symbols beyond the clip are cut, as the contest's pipeline does
 
