@@ -1,10 +1,10 @@
-// Quantising a matrix column by column with error feedback (GPTQ, arXiv:2210.17323), by rounding or by the Viterbi search
-// of a trellis; and reading trellis-coded symbols back.
+// Quantising a matrix column by column with error feedback (GPTQ, arXiv:2210.17323), by rounding or by the Viterbi
+// search of a trellis; and reading trellis-coded symbols back.
 //
-// Matrices are transposed, [C, O]: a column of the layer is contiguous. A trellis code is docs/format.md, 4: the state's
-// lowest bit z makes symbol k the point p = 2k + z of a grid of half steps, and state = (state >> 1) ^ mask[p & 3].
-// Arithmetic is f32 without contraction, in one order: every instruction set and every number of threads gives the same
-// symbols.
+// Matrices are transposed, [C, O]: a column of the layer is contiguous. A trellis code is docs/format.md, 4: the
+// state's lowest bit z makes symbol k the point p = 2k + z of a grid of half steps, and state = (state >> 1) ^ mask[p &
+// 3]. Arithmetic is f32 without contraction, in one order: every instruction set and every number of threads gives the
+// same symbols.
 #pragma once
 
 #include "golf.h"
@@ -21,8 +21,8 @@ struct TrellisCode {
 
 // A block of columns [C, O] of one or more matrices that are stacked along their rows.
 struct QuantColumns {
-  float* w;             // [C, O] weights with the earlier blocks' errors pulled in; the errors of this block are pulled in here
-  const float* u;       // [C, C] rows u_stride apart: upper Cholesky factor of the inverse Hessian
+  float* w;  // [C, O] weights with the earlier blocks' errors pulled in; the errors of this block are pulled in here
+  const float* u;  // [C, C] rows u_stride apart: upper Cholesky factor of the inverse Hessian
   int64_t u_stride;
   const float* step;    // [O] what a symbol is worth; 0: the row is zero
   const float* shrink;  // [C] factor on a weight before its symbol is chosen: the rate term
@@ -31,8 +31,8 @@ struct QuantColumns {
   int64_t columns, rows;
   const int64_t* range;  // [ranges + 1] rows that are independent of each other; of a trellis, one matrix each
   int64_t ranges;
-  int32_t limit;      // symbols lie in -limit .. limit
-  float weight;       // of a trellis: on the squared step of a row, so that costs are of the order of 1
+  int32_t limit;       // symbols lie in -limit .. limit
+  float weight;        // of a trellis: on the squared step of a row, so that costs are of the order of 1
   uint8_t* workspace;  // of a trellis: quant_workspace(rows) bytes
 };
 

@@ -11,7 +11,8 @@ constexpr int64_t kColumnsPerChunk = 128;  // whole cache lines of symbols, stat
 bool known(const TrellisCode& trellis) noexcept {
   if (trellis.bits < 2 || trellis.bits > kMaxTrellis || trellis.mask[0] != 0) return false;
   const uint32_t top = 1u << (trellis.bits - 1);
-  return (trellis.mask[1] & ~(top - 1)) == top && trellis.mask[2] < top && trellis.mask[3] == (trellis.mask[1] ^ trellis.mask[2]);
+  return (trellis.mask[1] & ~(top - 1)) == top && trellis.mask[2] < top &&
+         trellis.mask[3] == (trellis.mask[1] ^ trellis.mask[2]);
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // The search for the cheapest path of a trellis, for body.h only.
 //
-// From state s the cosets c = z and z + 2 (z = s & 1) lead to (s >> 1) ^ mask[c]. So state n is reached from even states by
-// cosets 0 and 2 where its top bit is clear, from odd ones by 1 and 3 where it is set, and in both cases from
+// From state s the cosets c = z and z + 2 (z = s & 1) lead to (s >> 1) ^ mask[c]. So state n is reached from even
+// states by cosets 0 and 2 where its top bit is clear, from odd ones by 1 and 3 where it is set, and in both cases from
 //   s = 2 ((n ^ mask[c]) mod half) + z.
-// A choice bit says that the second of the two was cheaper. Costs start at 0 in state 0 and out of reach elsewhere; they
-// are lowered by that of state 0 every 64 rows, which keeps them small and changes no comparison but by rounding.
+// A choice bit says that the second of the two was cheaper. Costs start at 0 in state 0 and out of reach elsewhere;
+// they are lowered by that of state 0 every 64 rows, which keeps them small and changes no comparison but by rounding.
 #pragma once
 
 #include "vec.h"
@@ -74,7 +74,8 @@ GOLF_INLINE uint32_t viterbi_large(const TrellisCode& t, const float* cost, int6
   for (int64_t r = 0; r < n; ++r) {
     if (r % kLower == 0 && r > 0) {
       const __m512 base = _mm512_set1_ps(now[0]);
-      for (uint32_t b = 0; b < kBlocks; ++b) _mm512_store_ps(now + 16 * b, _mm512_sub_ps(_mm512_load_ps(now + 16 * b), base));
+      for (uint32_t b = 0; b < kBlocks; ++b)
+        _mm512_store_ps(now + 16 * b, _mm512_sub_ps(_mm512_load_ps(now + 16 * b), base));
     }
     __m512 step[4];
     for (uint32_t c = 0; c < 4; ++c) step[c] = _mm512_set1_ps(cost[c * n + r]);
@@ -84,8 +85,8 @@ GOLF_INLINE uint32_t viterbi_large(const TrellisCode& t, const float* cost, int6
       for (uint32_t second = 0; second < 2; ++second) {
         const uint32_t c = z + 2 * second;
         const float* const from = now + 2 * ((at ^ t.mask[c]) & (kHalf - 1) & ~15u);
-        sums[second] = _mm512_add_ps(
-            _mm512_permutex2var_ps(_mm512_load_ps(from), pick[c], _mm512_load_ps(from + 16)), step[c]);
+        sums[second] =
+            _mm512_add_ps(_mm512_permutex2var_ps(_mm512_load_ps(from), pick[c], _mm512_load_ps(from + 16)), step[c]);
       }
       choices[r * kBlocks + block] = static_cast<uint16_t>(_mm512_cmp_ps_mask(sums[1], sums[0], _CMP_LT_OQ));
       _mm512_store_ps(next + 16 * block, _mm512_min_ps(sums[1], sums[0]));
@@ -97,11 +98,16 @@ GOLF_INLINE uint32_t viterbi_large(const TrellisCode& t, const float* cost, int6
 
 GOLF_INLINE uint32_t viterbi(const TrellisCode& t, const float* cost, int64_t n, uint16_t* choices) {
   switch (t.bits) {
-    case 5: return viterbi_large<5>(t, cost, n, choices);
-    case 6: return viterbi_large<6>(t, cost, n, choices);
-    case 7: return viterbi_large<7>(t, cost, n, choices);
-    case 8: return viterbi_large<8>(t, cost, n, choices);
-    default: return viterbi_small(t, cost, n, choices);
+    case 5:
+      return viterbi_large<5>(t, cost, n, choices);
+    case 6:
+      return viterbi_large<6>(t, cost, n, choices);
+    case 7:
+      return viterbi_large<7>(t, cost, n, choices);
+    case 8:
+      return viterbi_large<8>(t, cost, n, choices);
+    default:
+      return viterbi_small(t, cost, n, choices);
   }
 }
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from golfcore.bench import pack
+from golfcore.bench import pack, store
 from golfcore.cli import main
 from golfcore.errors import FormatError, InputError, UsageError
 

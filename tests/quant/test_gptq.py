@@ -149,7 +149,7 @@ def test_k_goes_by_tensor_then_group_then_kind() -> None:
     config = QuantConfig(method="gptq", group_k=("up=9", "b.up=5.5"), states=16)
     found = codings(roles, config)
     assert [found[n].k for n in roles] == [9, 5.5, 12.85] and found["b.q"].trellis == 4
-    with pytest.raises(UsageError, match="group_k names 'upp'.*did you mean 'up'"):
+    with pytest.raises(UsageError, match=r"group_k names 'upp'.*did you mean 'up'"):
         codings(roles, dataclasses.replace(config, group_k=("upp=9",)))
     with pytest.raises(UsageError, match="GROUP=K"):
         QuantConfig(group_k=("up",))

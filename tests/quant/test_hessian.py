@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from tiny import TINY, VOCAB
-from toys import looped
 from torch import Tensor
+from toys import looped
 
 from golfcore.data.contracts import BOS
 from golfcore.errors import InputError

@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tiny import TINY, recipe
-from toys import looped
 from torch import Tensor
+from toys import looped
 
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.config import QuantConfig, RecipeConfig
@@ -93,8 +93,10 @@ def test_compiled_and_eager_training_see_the_same_weights(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "config",
     [
-        QuantConfig(qat="ste", matrix_bits=4, matrix_k=4.0), QuantConfig(qat="ste", matrix_clip="absmax", scales="fp16"),
-        QuantConfig(qat="ste", format="ternary", group=16), QuantConfig(qat="ste", format="binary", group=16, rest="fp8"),
+        QuantConfig(qat="ste", matrix_bits=4, matrix_k=4.0),
+        QuantConfig(qat="ste", matrix_clip="absmax", scales="fp16"),
+        QuantConfig(qat="ste", format="ternary", group=16),
+        QuantConfig(qat="ste", format="binary", group=16, rest="fp8"),
     ],
 )  # fmt: skip
 def test_the_forward_pass_sees_what_is_stored(config: QuantConfig) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,9 @@ class StoredTensor:
     @classmethod
     def from_tuple(cls, fields: Sequence[Any]) -> StoredTensor:
         """The inverse of ``dataclasses.astuple``."""
-        *rest, low_rank = fields
-        return cls(*rest, low_rank and (cls.from_tuple(low_rank[0]), cls.from_tuple(low_rank[1])))
+        *own, low_rank = fields
+        factors = (cls.from_tuple(low_rank[0]), cls.from_tuple(low_rank[1])) if low_rank else None
+        return replace(cls(*own), low_rank=factors)
 
     def parts(self) -> list[container.Tensor]:
         """The container's tensors that make it up."""

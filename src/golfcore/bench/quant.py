@@ -1,9 +1,9 @@
 """Quantisers on trained models: bytes against Hessian-weighted error, divergence and bits per byte, in one run.
 
-``contest`` is the pipeline of the contest's best entries, rebuilt: GPTQ with act-order, blocks of 128 and 1 % damping,
-int6 matrices clipped at k = 12.85 standard deviations, an int8 embedding at k = 20, fp16 row scales, brotli -11 over all of
-it. Bytes are those of the weights with all that is needed to read them (scales, small tensors, directory), without code and
-tokenizer, which both sides share.
+``contest`` is the pipeline of the contest's best entries, rebuilt: GPTQ with act-order, blocks of 128, 1 % damping,
+int6 matrices clipped at k = 12.85 standard deviations, an int8 embedding at k = 20, fp16 row scales, brotli -11 over
+all of it. Bytes are those of the weights with all that is needed to read them (scales, small tensors, directory),
+without code and tokenizer, which both sides share.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def _entropy(counts: np.ndarray) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-# --- the contest's pipeline ---------------------------------------------------------------------------------------------
+# --- the contest's pipeline -----------------------------------------------------------------------------------------
 
 
 def contest(subject: Subject, k: float, factors: Mapping[str, Factor]) -> tuple[list[StoredTensor], int]:
@@ -208,7 +209,7 @@ def plain_gptq(weight_OI: Tensor, hessian_II: Tensor, step_O: Tensor, limit: int
     return out.to(torch.int8)
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------------------------
 
 
 def rows(
@@ -313,7 +314,8 @@ def timed_rows(subject: Subject, repeats: int = 3) -> list[QuantRow]:
 
     found: dict[str, tuple[float, dict[str, Tensor]]] = {}
     works: dict[str, Callable[[], dict[str, Tensor]]] = {
-        "wall: gptq": lambda: ours(coded), "wall: gptq in plain torch": plain, "wall: gptq, 8 states": lambda: ours(trellis),
+        "wall: gptq": lambda: ours(coded), "wall: gptq in plain torch": plain,
+        "wall: gptq, 8 states": lambda: ours(trellis),
     }  # fmt: skip
     for _ in range(repeats):
         for name, work in works.items():
@@ -366,7 +368,7 @@ def equal_kl(found: Sequence[QuantRow]) -> dict[str, float] | None:
     fits = sorted((r for r in found if r.method.startswith("fit to")), key=lambda r: -(r.kl or 0))
     if base is None or base.kl is None or base.bytes is None:
         return None
-    for one, other in zip(fits, fits[1:], strict=False):
+    for one, other in pairwise(fits):
         if one.kl and other.kl and one.bytes and other.bytes and other.kl <= base.kl <= one.kl:
             share = math.log(one.kl / base.kl) / math.log(one.kl / other.kl)
             size = one.bytes + share * (other.bytes - one.bytes)

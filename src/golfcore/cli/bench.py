@@ -156,7 +156,8 @@ def _quant(
     header |= {key: found[key] for key in ("cpu", "cores", "isa", "torch")}
     target = store.path_of(results, save) if save else None
     chosen = parse_choice("methods", methods, quant.METHODS)
-    rows, summaries = [], {}
+    rows: list[quant.QuantRow] = []
+    summaries: dict[str, Any] = {}
     with output.progress("quant") as tick:
         for name, run in parse_weights(weights).items():
             subject = quant.Subject(name, run, tokens=tokens[0], calibration_tokens=tokens[1])

@@ -118,11 +118,11 @@ def quantise_stage(
     Raises:
         RuleError: the cap cannot be met.
     """
+    import torch
+
     from golfcore.quant import error_rows, quantise_state
     from golfcore.quant.measure import Probe
     from golfcore.train.checkpoint import save_tensors
-
-    import torch
 
     module = module.to("cpu")
     module.activation_dtype = torch.float32  # divergences lie below the rounding of bf16

@@ -77,15 +77,15 @@ def quantize(
     set_: Sets = (),
     json: bool = False,
 ) -> None:
-    """Quantise a trained run; leaves quantised.pt and quantised.json in its folder, and the checkpoint as it is.
+    """Quantise a trained run; leaves quantised.pt and quantised.json in its folder, the checkpoint as it is.
 
     Parameters
     ----------
     run
         The run folder.
     fit
-        Choose the steps of each group of tensors so that the packed file ends at most 0.1 % below this many bytes, never
-        above; implies quant.method = gptq.
+        Choose the step of each tensor so that the packed file ends at most 0.1 % below this many bytes, never above;
+        implies quant.method = gptq.
     margin
         Bytes below --fit that stay free.
     dry_run

@@ -1,7 +1,7 @@
 """Quantising a matrix column by column with error feedback, by rounding or along a trellis; on the CPU, no gradient.
 
-The inner loops of GPTQ (arXiv:2210.17323): ``golfcore.quant.gptq`` cuts a matrix into blocks of columns and calls this for
-each. Every instruction set and any number of threads gives the same symbols.
+The inner loops of GPTQ (arXiv:2210.17323): ``golfcore.quant.gptq`` cuts a matrix into blocks of columns and calls this
+for each. Every instruction set and any number of threads gives the same symbols.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def quantise_columns(
         shrink_C: fp32 [C], factors on the weights before symbols are chosen, 1 where absent: a rate term.
         limit: symbols lie in -limit .. limit.
         trellis: 0 to round, or 2 to 8 bits of trellis state.
-        ranges: where stacked matrices begin along O, and O at the end; a trellis starts anew in each. Default: one matrix.
+        ranges: where stacked matrices begin along O, and O at the end; a trellis starts anew in each. Default: one.
 
     Returns:
         int8 symbols [C, O] and fp32 ``(w - w_q) / u_jj`` [C, O], which later blocks are to pull in.
@@ -62,7 +62,7 @@ def quantise_columns(
         weight = 1 / square if square > 0 else 1.0
     else:
         workspace, weight = symbols_CO.new_empty(0), 1.0
-        bounds = list(range(0, rows, 256)) + [rows]  # rows do not depend on each other: enough of them for every thread
+        bounds = [*range(0, rows, 256), rows]  # rows do not depend on each other: enough of them for every thread
     _core.quant_columns(
         (w_CO.data_ptr(), u_CC.data_ptr(), step_O.data_ptr(), shrink_C.data_ptr(), symbols_CO.data_ptr(),
          error_CO.data_ptr(), workspace.data_ptr()),

@@ -64,9 +64,8 @@ def codings(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Coding]
         bits, clip, k = bits_and_clip(role.kind, config)
         if bits:
             trellis = config.states.bit_length() - 1 if config.states else 0
-            found[name] = Coding(
-                bits, clip, of_group.get(name, of_group.get(role.group, k)), trellis, config.columns, config.rate, config.scales
-            )  # fmt: skip
+            k = of_group.get(name, of_group.get(role.group, k))
+            found[name] = Coding(bits, clip, k, trellis, config.columns, config.rate, config.scales)
     return found
 
 
@@ -188,8 +187,8 @@ def error_rows(
 def predict_bytes(family: Family, model_config: object, vocab_size: int, config: QuantConfig) -> int:
     """Weight bytes before training, from shapes alone: Gaussian rows at their entropy; absmax is taken as 4 sigma.
 
-    The coders come within 0.1 % of that entropy, and below it where columns differ. With ``quant.fit`` the least that the
-    search would go to.
+    The coders come within 0.1 % of that entropy, and below it where columns differ. With ``quant.fit`` the least that
+    the search would go to.
     """
     total = 0.0
     of_group = dict(map(parse_group_k, config.group_k))

@@ -1,8 +1,9 @@
-"""The text that Hessians are collected on: rows of training tokens, tokens of the user's, or what the model writes itself."""
+"""The text that Hessians are collected on: training tokens, tokens of the user's, or what the model writes itself."""
 
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def _documents(ids: NDArray[np.uint16]) -> list[tuple[int, bytes]]:
     """Where each document starts, and a hash of its tokens."""
     bounds = [0, *np.flatnonzero(ids == BOS).tolist(), len(ids)]
     found = []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in pairwise(bounds):
         document = ids[a:b][ids[a:b] != BOS]
         if len(document) >= MIN_DOCUMENT:
             found.append((a, hashlib.sha256(np.ascontiguousarray(document).tobytes()).digest()))

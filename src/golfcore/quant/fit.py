@@ -1,9 +1,9 @@
 """The search that fills the cap: k for each tensor, so that the whole file ends just below a number of bytes.
 
-The divergence that a tensor causes grows with the square of its step, and a step of twice the size saves a bit a weight. So
-the sum of divergences is least, at given bytes, where each tensor's is proportional to its number of weights. What a tensor
-costs at one step is measured with that tensor alone quantised; what is left is one factor on all steps, the level, and it
-is found on the real bytes of the whole file.
+The divergence that a tensor causes grows with the square of its step, and a step of twice the size saves a bit a
+weight. So the sum of divergences is least, at given bytes, where each tensor's is proportional to its number of
+weights. What a tensor costs at one step is measured with that tensor alone quantised; what is left is one factor on all
+steps, the level, and it is found on the real bytes of the whole file.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Fitter:
         return quantise_state(self.state, self.roles, config, self.hessians, self.factors, tick)
 
     def _k(self, name: str, step: float) -> float:
-        return round(step * (2 ** (self.coded[name].bits - 1) - 1), 5)
+        return round(step * ((1 << (self.coded[name].bits - 1)) - 1), 5)
 
     def _measure(self, probe: Probe) -> tuple[dict[str, _Tensor], int]:
         stored = self._quantise(dict.fromkeys(self.coded, REFERENCE_STEP), self.tick)
@@ -135,7 +135,7 @@ class Fitter:
         return self._plan(cap, self._steps(level), self._predicted(level))
 
     def fit(self, cap: int, *, tolerance: float = TOLERANCE) -> tuple[Plan, list[StoredTensor]]:
-        """The plan and the tensors whose file has at most ``cap`` bytes, and all but ``tolerance`` of it where steps allow.
+        """The plan and the tensors whose file has at most ``cap`` bytes, and where steps allow all but ``tolerance``.
 
         Raises:
             RuleError: the cap cannot be met.
@@ -196,7 +196,7 @@ class Fitter:
                 steps[name],
                 round(self._bytes(t, steps[name])),
                 t.kl * (steps[name] / REFERENCE_STEP) ** 2,
-            )  # fmt: skip
+            )
             for name, t in self.tensors.items()
         )
         return Plan(rows, self.config.states, cap, self.fixed_bytes, size, sum(row.kl for row in rows))
@@ -206,5 +206,5 @@ class Fitter:
         raise RuleError(
             f"{cap:,} bytes cannot be met: with steps of {LARGEST_STEP:g} standard deviations the file still has about "
             f"{least:,} bytes, {self.fixed_bytes:,} of them code, tokenizer and small tensors; the largest tensor is "
-            f"{largest!r} with {self.tensors[largest].weights:,} weights. Train a smaller model or allow {least:,} bytes"
+            f"{largest!r} with {self.tensors[largest].weights:,} weights. Train a smaller model, or allow {least:,}"
         )

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -81,8 +82,8 @@ def factorise(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
     lower_II, failed = torch.linalg.cholesky_ex(hessian_II[reverse_I][:, reverse_I])
     if int(failed) or not torch.isfinite(lower_II).all():
         raise InputError(
-            f"{name}: its Hessian is not positive definite with quant.damping = {damping:g}; use more calibration tokens, "
-            f"or a damping of {max(10 * damping, 0.01):g}"
+            f"{name}: its Hessian is not positive definite with quant.damping = {damping:g}; use more calibration "
+            f"tokens, or a damping of {max(10 * damping, 0.01):g}"
         )
     eye_II = torch.eye(len(order_I))
     u_II = torch.linalg.solve_triangular(lower_II, eye_II, upper=False).flip(0, 1).contiguous()
@@ -170,7 +171,7 @@ def quantise_together(
     symbols_OI[:, order_I] = symbols_IO.t()
     return [
         Quantised(symbols_OI[a:b].contiguous(), step_O[a:b].clone(), coding.bits, coding.trellis, column_I)
-        for a, b in zip(offsets, offsets[1:], strict=False)
+        for a, b in pairwise(offsets)
     ]
 
 

@@ -1,7 +1,7 @@
 """What a layer's inputs look like: H = sum x x^T over calibration tokens, for every tapped parameter.
 
-Layers that read the same input share one H (q, k and v); a layer that runs several times in a pass adds each time. Shapes:
-N rows of T tokens, I input width.
+Layers that read the same input share one H (q, k and v); a layer that runs several times in a pass adds each time.
+Shapes: N rows of T tokens, I input width.
 """
 
 from __future__ import annotations

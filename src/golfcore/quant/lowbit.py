@@ -22,7 +22,7 @@ def grouped(weight_OI: Tensor, group: int, name: str) -> Tensor:
             f"{name}: {weight_OI.size(1)} columns are no multiple of quant.group = {group}; set it to a divisor of "
             f"{weight_OI.size(1)}"
         )
-    return weight_OI.unflatten(1, (-1, group))
+    return weight_OI.reshape(len(weight_OI), -1, group)
 
 
 def ternary_codes(weight_OGC: Tensor, scale_OG: Tensor) -> Tensor:
@@ -34,10 +34,10 @@ def ternary_codes(weight_OGC: Tensor, scale_OG: Tensor) -> Tensor:
 def ternary(weight_OI: Tensor, *, group: int, trained: bool = False, name: str = "weight") -> tuple[Tensor, Tensor]:
     """int8 codes [O, I] and fp16 scales [O, G].
 
-    Codes are those of ``scale = mean |w|`` (BitNet b1.58, arXiv:2402.17764). A model that was trained with them has seen
-    ``scale * code`` in its forward pass, and that is stored. Any other would be read back smaller than it is, since the
-    mean is taken over weights that become zero too: there the scale is the least-squares one, ``<w, c> / <c, c>``, the
-    shrinkage fix.
+    Codes are those of ``scale = mean |w|`` (BitNet b1.58, arXiv:2402.17764). A model that was trained with them has
+    seen ``scale * code`` in its forward pass, and that is stored. Any other would be read back smaller than it is,
+    since the mean is taken over weights that become zero too: there the scale is the least-squares one,
+    ``<w, c> / <c, c>``, the shrinkage fix.
 
     Args:
         trained: the weights were trained under ``quant.qat = "ste"``.

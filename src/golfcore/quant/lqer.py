@@ -1,7 +1,7 @@
 """Low-rank correction of what quantisation lost (LQER, arXiv:2402.02446), kept where it is worth its bytes.
 
-The factors are those of the best approximation of the error as the layer's output sees it: with ``H = L L^T``, the leading
-singular triples of ``E L``. Shapes: O outputs, I inputs, R rank.
+The factors are those of the best approximation of the error as the layer's output sees it: with ``H = L L^T``, the
+leading singular triples of ``E L``. Shapes: O outputs, I inputs, R rank.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BITS = 6
 def corrected(item: StoredTensor, weight_OI: Tensor, hessian_II: Tensor, *, rank: int, damping: float) -> StoredTensor:
     """``item`` with a correction of ``rank``, or as it is where finer steps would buy more for the same bytes.
 
-    A matrix of n weights that gets b more bits has its squared error divided by ``4^(b / n)``; a correction must do better
-    than that with its own bits.
+    A matrix of n weights that gets b more bits has its squared error divided by ``4^(b / n)``; a correction must do
+    better than that with its own bits.
 
     Args:
         item: the quantised matrix.

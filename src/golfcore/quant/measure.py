@@ -34,7 +34,7 @@ def replaced(module: LanguageModel, weights: Mapping[str, Tensor]) -> Iterator[N
 
 @dataclass(frozen=True)
 class Cost:
-    """``kl`` in nats a token, of the changed model from the original; ``bpb`` of the changed one, None without bytes."""
+    """``kl`` in nats a token, of the changed model from the original; ``bpb`` of the changed one."""
 
     kl: float
     bpb: float | None

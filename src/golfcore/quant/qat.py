@@ -2,8 +2,8 @@
 
 - ``ste``: each weight as rounding would store it, on the stored grid of scales, with the gradient of the identity
   (straight-through, arXiv:1308.3432; entries 2026-03-19 on). Also of ternary and binary matrices.
-- ``noise``: uniform noise of one step on every weight, for layers that run several times in a pass, where an error meets
-  itself again (entry 2026-03-21).
+- ``noise``: uniform noise of one step on every weight, for layers that run several times in a pass, where an error
+  meets itself again (entry 2026-03-21).
 
 The two forward passes, with and without, are two functions: a flag inside one would be frozen when it is compiled.
 """
@@ -29,7 +29,7 @@ Transform = Callable[[Tensor], Tensor]
 
 
 def aware_loss(module: LanguageModel, roles: Mapping[str, Role], config: QuantConfig) -> Loss:
-    """``module.loss`` with every parameter that ``config`` quantises replaced by what is stored of it, or made noisy."""
+    """``module.loss`` with what is stored of every parameter that ``config`` quantises, or with noise on it."""
     changed = transforms(roles, config)
 
     def loss(batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:

@@ -33,7 +33,7 @@ FP16_MAX = 65504.0
 class Quantised:
     """A matrix as symbols and steps: ``w_OI ~ symbols_OI * scale_O * column_I``; int8 and fp16.
 
-    With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.artifact.trellis``). ``column_I`` None: ones.
+    With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.artifact.trellis``); no ``column_I``: ones.
     """
 
     symbols_OI: Tensor
@@ -133,10 +133,8 @@ def row_step(weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str, 
 
 
 def _rounded_step(exact_O: Tensor, scales: str, *, up: bool, name: str) -> Tensor:
-    if scales == "log8":
-        scale_O = torch.from_numpy(grid.nearest(exact_O.numpy(), up=up))
-    else:
-        scale_O = exact_O.to(torch.float16)
+    log8 = scales == "log8"
+    scale_O = torch.from_numpy(grid.nearest(exact_O.numpy(), up=up)) if log8 else exact_O.to(torch.float16)
     if not torch.isfinite(scale_O).all():
         raise InputError(f"{name}: a row's scale is above {FP16_MAX:.0f} and does not fit fp16")
     return scale_O

@@ -142,7 +142,8 @@ class Trainer:
         if not self.recipe.train.warmup_steps:
             return
         before = copy.deepcopy(self._tensors())
-        for self.aware in [False] if self.aware_fn is None else [False, True]:
+        for aware in [False] if self.aware_fn is None else [False, True]:
+            self.aware = aware
             for _ in range(self.recipe.train.warmup_steps):
                 self.backward()
                 self.update(1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def quantise_columns(
         if trellis:
             points = [
                 best_path(wanted_O[a:b], step_O[a:b], limit, trellis)
-                for a, b in zip(ranges, ranges[1:], strict=False)
+                for a, b in pairwise(ranges)
             ]  # fmt: skip
             point_O = torch.cat(points)
             symbols_CO[j], quantised_O = (point_O >> 1).to(torch.int8), point_O * step_O / 2
