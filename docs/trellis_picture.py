@@ -25,7 +25,7 @@ def main() -> None:
     height = TOP + ROW * (ROWS + 1) + 20
     style = "font: 13px sans-serif; background: #ffffff"
     Path("docs/trellis.svg").write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" height="{height}" style="{style}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" style="{style}">'
         f'<rect width="760" height="{height}" fill="#ffffff"/>' + "".join(parts) + "</svg>\n"
     )
 

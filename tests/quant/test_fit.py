@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from tiny import TINY, recipe
-from toys import looped
 from torch import Tensor
+from toys import looped
 
 from golfcore.artifact import container
 from golfcore.artifact.model_io import StoredTensor

@@ -65,29 +65,41 @@ def with_quant(config: RecipeConfig, **quant: Any) -> RecipeConfig:
     return dataclasses.replace(config, quant=QuantConfig(**quant))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_fake_quantisation_acts_late_and_from_the_start(compiled: bool, tmp_path: Path) -> None:
-    """Compiled code would keep a flag's first value; here weights move differently from the very step on."""
-    base = recipe(iterations=4, compile=compiled, batch_tokens=64, micro_batch_tokens=64)
+COARSE = {"matrix_bits": 3, "matrix_clip": "absmax"}
+
+
+def short(**train: Any) -> RecipeConfig:
+    """Four steps of one layer."""
+    config = recipe(iterations=4, batch_tokens=64, micro_batch_tokens=64, **train)
+    return dataclasses.replace(config, model=dataclasses.replace(TINY, num_layers=1))
+
+
+def test_fake_quantisation_acts_late_and_from_the_start(tmp_path: Path) -> None:
+    base = short()
     plain, plain_losses = trained(tmp_path, base, "plain")
-    coarse = {"matrix_bits": 3, "matrix_clip": "absmax"}
-    start, start_losses = trained(tmp_path, with_quant(base, qat="ste", **coarse), "start")
-    late, late_losses = trained(tmp_path, with_quant(base, qat="ste", qat_from=0.5, **coarse), "late")
+    start, start_losses = trained(tmp_path, with_quant(base, qat="ste", **COARSE), "start")
+    late, late_losses = trained(tmp_path, with_quant(base, qat="ste", qat_from=0.5, **COARSE), "late")
     assert start_losses[0] != plain_losses[0]
     # Up to half of the run nothing differs; then the loss is that of quantised weights, and so are the gradients.
     assert late_losses[:2] == plain_losses[:2] and late_losses[2] != plain_losses[2]
-    for name in ("blocks.1.mlp.up.weight", "blocks.0.attn.q.weight"):
+    for name in ("blocks.0.mlp.up.weight", "blocks.0.attn.q.weight"):
         assert not torch.allclose(start[name], plain[name], atol=1e-5)
         assert not torch.allclose(late[name], plain[name], atol=1e-5)
     assert torch.isfinite(start["embed.weight"]).all()
 
 
-def test_compiled_and_eager_training_see_the_same_weights(tmp_path: Path) -> None:
-    runs = [
-        trained(tmp_path, with_quant(recipe(iterations=3, compile=c), qat="ste", matrix_bits=3), f"{c}")[1]
-        for c in (False, True)
+def test_it_acts_late_in_compiled_training_too(tmp_path: Path) -> None:
+    """Compiled code would keep a flag's first value, and late quantisation would never begin."""
+    plain, plain_losses = trained(tmp_path, short(), "plain")
+    late = [
+        trained(tmp_path, with_quant(short(compile=c), qat="ste", qat_from=0.5, **COARSE), f"late-{c}") for c in (0, 1)
     ]
-    assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+    (eager, eager_losses), (compiled, compiled_losses) = late
+    assert compiled_losses == pytest.approx(eager_losses, rel=1e-4)
+    assert compiled_losses[:2] == pytest.approx(plain_losses[:2], rel=1e-5)
+    assert abs(compiled_losses[2] - plain_losses[2]) > 100 * abs(compiled_losses[2] - eager_losses[2])
+    name = "blocks.0.mlp.up.weight"
+    assert (compiled[name] - plain[name]).abs().max() > 10 * (compiled[name] - eager[name]).abs().max()
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def plain_gptq(weight_OI: Tensor, hessian_II: Tensor, step_O: Tensor, limit: int
     """GPTQ by rounding in plain torch, as its authors' program does it: symbols of ``weight_OI``."""
     w_OI, h_II = weight_OI.clone().float(), hessian_II.clone()
     dead_I = h_II.diagonal() == 0
-    h_II.diagonal()[dead_I] = 1
+    h_II.diagonal()[dead_I] = h_II.diagonal()[~dead_I].mean()
     w_OI[:, dead_I] = 0
     order_I = torch.argsort(h_II.diagonal(), descending=True, stable=True)
     w_OI, h_II = w_OI[:, order_I], h_II[order_I][:, order_I]
