@@ -148,6 +148,7 @@ def _quant(
     from golfcore.bench.pack import parse_choice, parse_weights
     from golfcore.environment import environment
     from golfcore.errors import UsageError
+    from golfcore.ops.memory import keep_freed_memory
 
     if not weights or min(fit, *tokens) < 0:
         raise UsageError("golfcore bench quant: expected --weights NAME=RUN_FOLDER, and no negative numbers")
@@ -156,6 +157,7 @@ def _quant(
     header |= {key: found[key] for key in ("cpu", "cores", "isa", "torch")}
     target = store.path_of(results, save) if save else None
     chosen = parse_choice("methods", methods, quant.METHODS)
+    keep_freed_memory()
     rows: list[quant.QuantRow] = []
     summaries: dict[str, Any] = {}
     with output.progress("quant") as tick:

@@ -120,10 +120,12 @@ def quantise_stage(
     """
     import torch
 
+    from golfcore.ops.memory import keep_freed_memory
     from golfcore.quant import error_rows, quantise_state
     from golfcore.quant.measure import Probe
     from golfcore.train.checkpoint import save_tensors
 
+    keep_freed_memory()
     module = module.to("cpu")
     module.activation_dtype = torch.float32  # divergences lie below the rounding of bf16
     state, roles = module.state_dict(), module.parameter_roles()

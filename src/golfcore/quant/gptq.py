@@ -70,16 +70,16 @@ def factorise(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
     Raises:
         InputError: H is not positive definite with this damping, naming ``name``.
     """
-    hessian_II = hessian_II.float().clone()
-    diagonal_I = hessian_II.diagonal()
+    diagonal_I = hessian_II.diagonal().float().clone()
     dead_I = diagonal_I <= 0
     mean = float(diagonal_I[~dead_I].mean()) if not bool(dead_I.all()) else 1.0
-    diagonal_I[dead_I] = mean  # a view: dead inputs get a diagonal of their own
+    diagonal_I[dead_I] = mean
     order_I = torch.argsort(diagonal_I, descending=True, stable=True)
-    diagonal_I += damping * mean
     # With J the reversal: J H J = L L^T gives U = J L^-1 J, one factorisation and one inverse of a triangle.
     reverse_I = order_I.flip(0)
-    lower_II, failed = torch.linalg.cholesky_ex(hessian_II[reverse_I][:, reverse_I])
+    reversed_II = hessian_II[reverse_I].float()[:, reverse_I]
+    reversed_II.diagonal().copy_((diagonal_I + damping * mean)[reverse_I])
+    lower_II, failed = torch.linalg.cholesky_ex(reversed_II)
     if int(failed) or not torch.isfinite(lower_II).all():
         raise InputError(
             f"{name}: its Hessian is not positive definite with quant.damping = {damping:g}; use more calibration "
