@@ -284,12 +284,19 @@ def _sections(run: RunData) -> list[dict[str, Any]]:
         if not isinstance(table, dict):
             continue
         defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[name])} if name in SECTIONS else {}
-        rows = [(key, _show(value), key in defaults and defaults[key] != value) for key, value in table.items()]
+        rows = [(key, _show(value), key in defaults and defaults[key] != _plain(value)) for key, value in table.items()]
         sections.append({"name": name, "rows": rows})
     return sections
 
 
+def _plain(value: object) -> object:
+    """A value as the defaults hold it: TOML knows lists, the configs tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _show(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_show, value)) or "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
