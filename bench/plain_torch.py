@@ -22,6 +22,7 @@ import torch  # noqa: E402
 
 from golfcore.bench.train_step import plain_loss  # noqa: E402
 from golfcore.cli import pipeline  # noqa: E402
+from golfcore.cli.quantising import calibrate, quantise_stage  # noqa: E402
 from golfcore.cli.run import begin, evaluate_in_new_process, judge  # noqa: E402
 from golfcore.cli.tokens import Tokens, open_tokens  # noqa: E402
 from golfcore.config import RecipeConfig  # noqa: E402
@@ -32,6 +33,7 @@ from golfcore.model.gpt import GPT  # noqa: E402
 from golfcore.ops.memory import keep_freed_memory  # noqa: E402
 from golfcore.optim.routing import route  # noqa: E402
 from golfcore.optim.schedule import lr_multiplier, muon_momentum  # noqa: E402
+from golfcore.train.world import World  # noqa: E402
 
 
 def optimisers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
@@ -58,7 +60,9 @@ def optimisers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
 
 def train(model: GPT, config: RecipeConfig, tokens: Tokens, *, compiled: bool) -> tuple[int, float]:
     """Trains until the clock or the step count runs out; returns the steps and the seconds."""
-    settings, budget_s = config.train, config.track.train_s
+    settings = config.train
+    reserved = config.quant.reserve_s if config.quant.method == "gptq" else 0.0
+    budget_s = max(config.track.train_s - reserved, 0.0)  # as the trainer reckons it
     loader = TokenLoader(
         tokens.shards("train"), batch_tokens=settings.batch_tokens, seq_len=settings.seq_len, seed=settings.seed,
         order=settings.order,
@@ -117,7 +121,8 @@ def main() -> None:
     assert isinstance(model, GPT)
     model.activation_dtype = torch.bfloat16
     steps, train_s = train(model, config, tokens, compiled=options.compile)
-    pipeline.quantise_stage(run_dir, model, config)
+    calibration = calibrate(model, config, tokens, World(rank=0, size=1, device=torch.device("cpu")))
+    quantise_stage(run_dir, model, config, tokens, calibration)
     packed = pipeline.pack_stage(run_dir, config, tokens, run_dir / pipeline.ARTIFACT)
     started = time.perf_counter()
     score = evaluate_in_new_process(run_dir / pipeline.ARTIFACT, config)

@@ -48,5 +48,6 @@ void bind_head(pybind11::module_& m);
 void bind_norm(pybind11::module_& m);
 void bind_optim(pybind11::module_& m);
 void bind_qk(pybind11::module_& m);
+void bind_quant(pybind11::module_& m);
 
 }  // namespace golf

@@ -30,4 +30,5 @@ PYBIND11_MODULE(_core, m) {
   golf::bind_norm(m);
   golf::bind_optim(m);
   golf::bind_qk(m);
+  golf::bind_quant(m);
 }

@@ -188,34 +188,73 @@ Clip = Literal["sigma", "absmax", "percentile"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantConfig:
-    """Bits and clip by tensor role: round to nearest, one scale a row (`techniques.md` 2.4)."""
+    """How weights become symbols (docs/quantisation.md). A step is ``clip / (2^(bits-1) - 1)``, one a row."""
 
+    method: Literal["rtn", "lite", "gptq"] = (
+        "rtn"  # to nearest; the same with a search of the clip; with error feedback
+    )
     matrix_bits: int = 6
     matrix_clip: Clip = "sigma"  # sigma: k standard deviations of the row; absmax; percentile
     matrix_k: float = 12.85
     embed_bits: int = 8
     embed_clip: Clip = "sigma"
     embed_k: float = 20.0
+    group_k: tuple[str, ...] = ()  # "up=11.5": k of one group, or of one tensor by its name
     scales: Literal["log8", "fp16"] = "log8"  # log8: eight to the octave, coded in 2 to 3 bits a row; fp16: about 10
     coder: Literal["fast", "smallest"] = "fast"  # smallest: a few hundredths of a percent less, slower to decode
+    # Matrices in one bit or three values, with a scale for each group of columns; what is no matrix as above.
+    format: Literal["int", "ternary", "binary"] = "int"
+    group: int = 128
+    rest: Literal["fp16", "fp8"] = "fp16"  # small tensors; fp8: of ternary and binary models, and their embedding too
+    # gptq
+    states: int = 256  # of the trellis: 4 to 256; 0: each weight to its nearest symbol
+    columns: bool = True  # a step of its own for each column
+    rate: float = 0.05  # squared steps that a bit is worth
+    damping: float = 0.01  # of the mean diagonal of a Hessian
+    lqer_rank: int = 0  # rank of the correction that is tried for each matrix and kept where it pays for its bytes
+    calibration: Literal["train", "generated"] = "train"  # the Hessians' text: training data, or the model's own
+    calibration_tokens: int = 32_768
+    reserve_s: float = 0.0  # of the training clock, for Hessians from training data
+    fit: bool = False  # choose k by group so that the whole file ends just below the cap
+    margin: int = 0  # bytes below the cap that fit leaves free
+    # quantisation-aware training: the forward pass sees weights as method rtn would store them, or with noise of a step
+    qat: Literal["off", "ste", "noise"] = "off"
+    qat_from: float = 0.0  # share of the clock that goes before it
 
     def __post_init__(self) -> None:
         for role in ("matrix", "embed"):
-            bits, clip, k = (
-                getattr(self, f"{role}_bits"),
-                getattr(self, f"{role}_clip"),
-                getattr(self, f"{role}_k"),
-            )
+            bits, k = getattr(self, f"{role}_bits"), getattr(self, f"{role}_k")
             require(2 <= bits <= 8, f"quant.{role}_bits", bits, "2 to 8")
-            require(
-                clip in ("sigma", "absmax", "percentile"),
-                f"quant.{role}_clip",
-                clip,
-                "sigma, absmax or percentile",
-            )
             require(k > 0, f"quant.{role}_k", k, "a positive number of standard deviations")
-        require(self.scales in ("log8", "fp16"), "quant.scales", self.scales, "log8 or fp16")
-        require(self.coder in ("fast", "smallest"), "quant.coder", self.coder, "fast or smallest")
+        for name, words in _words(QuantConfig).items():
+            require(getattr(self, name) in words, f"quant.{name}", getattr(self, name), " or ".join(words))
+        for entry in self.group_k:
+            parse_group_k(entry)
+        states = (0, 4, 8, 16, 32, 64, 128, 256)
+        require(self.states in states, "quant.states", self.states, " or ".join(map(str, states)))
+        for name, low in (("group", 1), ("calibration_tokens", 1), ("lqer_rank", 0), ("margin", 0)):
+            require(getattr(self, name) >= low, f"quant.{name}", getattr(self, name), f"{low} or more")
+        for name in ("rate", "damping", "reserve_s"):
+            require(getattr(self, name) >= 0, f"quant.{name}", getattr(self, name), "0 or more")
+        require(0 <= self.qat_from < 1, "quant.qat_from", self.qat_from, "a share of the clock, 0 <= x < 1")
+        require(not self.fit or self.method == "gptq", "quant.fit", self.fit, 'false, or quant.method = "gptq"')
+        whole = self.method == "rtn" or self.format == "int"
+        require(whole, "quant.method", self.method, f'"rtn" with quant.format = {self.format!r}')
+
+
+def parse_group_k(entry: str) -> tuple[str, float]:
+    """``"up=11.5"`` -> ``("up", 11.5)``."""
+    group, equals, text = entry.partition("=")
+    value = parse_value(text)
+    good = bool(equals and group) and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    require(good, "quant.group_k", entry, "GROUP=K, for example up=11.5")
+    return group.strip(), float(value)
+
+
+def _words(cls: type) -> dict[str, tuple[str, ...]]:
+    """The fields of a dataclass that are one of a few words."""
+    kinds = typing.get_type_hints(cls)
+    return {f: typing.get_args(k) for f, k in kinds.items() if typing.get_origin(k) is Literal}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

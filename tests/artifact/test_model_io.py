@@ -43,10 +43,10 @@ def test_weights_come_back_as_they_were_quantised(tmp_path: Path, scales: str) -
 
 def test_trellis_coded_weights_are_points_of_half_steps() -> None:
     item = next(item for item in stored_model() if item.trellis)
-    assert item.scale_O is not None
-    halves = item.dequantise() / item.scale_O.float()[:, None] * 2
+    assert item.scale is not None
+    halves = item.dequantise() / item.scale.float()[:, None] * 2
     assert torch.equal(halves, halves.round()) and (halves % 2 == 1).any() and (halves % 2 == 0).any()
-    assert grid.to_index(item.scale_O.numpy().view(np.uint16)) is not None
+    assert grid.to_index(item.scale.numpy().view(np.uint16)) is not None
 
 
 def test_the_code_in_the_file_reads_the_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from golfcore.bench import pack
+from golfcore.bench import pack, store
 from golfcore.cli import main
 from golfcore.errors import FormatError, InputError, UsageError
 
@@ -79,4 +79,4 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
         pack.code_rows(tmp_path / "none.py")
     (tmp_path / "other.csv").write_text("a,b\n")
     with pytest.raises(FormatError, match="columns are not those of this bench"):
-        pack.save(tmp_path / "other.csv", {"date": "x"}, [pack.framing_row()])
+        store.append(tmp_path / "other.csv", {"date": "x"}, [pack.framing_row()])

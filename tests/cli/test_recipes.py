@@ -23,6 +23,7 @@ REDUCED = (
     "track.train_s=0", "data.path=", "data.tokenizer=", "data.vocab_size=260", "model.model_dim=96",
     "train.batch_tokens=256", "train.micro_batch_tokens=128", "train.seq_len=64", "train.warmup_steps=1",
     "train.iterations=10", "train.log_every=1", "train.compile=false", "eval.context=64", "eval.batch_tokens=1024",
+    "quant.group=32",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import pytest
 from tiny import recipe
 
 from golfcore.artifact.inspect import summary
-from golfcore.config import to_toml, to_tree
+from golfcore.config import QuantConfig, to_toml, to_tree
 from golfcore.contest.logs import parse_log
 from golfcore.data.shards import ShardWriter, header
 from golfcore.train.runlog import METRICS, read_metrics
@@ -367,3 +368,25 @@ def test_help_and_version_start_without_torch(home: Path) -> None:
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_run_with_gptq_fills_its_cap_on_two_ranks(home: Path, text_file: Path) -> None:
+    """Hessians of both ranks on the training clock, the search on rank 0, and a file just below the cap."""
+    config = recipe(iterations=10)
+    config = dataclasses.replace(
+        config, track=dataclasses.replace(config.track, cap_bytes=36_000, train_s=60.0),
+        quant=QuantConfig(method="gptq", fit=True, states=8, calibration_tokens=512, margin=200, reserve_s=1.0),
+    )  # fmt: skip
+    path = home / "fit.toml"
+    path.write_text(to_toml(to_tree(config)))
+    command = [*TORCHRUN, "--nproc_per_node=2", str(ROOT / "python/train_gpt.py"), "--recipe", str(path)]
+    command += ["--text", str(text_file), "--run-id", "fitted"]
+    done = subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr + done.stdout
+    run = home / "runs" / "fitted"
+    errors = json.loads((run / "quantised.json").read_text())
+    assert errors["total"]["calibration_tokens"] == 512 and errors["total"]["kl"] > 0
+    size = (run / "model.golf").stat().st_size
+    assert size == errors["plan"]["bytes"] and 0.998 * 35_800 <= size <= 35_800
+    assert "KL x 1000" in (run / "report.html").read_text()
+    assert "quantised kl:" in (run / "log.txt").read_text()

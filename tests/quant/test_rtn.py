@@ -101,7 +101,7 @@ def test_a_model_becomes_symbols_by_role_and_fp16() -> None:
     assert stored["embed.weight"].bits == 7
     assert stored["blocks.1.mlp.up.weight"].bits == 5
     vector = stored["blocks.0.attn_scale_D"]
-    assert (vector.bits, vector.values.dtype, vector.scale_O) == (0, torch.float16, None)
+    assert (vector.bits, vector.values.dtype, vector.scale) == (0, torch.float16, None)
 
 
 def test_error_rows_measure_what_rounding_cost() -> None:

@@ -15,7 +15,7 @@ from golfcore.train.compiled import choose_loss
 
 def choose(**train: Any) -> tuple[Any, str, Any]:
     module = get_family("gpt").build(TINY, VOCAB, 0)
-    loss_fn, how = choose_loss(module, make_recipe(**train).train, 2, 16, ALONE)
+    loss_fn, how = choose_loss(module.loss, module, make_recipe(**train).train, 2, 16, ALONE)
     assert all(p.grad is None for p in module.parameters())
     return loss_fn, how, module
 

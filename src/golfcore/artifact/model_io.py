@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from golfcore.artifact import container
 from golfcore.artifact.codec_base import Coder
 from golfcore.artifact.tensors import Array
-from golfcore.artifact.trellis import points
+from golfcore.artifact.weights import COLUMNS, SCALE, restore
 from golfcore.config import from_mapping
 from golfcore.errors import FormatError, GolfError
 from golfcore.model import Family, get_family
@@ -30,31 +30,55 @@ if TYPE_CHECKING:
     from golfcore.model.base import LanguageModel
 
 TOKENIZER, CODE = "@tokenizer", "@code"
-SCALE_SUFFIX = ".scale"
 # What turns the bytes back into weights: a decoder that needs nothing else. The model's own files come from its family.
-READER_SOURCES = ("artifact/model_io.py", "artifact/plain_decoder.py")
+READER_SOURCES = ("artifact/model_io.py", "artifact/plain_decoder.py", "artifact/trellis.py", "artifact/weights.py")
 SMALLEST_SOURCES = ("artifact/plain_binary.py",)  # where coder is "smallest"
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A parameter as it is stored: fp16 values, or int8 symbols of ``bits`` bits with fp16 row scales [O].
+    """A parameter as it is stored.
 
-    ``trellis`` above 0: the symbols are trellis-coded with that many bits of state (``golfcore.artifact.trellis``).
+    Attributes:
+        name: of the parameter.
+        group: the role under which it is coded.
+        values: int8 symbols of ``bits`` bits, fp8 patterns (uint8), or fp16.
+        scale: fp16 steps [O] or [O, G]; None where ``values`` need none.
+        bits: of a symbol; 1: signs; 0: ``values`` are no symbols.
+        trellis: above 0: the symbols are trellis-coded with that many bits of state.
+        column_I: fp16 factors on the columns, or None.
+        low_rank: factors of a matrix that is added, or None.
     """
 
     name: str
     group: str
     values: Tensor
-    scale_O: Tensor | None = None
+    scale: Tensor | None = None
     bits: int = 0
     trellis: int = 0
+    column_I: Tensor | None = None
+    low_rank: tuple[StoredTensor, StoredTensor] | None = None
+
+    @classmethod
+    def from_tuple(cls, fields: Sequence[Any]) -> StoredTensor:
+        """The inverse of ``dataclasses.astuple``."""
+        *own, low_rank = fields
+        factors = (cls.from_tuple(low_rank[0]), cls.from_tuple(low_rank[1])) if low_rank else None
+        return replace(cls(*own), low_rank=factors)
+
+    def parts(self) -> list[container.Tensor]:
+        """The container's tensors that make it up."""
+        found = [container.Tensor(self.name, self.group, self.values.numpy(), self.bits, trellis=self.trellis)]
+        for suffix, factor in ((SCALE, self.scale), (COLUMNS, self.column_I)):
+            if factor is not None:
+                found.append(container.Tensor(self.name + suffix, "scale", factor.numpy()))
+        return found + [part for item in self.low_rank or () for part in item.parts()]
 
     def dequantise(self) -> Tensor:
         """The values as a reader gets them, fp32."""
-        if self.scale_O is None:
-            return self.values.float()
-        return _dequantise(self.values.numpy(), self.scale_O.numpy(), self.trellis)
+        parts = self.parts()
+        arrays, bits = {p.name: p.array for p in parts}, {p.name: (p.bits, p.trellis) for p in parts}
+        return torch.from_numpy(restore(self.name, arrays, bits))
 
 
 @dataclass(frozen=True)
@@ -77,22 +101,14 @@ def code_bundle(family: Family, coder: Coder = "fast") -> bytes:
     return "".join(parts).encode()
 
 
-def save_model(
-    path: Path,
-    family: Family,
-    model_config: Any,
-    vocab_size: int,
-    stored: Sequence[StoredTensor],
-    tokenizer: bytes,
+def model_tensors(
+    family: Family, model_config: Any, vocab_size: int, stored: Sequence[StoredTensor], tokenizer: bytes,
     manifest: Mapping[str, Any],
-    *,
     coder: Coder = "fast",
-    tick: Tick = silent,
-) -> None:
-    """Packs a quantised model into ``path``, atomically.
+) -> tuple[list[container.Tensor], dict[str, Any]]:  # fmt: skip
+    """The tensors and the manifest of a packed model.
 
     Args:
-        path: where to.
         family: the model's family.
         model_config: its config.
         vocab_size: rows of the embedding.
@@ -100,20 +116,23 @@ def save_model(
         tokenizer: the tokenizer's file content, or empty.
         manifest: further facts: recipe, evaluation, hashes of the data. No dates, paths or host names: the same
             weights must give the same bytes.
-        coder: how symbols are coded (``container.encode``).
-        tick: told about progress.
+        coder: what will code the symbols: the code that decodes it is carried along.
     """
-    tensors: list[container.Tensor] = []
-    for item in stored:
-        values = item.values.numpy()
-        tensors.append(container.Tensor(item.name, item.group, values, item.bits, trellis=item.trellis))
-        if item.scale_O is not None:
-            tensors.append(container.Tensor(item.name + SCALE_SUFFIX, "scale", item.scale_O.numpy()))
+    tensors = [part for item in stored for part in item.parts()]
     if tokenizer:
         tensors.append(container.Tensor(TOKENIZER, "tokenizer", np.frombuffer(tokenizer, np.uint8)))
     tensors.append(container.Tensor(CODE, "code", np.frombuffer(code_bundle(family, coder), np.uint8)))
     model = {"family": family.name, "vocab_size": vocab_size, "config": asdict(model_config)}
-    container.write(path, tensors, {**manifest, "model": model}, coder=coder, tick=tick)
+    return tensors, {**manifest, "model": model}
+
+
+def save_model(
+    path: Path, family: Family, model_config: Any, vocab_size: int, stored: Sequence[StoredTensor], tokenizer: bytes,
+    manifest: Mapping[str, Any], *, coder: Coder = "fast", tick: Tick = silent,
+) -> None:  # fmt: skip
+    """Packs a quantised model into ``path``, atomically; arguments as of ``model_tensors``, ``tick`` for progress."""
+    tensors, whole = model_tensors(family, model_config, vocab_size, stored, tokenizer, manifest, coder)
+    container.write(path, tensors, whole, coder=coder, tick=tick)
 
 
 def load_model(path: Path) -> LoadedModel:
@@ -125,7 +144,7 @@ def load_model(path: Path) -> LoadedModel:
     with container.Container.open(path) as file:
         manifest = dict(file.manifest)
         arrays = file.read_all()
-        trellises = {name: info.trellis for name, info in file.tensors.items()}
+        bits = {name: (info.bits, info.trellis) for name, info in file.tensors.items()}
     try:
         model = manifest["model"]
         family = get_family(str(model["family"]))
@@ -135,7 +154,7 @@ def load_model(path: Path) -> LoadedModel:
         raise FormatError(f"{path}: the manifest does not describe a model golfcore knows: {error}") from error
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.copy_(_weight(path, name, arrays, trellises.get(name, 0), parameter.shape))
+            parameter.copy_(_weight(path, name, arrays, bits, parameter.shape))
     return LoadedModel(
         module=module.eval(),
         manifest=manifest,
@@ -144,26 +163,16 @@ def load_model(path: Path) -> LoadedModel:
     )
 
 
-def _weight(path: Path, name: str, arrays: Mapping[str, Array], trellis: int, shape: torch.Size) -> Tensor:
-    if name not in arrays:
-        raise FormatError(f"{path}: tensor {name!r} is missing")
-    stored, scale = arrays[name], arrays.get(name + SCALE_SUFFIX)
-    if scale is None:
-        values = torch.from_numpy(stored).float()
-    elif stored.ndim == 2 and scale.shape == stored.shape[:1]:
-        values = _dequantise(stored, scale, trellis)
-    else:
-        raise FormatError(f"{path}: {name!r} has shape {stored.shape}, its scales {scale.shape}")
-    if values.shape != shape:
-        raise FormatError(f"{path}: {name!r} has shape {tuple(values.shape)}, the model wants {tuple(shape)}")
-    return values
-
-
-def _dequantise(symbols_OI: Array, scale_O: Array, trellis: int) -> Tensor:
-    steps_O = torch.from_numpy(scale_O).float()
-    if trellis:
-        return torch.from_numpy(points(symbols_OI, trellis)).float() * (steps_O / 2)[:, None]
-    return torch.from_numpy(symbols_OI).float() * steps_O[:, None]
+def _weight(
+    path: Path, name: str, arrays: Mapping[str, Array], bits: Mapping[str, tuple[int, int]], shape: torch.Size
+) -> Tensor:
+    try:
+        values = restore(name, arrays, bits)
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from error
+    if values.shape != tuple(shape):
+        raise FormatError(f"{path}: {name!r} has shape {values.shape}, the model wants {tuple(shape)}")
+    return torch.from_numpy(values)
 
 
 def sha256_of(data: bytes) -> str:

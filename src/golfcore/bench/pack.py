@@ -7,7 +7,6 @@ package does. A role's matrices of all layers are one chunk, as in a container. 
 from __future__ import annotations
 
 import base64
-import csv
 import importlib
 import lzma
 import re
@@ -16,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +26,7 @@ from golfcore.artifact.codecs import CODECS, Layout, attempt, attempts
 from golfcore.artifact.container import Container, Tensor, encode
 from golfcore.artifact.inspect import order0_bits
 from golfcore.artifact.tensors import Array, Kind
-from golfcore.errors import FormatError, InputError, RuleError, UsageError
+from golfcore.errors import InputError, RuleError, UsageError
 from golfcore.progress import Tick, silent
 from golfcore.quant.rtn import quantise_rows
 
@@ -236,7 +235,7 @@ def _rival(name: str, raw: bytes, transposed: bytes) -> tuple[str, int | None, f
         back, decode_s = _timed(lambda: zstandard.ZstdDecompressor().decompress(coded))
         label = "zstd -22"
     else:
-        brotli = _brotli()
+        brotli = brotli_module()
         coded, encode_s = _timed(lambda: brotli.compress(raw, quality=11, lgwin=24), 1)
         back, decode_s = _timed(lambda: brotli.decompress(coded))
         label = "brotli -11"
@@ -245,7 +244,8 @@ def _rival(name: str, raw: bytes, transposed: bytes) -> tuple[str, int | None, f
     return label, len(coded), encode_s, decode_s
 
 
-def _brotli() -> Any:
+def brotli_module() -> Any:
+    """The brotli package; an InputError where it is absent."""
     try:
         return importlib.import_module("brotli")
     except ImportError as error:
@@ -291,7 +291,7 @@ def scale_rows(name: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence
     n = len(raw) // 2
     sizes = {"golfcore log2/8 grid": len(found[2])}
     if "brotli" in rivals:
-        sizes["fp16, brotli -11"] = len(_brotli().compress(plain, quality=11))
+        sizes["fp16, brotli -11"] = len(brotli_module().compress(plain, quality=11))
     return [
         PackRow(
             pipeline=pipeline, checkpoint=name, what="row scales", weights=n, bytes=size, bits_per_weight=8 * size / n
@@ -355,28 +355,3 @@ def about(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The first columns of a saved row: when, which commit, which machine."""
     header = {"date": environment["started"], "commit": environment["commit"] + ("+" if environment["dirty"] else "")}
     return header | {key: environment[key] for key in ("cpu", "cores", "isa", "python")}
-
-
-def save(path: Path, header: Mapping[str, Any], found: Sequence[PackRow]) -> None:
-    """Appends to a CSV file; earlier rows stay.
-
-    Raises:
-        FormatError: the file has other columns.
-        InputError: it cannot be written.
-    """
-    columns = [*header, *(field.name for field in fields(PackRow))]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", newline="", encoding="utf-8") as f:
-            f.seek(0)
-            first = f.readline()
-            if first and first.strip() != ",".join(columns):
-                raise FormatError(f"{path}: its columns are not those of this bench; use another name")
-            writer = csv.DictWriter(f, columns, lineterminator="\n")
-            if not first:
-                writer.writeheader()
-            for row in found:
-                numbers = {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(row).items()}
-                writer.writerow({**header, **numbers})
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error

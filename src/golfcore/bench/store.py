@@ -63,6 +63,31 @@ def save(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def append(path: Path, header: Mapping[str, Any], rows: Sequence[Any]) -> None:
+    """Appends rows of one dataclass, whatever its fields; earlier rows stay.
+
+    Raises:
+        FormatError: the file has other columns.
+        InputError: it cannot be written.
+    """
+    columns = [*header, *(field.name for field in fields(rows[0]))]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", newline="", encoding="utf-8") as f:
+            f.seek(0)
+            first = f.readline()
+            if first and first.strip() != ",".join(columns):
+                raise FormatError(f"{path}: its columns are not those of this bench; use another name")
+            writer = csv.DictWriter(f, columns, lineterminator="\n")
+            if not first:
+                writer.writeheader()
+            for row in rows:
+                numbers = {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(row).items()}
+                writer.writerow({**header, **numbers})
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """Every row, oldest first.
 

@@ -28,25 +28,40 @@ def bench(
     weights: Annotated[list[str], Parameter(negative="")] | None = None,
     widths: str = "int4,int6,int8,ternary",
     script: Path | None = None,
+    methods: str = "contest,curve,states,fit",
+    fit: int = 0,
+    tokens: int = 32_768,
+    calibration_tokens: int = 32_768,
+    wall: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
 
-    ``golfcore bench pack`` compares the bytes and speeds of the entropy coders with general compressors instead.
+    ``golfcore bench pack`` compares the bytes and speeds of the entropy coders with general compressors instead, and
+    ``golfcore bench quant`` the quantisers with the contest's pipeline.
 
     Args:
-        case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack.
+        case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack,
+            or quant.
         vs: Whom to compare with: torch, compile (torch.compile of the same lines), reference; "" for nobody; default:
             torch,compile. With pack: brotli, zstd, lrzip; default: all of them.
         seconds: Time for each case and dtype, over all contenders.
         save: Append the rows to RESULTS/SAVE.csv.
         compare: Show the change against the last rows in RESULTS/COMPARE.csv.
         results: Folder of saved results.
-        weights: With pack, NAME=FILE: a run folder, a checkpoint or a .safetensors file whose matrices are coded.
+        weights: With pack, NAME=FILE: a run folder, a checkpoint or a .safetensors file whose matrices are coded. With
+            quant, NAME=FOLDER: a run folder.
         widths: With pack: int4, int6, int8, ternary.
         script: With pack: a source file, to compare how code is carried.
+        methods: With quant: the contest's pipeline at its own k and at others, golfcore's at that k, and its search.
+        fit: With quant: bytes, code and tokenizer included, that both pipelines fill besides.
+        tokens: With quant: tokens of validation text; 0: all of it.
+        calibration_tokens: With quant: tokens of training text for Hessians.
+        wall: With quant: only times, ours and plain torch's.
         json: Print one JSON document instead of tables.
     """
+    if case == "quant":
+        return _quant(weights or [], methods, fit, (tokens, calibration_tokens), wall, save, results, json)
     if case == "pack":
         return _pack(vs, weights or [], widths, script, save, results, json)
     return _operations(case, "torch,compile" if vs is None else vs, seconds, save, compare, results, json)
@@ -103,7 +118,7 @@ def _pack(
     with output.progress("pack") as tick:
         rows = pack.rows(pack.parse_weights(weights), widths=chosen, rivals=rivals, script=script, tick=tick)
     if target:
-        pack.save(target, header, rows)
+        store.append(target, header, rows)
     if json:
         output.print_json({"machine": header, "rows": [asdict(row) for row in rows]})
         return 0
@@ -119,6 +134,62 @@ def _pack(
         )  # fmt: skip
     output.print_table(table)
     output.out.print(f"\n{header['cpu']}, golfcore on one core; commit {header['commit']}", markup=False)
+    if target:
+        output.out.print(f"appended to {target}", markup=False)
+    return 0
+
+
+def _quant(
+    weights: list[str], methods: str, fit: int, tokens: tuple[int, int], wall: bool, save: str | None, results: Path,
+    json: bool,
+) -> int:  # fmt: skip
+    from golfcore.bench import quant, store
+    from golfcore.bench.pack import parse_choice, parse_weights
+    from golfcore.environment import environment
+    from golfcore.errors import UsageError
+    from golfcore.ops.memory import keep_freed_memory
+
+    if not weights or min(fit, *tokens) < 0:
+        raise UsageError("golfcore bench quant: expected --weights NAME=RUN_FOLDER, and no negative numbers")
+    found = environment()
+    header = {"date": found["started"], "commit": found["commit"] + ("+" if found["dirty"] else "")}
+    header |= {key: found[key] for key in ("cpu", "cores", "isa", "torch")}
+    target = store.path_of(results, save) if save else None
+    chosen = parse_choice("methods", methods, quant.METHODS)
+    keep_freed_memory()
+    rows: list[quant.QuantRow] = []
+    summaries: dict[str, Any] = {}
+    with output.progress("quant") as tick:
+        for name, run in parse_weights(weights).items():
+            subject = quant.Subject(name, run, tokens=tokens[0], calibration_tokens=tokens[1])
+            part = quant.timed_rows(subject) if wall else quant.rows(subject, methods=chosen, cap=fit, tick=tick)
+            rows += part
+            if not wall:
+                summaries[name] = {"equal_kl": quant.equal_kl(part), "gains_db": quant.gains_db(part)}
+            if target:  # a long run keeps what it has
+                store.append(target, header, part)
+    if json:
+        output.print_json({"machine": header, "rows": [asdict(row) for row in rows], "summary": summaries})
+        return 0
+    numbers = ("bytes", "bits each", "entropy", "Hessian dB", "KL x 1000", "bits per byte", "seconds")
+    table = output.plain_table("model", "seed", "method", *numbers, right=numbers)
+    for row in rows:
+        table.add_row(
+            row.checkpoint, str(row.seed), row.method, "" if row.bytes is None else f"{row.bytes:,}",
+            *("" if v is None else f"{v:.{digits}f}" for v, digits in (
+                (row.bits_per_weight, 4), (row.entropy, 4), (row.hessian_error_db, 2),
+                (None if row.kl is None else 1000 * row.kl, 3), (row.val_bpb, 5), (row.seconds, 2),
+            )),
+        )  # fmt: skip
+    output.print_table(table)
+    for name, summary in summaries.items():
+        if (equal := summary["equal_kl"]) is not None:
+            output.out.print(
+                f"{name}: at the contest's divergence {equal['golfcore_bytes']:,.0f} bytes instead of "
+                f"{equal['contest_bytes']:,.0f}, {equal['saved']:.1%} fewer", markup=False,
+            )  # fmt: skip
+        gains = ", ".join(f"{method} {gain:+.2f} dB" for method, gain in summary["gains_db"].items())
+        output.out.print(f"{name}: against scalar GPTQ at equal entropy: {gains}", markup=False)
     if target:
         output.out.print(f"appended to {target}", markup=False)
     return 0

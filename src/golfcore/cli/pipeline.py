@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 from golfcore.cli.tokens import Tokens
 from golfcore.config import RecipeConfig, build_recipe, to_toml, to_tree
 from golfcore.errors import FormatError, InputError, RuleError
-from golfcore.model import family_configs, get_family
+from golfcore.model import Family, family_configs, get_family
 from golfcore.paths import atomic_write, sha256_file
 from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
-    from golfcore.artifact.model_io import LoadedModel
+    from golfcore.artifact.model_io import LoadedModel, StoredTensor
     from golfcore.evaluate.scorer import Score, ScoredText
     from golfcore.model.base import LanguageModel
     from golfcore.train.runlog import RunLog
     from golfcore.train.world import World
 
 CONFIG, QUANTISED, ARTIFACT, SCORE = "config.toml", "quantised.pt", "model.golf", "score.json"
-QUANTISED_VERSION = 1
+QUANTISED_VERSION = 2
 EVALUATION_PAUSE_S = 20.0  # a batch of the scorer may take this long; a rank hangs after three times as much
 
 
@@ -228,18 +228,6 @@ def load_weights(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> Langua
     return module
 
 
-def quantise_stage(run_dir: Path, module: LanguageModel, recipe: RecipeConfig) -> list[dict[str, Any]]:
-    """Writes ``quantised.pt`` and returns a row a tensor: name, role, bits, relative error in dB."""
-    from golfcore.quant import error_rows, quantise_state
-    from golfcore.train.checkpoint import save_tensors
-
-    state, roles = module.state_dict(), module.parameter_roles()
-    stored = quantise_state(state, roles, recipe.quant)
-    tensors = [dataclasses.astuple(item) for item in stored]
-    save_tensors(run_dir / QUANTISED, {"version": QUANTISED_VERSION, "tensors": tensors})
-    return error_rows(state, stored)
-
-
 def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, tick: Tick = silent) -> dict[str, Any]:
     """Packs ``quantised.pt`` into ``out``, coded as ``quant.coder`` says, and returns the inspection of the file.
 
@@ -252,16 +240,29 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
 
     from golfcore.artifact.inspect import summary
     from golfcore.artifact.model_io import StoredTensor, save_model
-    from golfcore.tokenizer import Tokenizer
 
     path = run_dir / QUANTISED
     if not path.is_file():
         raise InputError(f"{path} is missing: run golfcore quantize {run_dir} first")
     try:
         saved = torch.load(path, weights_only=True)
-        stored = [StoredTensor(*item) for item in saved["tensors"]]
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        if saved["version"] != QUANTISED_VERSION:
+            raise FormatError(
+                f"{path}: version {saved['version']}, expected {QUANTISED_VERSION}; quantise the run again"
+            )
+        stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
+    save_model(out, *packing(recipe, tokens, stored), coder=recipe.quant.coder, tick=tick)
+    return summary(out, recipe.track.cap_bytes)
+
+
+def packing(
+    recipe: RecipeConfig, tokens: Tokens, stored: Sequence[StoredTensor]
+) -> tuple[Family, Any, int, Sequence[StoredTensor], bytes, dict[str, Any]]:
+    """What ``model_tensors`` and ``save_model`` need to pack a run's weights."""
+    from golfcore.tokenizer import Tokenizer
+
     # The contest does not count its tokenizer; where it is ours, it is part of the file and is counted.
     own = tokens.tokenizer.to_bytes() if isinstance(tokens.tokenizer, Tokenizer) else b""
     manifest = {
@@ -269,11 +270,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
         "tokenizer_sha256": tokens.tokenizer_sha256,
         "eval": {"context": recipe.eval.context or recipe.train.seq_len, "stride": recipe.eval.stride},
     }
-    save_model(
-        out, get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest,
-        coder=recipe.quant.coder, tick=tick,
-    )  # fmt: skip
-    return summary(out, recipe.track.cap_bytes)
+    return get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest
 
 
 def evaluate_artifact(
@@ -387,7 +384,8 @@ def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str,
     """The contest's last log lines: code and total size, and the score of the packed bytes."""
     from golfcore.train.runlog import final_line, size_lines
 
-    codec = f"int{recipe.quant.matrix_bits}+{_matrix_codec(packed)}"
+    width = recipe.quant.format if recipe.quant.format != "int" else f"int{recipe.quant.matrix_bits}"
+    codec = f"{width}+{_matrix_codec(packed)}"
     code = packed_bytes(packed, "code")
     return [
         *size_lines(code, packed["bytes"]["file"], codec),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from golfcore.cli import pipeline
 from golfcore.cli.output import out, print_json, progress
+from golfcore.cli.quantising import Calibration, calibrate, quantise_stage, quantised_line
 from golfcore.cli.tokens import Tokens, open_tokens, prepare_data
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError, RuleError, UsageError
@@ -170,9 +172,11 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
         module = _trained(start, saved, tokens, world, log)
+        calibration = _calibrated(module, config, tokens, world, log)
         if world.primary:
-            with log.phase("quantise"):
-                pipeline.quantise_stage(run_dir, module, config)
+            with log.phase("quantise"), progress("quantise") as tick:
+                quantised = quantise_stage(run_dir, module, config, tokens, calibration, tick=tick)
+            log.line(quantised_line(quantised))
             with log.phase("pack"), progress("pack") as tick:
                 packed = pipeline.pack_stage(run_dir, config, tokens, artifact, tick)
         del module
@@ -209,6 +213,18 @@ def _trained(start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: 
         return pipeline.train_stage(
             start.config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
         )
+
+
+def _calibrated(
+    module: LanguageModel, config: RecipeConfig, tokens: Tokens, world: World, log: RunLog
+) -> Calibration:  # fmt: skip
+    """Hessians over all ranks; those of training text are training, and counted as such."""
+    if config.quant.calibration == "generated":
+        with log.phase("calibrate"), progress("calibrate", shown=world.primary) as tick:
+            return calibrate(module, config, tokens, world, tick=tick)
+    with log.phase("train", config.track.train_s or None) as phase:
+        left = config.track.train_s - phase.seconds if config.track.train_s else math.inf
+        return calibrate(module, config, tokens, world, seconds=max(left, 0.0))
 
 
 def evaluate_in_new_process(artifact: Path, config: RecipeConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from golfcore.cli import pipeline
-from golfcore.cli.output import out, print_json, progress
+from golfcore.cli.output import out, plain_table, print_json, print_table, progress
 from golfcore.cli.run import Sets, Texts, begin, resumable
 from golfcore.cli.tokens import open_tokens
 from golfcore.errors import UsageError
@@ -71,33 +71,108 @@ def train(
         out.print(f"next: golfcore quantize {run_dir}", markup=False)
 
 
-def quantize(run: Path, *, set_: Sets = (), json: bool = False) -> None:
-    """Quantise a trained run; leaves quantised.pt in its folder.
+def quantize(
+    run: Path,
+    *,
+    fit: int = 0,
+    margin: int = 0,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    text: Texts = (),
+    set_: Sets = (),
+    json: bool = False,
+) -> None:
+    """Quantise a trained run; leaves quantised.pt and quantised.json in its folder, the checkpoint as it is.
 
     Parameters
     ----------
     run
         The run folder.
+    fit
+        Choose the step of each tensor so that the packed file ends at most 0.1 % below this many bytes, never above;
+        implies quant.method = gptq.
+    margin
+        Bytes below --fit that stay free.
+    dry_run
+        Print the plan of --fit (default: the track's cap), write nothing.
+    text
+        Calibration text instead of training text.
     json
         One JSON document instead of a table.
     """
+    import dataclasses
+
+    from golfcore.cli.quantising import calibrate, fitted, fitter, quantise_stage
+    from golfcore.train.world import join_world
+
     config = _run_config(run, set_)
+    if fit or dry_run:
+        config = dataclasses.replace(config, quant=fitted(config.quant))
+    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
+    if fit < 0 or margin < 0 or cap <= 0:
+        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     module = pipeline.load_weights(run, config, tokens.vocab_size)
-    rows = pipeline.quantise_stage(run, module, config)
+    with join_world() as world, progress("quantize") as tick:
+        calibration = calibrate(module, config, tokens, world, text=text, tick=tick)
+        if dry_run:
+            plan = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
+        else:
+            result = quantise_stage(run, module, config, tokens, calibration, cap=cap, tick=tick)
+            plan = result["plan"]
     if json:
-        print_json({"run": run.name, "quantised": str(run / pipeline.QUANTISED), "tensors": rows})
+        head = {"run": run.name} if dry_run else {"run": run.name, "quantised": str(run / pipeline.QUANTISED)}
+        print_json(head | ({"plan": plan} if dry_run else result))
         return
-    table = Table(title=f"{run.name}: quantised", header_style="bold")
-    for heading in ("tensor", "role"):
-        table.add_column(heading)
-    for heading in ("weights", "bits", "error dB"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        error = "" if row["error_db"] is None else f"{row['error_db']:.2f}"
-        table.add_row(row["name"], row["role"], f"{row['params']:,}", str(row["bits"]), error)
-    out.print(table)
-    out.print(f"next: golfcore pack {run}", markup=False)
+    if plan is not None:
+        print_table(_plan_table(plan))
+    if not dry_run:
+        print_table(_error_table(result))
+        out.print(_measured_on(result["total"]), markup=False)
+        out.print(f"next: golfcore pack {run}", markup=False)
+
+
+def _plan_table(plan: dict[str, Any]) -> Table:
+    numbers = ("weights", "k", "bits", "step / sigma", "bytes", "KL x 1000")
+    table = plain_table("tensor", "role", *numbers, right=numbers)
+    for row in plan["tensors"]:
+        table.add_row(
+            row["name"], row["role"], f"{row['weights']:,}", f"{row['k']:.2f}", str(row["bits"]), f"{row['step']:.3f}",
+            f"{row['bytes']:,}", f"{1000 * row['kl']:.3f}",
+        )  # fmt: skip
+    table.add_row("code, tokenizer, the rest", "", "", "", "", "", f"{plan['fixed_bytes']:,}", "")
+    of_cap = f"{plan['bytes']:,} of {plan['cap']:,}"
+    table.add_row("in all", f"{plan['states']} states", "", "", "", "", of_cap, f"{1000 * plan['kl']:.3f}")
+    return table
+
+
+def _error_table(result: dict[str, Any]) -> Table:
+    numbers = ("weights", "bits", "states", "error dB", "Hessian dB", "KL x 1000", "bits per byte")
+    table = plain_table("tensor", "role", *numbers, right=numbers)
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        kl, bpb = row["kl"], row["bpb"]
+        return [
+            _number(row.get("error_db")), _number(row["hessian_db"]), "" if kl is None else f"{1000 * kl:.3f}",
+            "" if bpb is None else f"{bpb:.4f}",
+        ]  # fmt: skip
+
+    for row in result["tensors"]:
+        states = str(row["states"] or "")
+        table.add_row(row["name"], row["role"], f"{row['params']:,}", str(row["bits"]), states, *cells(row))
+    total = result["total"]
+    table.add_row("in all", "", f"{total['params']:,}", "", "", *cells(total))
+    return table
+
+
+def _measured_on(total: dict[str, Any]) -> str:
+    """What the last columns of the table were measured on."""
+    tokens = f"{total['tokens']:,} tokens of calibration text; Hessians on {total['calibration_tokens']:,}"
+    before = "" if total["bpb_before"] is None else f"{total['bpb_before']:.4f} bits per byte before, "
+    return f"each tensor quantised alone, and all; {before}on {tokens}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def pack(

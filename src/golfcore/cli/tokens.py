@@ -68,7 +68,7 @@ class Tokens:
 
         if self.prepared:
             return prepared_text(load_prepared(self.folder))
-        return contest_text(self.folder, self._count_bytes, seq_len)
+        return contest_text(self.folder, self.count_bytes, seq_len)
 
     def fingerprint(self) -> str:
         """Equal on machines that hold the same tokens: tokenizer, and each shard's name, size and samples of it."""
@@ -82,7 +82,8 @@ class Tokens:
                     digest.update(f.read(FINGERPRINT_BYTES))
         return digest.hexdigest()
 
-    def _count_bytes(self, ids: NDArray[np.uint16]) -> NDArray[np.int32]:
+    def count_bytes(self, ids: NDArray[np.uint16]) -> NDArray[np.int32]:
+        """Bytes of text of each of ``ids[1:]``, given the id before it."""
         from golfcore.tokenizer import Tokenizer
 
         if isinstance(self.tokenizer, Tokenizer):

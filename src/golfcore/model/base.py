@@ -55,6 +55,24 @@ class LanguageModel(nn.Module, ABC):
         Feeding the symbols in one piece or in many gives the same rows.
         """
 
+    def forward(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
+        """``loss``, as what ``torch.func.functional_call`` calls: so other weights can stand in by name."""
+        return self.loss(batch, context)
+
+    def taps(self) -> dict[str, nn.Module]:
+        """By matrix parameter: the module whose first input it multiplies, ``y = x W^T``, each time that is called.
+
+        The quantiser hooks these modules to learn what a weight's inputs look like. A layer that runs several times in
+        a pass is counted at each; a parameter that is not listed is quantised without such knowledge. The default lists
+        the ``weight`` of every module that is not an embedding.
+        """
+        found = {
+            f"{name}.weight": module for name, module in self.named_modules() if not isinstance(module, nn.Embedding)
+        }
+        return {
+            name: m for name, m in found.items() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim == 2
+        }
+
     @abstractmethod
     def parameter_roles(self) -> dict[str, Role]:
         """The role of every parameter, each named once as in ``named_parameters()``."""

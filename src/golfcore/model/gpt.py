@@ -57,6 +57,7 @@ class GPT(LanguageModel):
             self.lane_keep_L2 = nn.Parameter(torch.full((n, 2), 1.1))
             self.lane_post_L22 = nn.Parameter(torch.ones(n, 2, 2))
         self.head = None if config.tie_embeddings else Linear(d, vocab_size)
+        self.readout = nn.Identity()  # what the output matrix multiplies passes here, for taps()
         self.rotary = Rotary(config)
         self.orders = [layer_order(config, passes) for passes in range(len(config.loop_starts) + 1)]
         self.phase = len(config.loop_starts)
@@ -112,7 +113,7 @@ class GPT(LanguageModel):
 
     def head_logits(self, x_BTD: Tensor, weight_VD: Tensor) -> Tensor:
         """Soft-capped fp32 logits [..., V] of normed outputs."""
-        logits = F.linear(x_BTD, weight_VD.to(x_BTD.dtype)).float()
+        logits = F.linear(self.readout(x_BTD), weight_VD.to(x_BTD.dtype)).float()
         return soft_cap(logits, self.config.logit_softcap, self.config.softcap)
 
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
@@ -137,6 +138,18 @@ class GPT(LanguageModel):
         table_VD = self.embed.table()
         x_BTD = self.hidden(seen_BT, table_VD)[:, seen_BT.size(1) - symbols_BT.size(1) :]
         return self.head_logits(x_BTD, self.head_weight(table_VD)), {"symbols": seen_BT}
+
+    def taps(self) -> dict[str, nn.Module]:
+        # Tables are looked up, and their projections act on them, not on a token's activations.
+        found = {name: tap for name, tap in super().taps().items() if name not in TABLES}
+        for i, block in enumerate(self.blocks):  # one product serves all three, so their own modules are not called
+            attn: nn.Module = block.attn  # type: ignore[assignment]
+            found |= {f"blocks.{i}.attn.{name}.weight": attn for name in ("q", "k", "v")}
+        if self.head is not None:
+            found["head.weight"] = self.readout
+        elif self.embed.proj is None:
+            found["embed.weight"] = self.readout
+        return found
 
     def parameter_roles(self) -> dict[str, Role]:
         roles: dict[str, Role] = {}

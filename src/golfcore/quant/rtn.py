@@ -25,16 +25,22 @@ from golfcore.artifact import grid
 from golfcore.errors import InputError
 
 PERCENTILE = 0.9999984
+QUANTILES = (0.99999, 0.9999, 0.9995, 0.999)
 FP16_MAX = 65504.0
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """A matrix as symbols and scales: ``w_OI ~ symbols_OI * scale_O``; int8 and fp16."""
+    """A matrix as symbols and steps: ``w_OI ~ symbols_OI * scale_O * column_I``; int8 and fp16.
+
+    With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.artifact.trellis``); no ``column_I``: ones.
+    """
 
     symbols_OI: Tensor
     scale_O: Tensor
     bits: int
+    trellis: int = 0
+    column_I: Tensor | None = None
 
 
 def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
@@ -62,24 +68,83 @@ def quantise_rows(
     Raises:
         InputError: not a matrix, or a weight is NaN, infinite or too large for an fp16 scale.
     """
+    weight_OI = check_matrix(weight_OI, name)
+    q = 2 ** (bits - 1) - 1
+    scale_O = row_step(weight_OI, bits=bits, clip=clip, k=k, scales=scales, name=name)
+    return Quantised(_symbols(weight_OI, scale_O, q), scale_O, bits)
+
+
+def best_clip(weight_OI: Tensor, *, bits: int, scales: str = "fp16", name: str = "weight") -> Quantised:
+    """As ``quantise_rows``, each row with the clip of least squared error out of five (GPTQ-lite, entry 2026-03-22).
+
+    Candidates are the row's largest magnitude and the quantiles ``QUANTILES`` of its magnitudes.
+    """
+    weight_OI = check_matrix(weight_OI, name)
+    q = 2 ** (bits - 1) - 1
+    sizes_OI = weight_OI.abs()
+    least_O = torch.full((len(weight_OI),), math.inf)
+    symbols_OI, scale_O = torch.zeros(weight_OI.shape, dtype=torch.int8), torch.zeros(len(weight_OI)).half()
+    for share in (1.0, *QUANTILES):
+        exact_O = torch.quantile(sizes_OI, share, dim=1) / q
+        tried_O = _rounded_step(exact_O, scales, up=share == 1.0, name=name)
+        tried_OI = _symbols(weight_OI, tried_O, q)
+        error_O = (weight_OI - tried_OI * tried_O.float()[:, None]).square().sum(1)
+        better_O = error_O < least_O
+        least_O = torch.where(better_O, error_O, least_O)
+        symbols_OI = torch.where(better_O[:, None], tried_OI, symbols_OI)
+        scale_O = torch.where(better_O, tried_O, scale_O)
+    return Quantised(symbols_OI, scale_O, bits)
+
+
+def check_finite(values: Tensor, name: str) -> Tensor:
+    """The values in fp32 on the CPU.
+
+    Raises:
+        InputError: one is NaN or infinite, or too large for fp16.
+    """
+    values = values.detach().float().cpu()
+    if not torch.isfinite(values).all() or (values.numel() and float(values.abs().max()) > FP16_MAX):
+        raise InputError(f"{name}: holds NaN, infinite or too large weights; the training run diverged")
+    return values
+
+
+def check_matrix(weight_OI: Tensor, name: str) -> Tensor:
+    """The matrix in fp32 on the CPU.
+
+    Raises:
+        InputError: not a matrix, or a weight is NaN or infinite.
+    """
     if weight_OI.ndim != 2:
         raise InputError(f"{name}: shape {tuple(weight_OI.shape)}, expected a matrix [out, in]")
     weight_OI = weight_OI.detach().float().cpu()
     if not torch.isfinite(weight_OI).all():
         raise InputError(f"{name}: holds NaN or infinite weights; the training run diverged")
-    q = 2 ** (bits - 1) - 1
-    exact_O = row_clip(weight_OI, clip, k) / q
-    if scales == "log8":
-        scale_O = torch.from_numpy(grid.nearest(exact_O.numpy(), up=clip != "sigma"))
-    else:
-        scale_O = exact_O.to(torch.float16)
+    return weight_OI
+
+
+def row_step(weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str, name: str) -> Tensor:
+    """What a symbol is worth in each row, fp16 [O]; arguments as of ``quantise_rows``.
+
+    Raises:
+        InputError: a row's step does not fit fp16.
+    """
+    exact_O = row_clip(weight_OI, clip, k) / (2 ** (bits - 1) - 1)
+    return _rounded_step(exact_O, scales, up=clip != "sigma", name=name)
+
+
+def _rounded_step(exact_O: Tensor, scales: str, *, up: bool, name: str) -> Tensor:
+    log8 = scales == "log8"
+    scale_O = torch.from_numpy(grid.nearest(exact_O.numpy(), up=up)) if log8 else exact_O.to(torch.float16)
     if not torch.isfinite(scale_O).all():
         raise InputError(f"{name}: a row's scale is above {FP16_MAX:.0f} and does not fit fp16")
+    return scale_O
+
+
+def _symbols(weight_OI: Tensor, scale_O: Tensor, q: int) -> Tensor:
     step_O = scale_O.float()
     # A row of zeros, or one whose scale underflows, has scale 0 and only zero symbols.
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
-    symbols_OI = (weight_OI * inverse_O[:, None]).round_().clamp_(-q, q).to(torch.int8)
-    return Quantised(symbols_OI, scale_O, bits)
+    return (weight_OI * inverse_O[:, None]).round_().clamp_(-q, q).to(torch.int8)
 
 
 def gaussian_bits(bits: int, k: float) -> float:

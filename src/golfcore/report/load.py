@@ -16,6 +16,7 @@ from golfcore.train.runlog import ENV, LEDGER, LOG, METRICS, read_json, read_led
 
 T = TypeVar("T")
 CONFIG, MODEL, SCORE, REPORT = "config.toml", "model.golf", "score.json", "report.html"
+ERRORS = "quantised.json"
 NOT_WEIGHTS = ("code", "tokenizer")  # roles whose tensors are bytes of something else
 MAX_LOG = 50_000_000  # characters of log.txt that are looked at
 
@@ -31,6 +32,7 @@ class RunData:
     ledger: list[dict[str, Any]] = field(default_factory=list)
     env: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, Any] = field(default_factory=dict)  # what quantisation cost, by tensor
     log_events: list[dict[str, Any]] = field(default_factory=list)
     artifact: dict[str, Any] = field(default_factory=dict)  # see artifact_summary
     artifact_bytes: int | None = None
@@ -73,6 +75,7 @@ def load_run(run_dir: Path) -> RunData:
         ledger=part(lambda: read_ledger(run_dir / LEDGER), []),
         env=part(lambda: read_json(run_dir / ENV, dict), {}),
         score=part(lambda: read_json(run_dir / SCORE, dict), {}),
+        errors=part(lambda: read_json(run_dir / ERRORS, dict), {}),
         log_events=part(lambda: parse_log(_read_text(run_dir / LOG)), []),
         artifact=part(lambda: artifact_summary(model), {}) if there else {},
         artifact_bytes=part(lambda: model.stat().st_size, None) if there else None,

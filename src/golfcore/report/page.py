@@ -19,7 +19,7 @@ from markupsafe import Markup
 from golfcore import config
 from golfcore.paths import atomic_write
 from golfcore.report.curves import Curve, bpb_svg, loss_svg
-from golfcore.report.load import CONFIG, MODEL, REPORT, SCORE, RunData, load_run, number
+from golfcore.report.load import CONFIG, ERRORS, MODEL, REPORT, SCORE, RunData, load_run, number
 from golfcore.report.summary import summarize
 from golfcore.train.runlog import ENV, LEDGER, LOG, METRICS
 
@@ -30,6 +30,7 @@ FILES = (
     (METRICS, "every logged step, unrounded"),
     (ENV, "machine and versions"),
     (LEDGER, "seconds by phase"),
+    (ERRORS, "what quantisation cost, by tensor"),
     (MODEL, "the packed model: what the score is of"),
     (SCORE, "the score and what it was read from"),
 )
@@ -83,6 +84,7 @@ def _context(run: RunData) -> dict[str, Any]:
         "eval": _evaluation(run),
         "curves": _curves(run),
         "bytes": _bytes(run, summary["bytes"]),
+        "errors": _errors(run),
         "phases": _phases(run),
         "environment": _environment(run),
         "sections": _sections(run),
@@ -227,6 +229,27 @@ def _bytes(run: RunData, size: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
+def _errors(run: RunData) -> dict[str, Any] | None:
+    """What quantisation cost: a row a tensor of symbols, each quantised alone, and all together."""
+
+    def row(found: dict[str, Any]) -> dict[str, Any]:
+        kl = number(found.get("kl"))
+        numbers = {key: number(found.get(key)) for key in ("params", "bits", "states", "error_db", "hessian_db", "bpb")}
+        return numbers | {"name": str(found.get("name", "")), "kl": None if kl is None else 1000 * kl}
+
+    tensors, total = run.errors.get("tensors"), run.errors.get("total")
+    if not isinstance(tensors, list) or not isinstance(total, dict):
+        return None
+    rows = [row(found) for found in tensors if isinstance(found, dict)]
+    return {
+        "rows": [found for found in rows if (found["bits"] or 16) < 16],
+        "total": row(total | {"name": "in all"}),
+        "before": number(total.get("bpb_before")),
+        "tokens": number(total.get("tokens")),
+        "calibration_tokens": number(total.get("calibration_tokens")),
+    }
+
+
 def _phases(run: RunData) -> dict[str, Any] | None:
     if not run.ledger:
         return None
@@ -267,19 +290,19 @@ def _sections(run: RunData) -> list[dict[str, Any]]:
         if not isinstance(table, dict):
             continue
         defaults = {f.name: f.default for f in dataclasses.fields(SECTIONS[name])} if name in SECTIONS else {}
-        rows = [
-            (
-                key,
-                _show(value),
-                key in defaults and defaults[key] != (tuple(value) if isinstance(value, list) else value),
-            )
-            for key, value in table.items()
-        ]
+        rows = [(key, _show(value), key in defaults and defaults[key] != _plain(value)) for key, value in table.items()]
         sections.append({"name": name, "rows": rows})
     return sections
 
 
+def _plain(value: object) -> object:
+    """A value as the defaults hold it: TOML knows lists, the configs tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _show(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_show, value)) or "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

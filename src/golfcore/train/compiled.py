@@ -20,33 +20,36 @@ LossFunction = Callable[[Batch, Context], tuple[Tensor, dict[str, Tensor]]]
 
 
 def choose_loss(
-    module: LanguageModel, train: TrainConfig, rows: int, seq_len: int, world: World
+    loss: LossFunction, module: LanguageModel, train: TrainConfig, rows: int, seq_len: int, world: World
 ) -> tuple[LossFunction, str]:
-    """The loss to train with, and a line for the log; gradients are left as they were, absent.
+    """How to run ``loss`` while training, and a line for the log; gradients are left as they were, absent.
 
     Args:
+        loss: ``module.loss``, or what else the weights are trained by.
         module: on ``world.device``.
         train: ``compile`` and ``cuda_graphs``.
         rows, seq_len: of a batch.
         world: the ranks, which decide together.
     """
     if train.cuda_graphs and world.device.type != "cuda":
-        return _compiled(module, rows, seq_len, world, " (no CUDA graphs: the device is a CPU)", wanted=train.compile)
+        return _compiled(
+            loss, module, rows, seq_len, world, " (no CUDA graphs: the device is a CPU)", wanted=train.compile
+        )
     if train.cuda_graphs:
-        graphs = _Graphs(module)
+        graphs = _Graphs(loss, module)
         failure = _try(graphs, module, rows, seq_len, world)
-        return (module.loss, f"eager (CUDA graphs failed: {failure})") if failure else (graphs, "CUDA graphs")
-    return _compiled(module, rows, seq_len, world, "", wanted=train.compile)
+        return (loss, f"eager (CUDA graphs failed: {failure})") if failure else (graphs, "CUDA graphs")
+    return _compiled(loss, module, rows, seq_len, world, "", wanted=train.compile)
 
 
 def _compiled(
-    module: LanguageModel, rows: int, seq_len: int, world: World, note: str, *, wanted: bool
+    loss: LossFunction, module: LanguageModel, rows: int, seq_len: int, world: World, note: str, *, wanted: bool
 ) -> tuple[LossFunction, str]:
     if not wanted:
-        return module.loss, f"eager{note}"
-    compiled: LossFunction = torch.compile(module.loss)
+        return loss, f"eager{note}"
+    compiled: LossFunction = torch.compile(loss)
     failure = _try(compiled, module, rows, seq_len, world)
-    return (module.loss, f"eager{note} (torch.compile failed: {failure})") if failure else (compiled, f"compiled{note}")
+    return (loss, f"eager{note} (torch.compile failed: {failure})") if failure else (compiled, f"compiled{note}")
 
 
 def _try(loss_fn: LossFunction, module: LanguageModel, rows: int, seq_len: int, world: World) -> str:
@@ -69,15 +72,15 @@ def _try(loss_fn: LossFunction, module: LanguageModel, rows: int, seq_len: int, 
 class _Graphs:
     """Forward and backward captured as CUDA graphs, one pair for each batch shape and phase of the model."""
 
-    def __init__(self, module: LanguageModel) -> None:
-        self._module = module
+    def __init__(self, loss: LossFunction, module: LanguageModel) -> None:
+        self._loss, self._module = loss, module
         self._captured: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         key = (batch.inputs_BT.shape, self._module.phase)
         if key not in self._captured:
             arguments = (batch.inputs_BT.clone(), batch.targets_BT.clone(), context.progress.clone())
-            self._captured[key] = torch.cuda.make_graphed_callables(_TensorLoss(self._module), arguments)
+            self._captured[key] = torch.cuda.make_graphed_callables(_TensorLoss(self._loss, self._module), arguments)
         loss, ce = self._captured[key](batch.inputs_BT, batch.targets_BT, context.progress)
         return loss, {"ce": ce.detach()}
 
@@ -85,10 +88,10 @@ class _Graphs:
 class _TensorLoss(nn.Module):
     """The loss as a function of tensors alone, which is what a graph can replay."""
 
-    def __init__(self, module: LanguageModel) -> None:
+    def __init__(self, loss: LossFunction, module: LanguageModel) -> None:
         super().__init__()
-        self.module = module
+        self.loss, self.module = loss, module  # a module's parameters are found through it
 
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor, progress: Tensor) -> tuple[Tensor, Tensor]:
-        loss, parts = self.module.loss(Batch(inputs_BT, targets_BT), Context(progress))
+        loss, parts = self.loss(Batch(inputs_BT, targets_BT), Context(progress))
         return loss, parts["ce"]

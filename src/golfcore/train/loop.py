@@ -7,6 +7,7 @@ before it, on real shapes, to compile and allocate; weights, optimiser and loade
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from collections import deque
@@ -32,9 +33,10 @@ from golfcore.optim.schedule import (
     stages,
     weight_decay_multiplier,
 )
+from golfcore.quant.qat import aware_loss
 from golfcore.train.checkpoint import NAME as CHECKPOINT
 from golfcore.train.checkpoint import CheckpointWriter, save_checkpoint
-from golfcore.train.compiled import choose_loss
+from golfcore.train.compiled import LossFunction, choose_loss
 from golfcore.train.runlog import RunLog, stopping_early
 from golfcore.train.world import World
 
@@ -110,10 +112,25 @@ class Trainer:
         self.writer = CheckpointWriter(log.run_dir) if world.primary else None
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         self.expected_step_s = 0.0  # from the warm-up, for the monitor
+        # Hessians from training text are collected on the same clock, after the last step.
         self.budget_s = recipe.track.train_s
-        self.loss_fn, how = choose_loss(module, train, self.micro_rows, self.stage.seq_len, world)
-        log.line(f"loss: {how}")
+        if self.budget_s and recipe.quant.method == "gptq" and recipe.quant.reserve_s:
+            self.budget_s = max(self.budget_s - recipe.quant.reserve_s, 0.01)
+        self.loss_fn = self._choose_loss(module.loss, "loss")
+        # Two functions, not a flag: what is compiled would keep the flag's first value for ever.
+        self.aware_fn: LossFunction | None = None
+        if recipe.quant.qat != "off":
+            aware = aware_loss(module, module.parameter_roles(), recipe.quant)
+            self.aware_fn = self._choose_loss(aware, "loss of quantised weights")
+        self.aware = False  # whether this step's forward pass sees quantised weights
         self.progress = torch.zeros((), device=world.device)
+
+    def _choose_loss(self, loss: LossFunction, name: str) -> LossFunction:
+        chosen, how = choose_loss(
+            loss, self.module, self.recipe.train, self.micro_rows, self.stage.seq_len, self.world
+        )  # fmt: skip
+        self.log.line(f"{name}: {how}")
+        return chosen
 
     # --- one step ---------------------------------------------------------------------------------------------------
 
@@ -137,7 +154,8 @@ class Trainer:
                 torch.from_numpy(targets[piece]).to(self.world.device, non_blocking=True),
             )
             share = batch.inputs_BT.size(0) / rows
-            loss, parts = self.loss_fn(batch, Context(self.progress))
+            loss_fn = self.aware_fn if self.aware and self.aware_fn is not None else self.loss_fn
+            loss, parts = loss_fn(batch, Context(self.progress))
             if start + self.micro_rows >= rows:
                 self.optimizers.arm()
             (loss * (share / self.world.size)).backward()
@@ -167,8 +185,9 @@ class Trainer:
             return
         before = copy.deepcopy(self._tensors())
         averaged, step_s = self.state.averaged, 0.0
-        for stage in self.stages:
+        for stage, aware in itertools.product(self.stages, [False] if self.aware_fn is None else [False, True]):
             self.enter(stage)
+            self.aware = aware
             for _ in range(self.recipe.train.warmup_steps):
                 started = time.perf_counter()
                 self.backward()
@@ -228,6 +247,7 @@ class Trainer:
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
             share = progress(state.step, elapsed, train, self.budget_s)
             self._follow(share)
+            self.aware = share >= self.recipe.quant.qat_from
             loss = self.backward()
             self._stop_at_nan(loss)
             self.update(multiplier, share)

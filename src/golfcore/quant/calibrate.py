@@ -1,0 +1,94 @@
+"""The text that Hessians are collected on: training tokens, tokens of the user's, or what the model writes itself."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from golfcore.data.contracts import BOS
+from golfcore.data.shards import ShardSet
+from golfcore.errors import InputError
+from golfcore.model.base import LanguageModel
+from golfcore.progress import Tick, silent
+
+MIN_DOCUMENT = 8  # shorter documents may be equal by chance
+
+
+def training_rows(shards: ShardSet, tokens: int, seq_len: int, *, rank: int = 0, world: int = 1) -> Tensor:
+    """int64 [N, seq_len]: this rank's part of ``tokens`` tokens in rows that are spread evenly over the training data.
+
+    Raises:
+        InputError: the data is shorter than one row.
+    """
+    rows = min(-(-tokens // seq_len), len(shards) // seq_len)
+    if rows < 1:
+        raise InputError(f"{len(shards)} tokens of calibration text, expected at least one row of {seq_len}")
+    starts = np.linspace(0, len(shards) - seq_len, rows).astype(np.int64)[rank::world]
+    found = [shards[int(start) : int(start) + seq_len].astype(np.int64) for start in starts]
+    return torch.from_numpy(np.stack(found)) if found else torch.empty(0, seq_len, dtype=torch.int64)
+
+
+def text_rows(ids: NDArray[np.uint16], seq_len: int) -> Tensor:
+    """int64 [N, <= seq_len]: a stream of tokens cut into rows; a rest that fills no row is dropped.
+
+    Raises:
+        InputError: no tokens.
+    """
+    if len(ids) < 2:
+        raise InputError(f"the calibration text has {len(ids)} tokens: give text")
+    length = min(seq_len, len(ids))
+    whole = ids[: len(ids) // length * length].astype(np.int64)
+    return torch.from_numpy(whole.reshape(-1, length))
+
+
+def check_disjoint(ids: NDArray[np.uint16], validation: NDArray[np.uint16]) -> None:
+    """Raises InputError where a document of the calibration text is one of the validation text."""
+    known = {digest for _, digest in _documents(validation)}
+    for start, digest in _documents(ids):
+        if digest in known:
+            raise InputError(
+                f"the calibration text overlaps the validation text: its document at token {start} is one of it; "
+                "the weights would depend on the text that scores them. Use other text"
+            )
+
+
+def _documents(ids: NDArray[np.uint16]) -> list[tuple[int, bytes]]:
+    """Where each document starts, and a hash of its tokens."""
+    bounds = [0, *np.flatnonzero(ids == BOS).tolist(), len(ids)]
+    found = []
+    for a, b in pairwise(bounds):
+        document = ids[a:b][ids[a:b] != BOS]
+        if len(document) >= MIN_DOCUMENT:
+            found.append((a, hashlib.sha256(np.ascontiguousarray(document).tobytes()).digest()))
+    return found
+
+
+@torch.no_grad()
+def generated_rows(
+    module: LanguageModel, tokens: int, seq_len: int, *, seed: int, temperature: float = 0.8, tick: Tick = silent
+) -> Tensor:
+    """int64 [N, seq_len] of the model's own text, each row begun with a document mark (entry 2026-03-25).
+
+    Raises:
+        InputError: the model's distributions are NaN, naming the position.
+    """
+    module.eval()
+    device = next(module.parameters()).device
+    rows = -(-tokens // seq_len)
+    generator = torch.Generator().manual_seed(seed)
+    ids_NT = torch.full((rows, 1), BOS, dtype=torch.int64, device=device)
+    state, fresh = module.new_state(rows), ids_NT
+    for position in range(seq_len - 1):
+        logits_NTV, state = module.logits(state, fresh)
+        chance_NV = torch.softmax(logits_NTV[:, -1].float().cpu() / temperature, -1)
+        if not torch.isfinite(chance_NV).all():
+            raise InputError(f"the model's own text ends at token {position}: its distribution is NaN")
+        fresh = torch.multinomial(chance_NV, 1, generator=generator).to(device)
+        ids_NT = torch.cat((ids_NT, fresh), 1)
+        tick(position + 1, seq_len - 1, "writing calibration text")
+    return ids_NT.cpu()

@@ -1,0 +1,112 @@
+"""The native column loop against brute force and against plain torch; the compiled decoder against numpy's."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from golfcore import _core
+from golfcore.artifact.trellis import MASKS, points, points_in_numpy
+from golfcore.errors import InputError
+from golfcore.ops.columns import quantise_columns
+from golfcore.ops.reference.columns import quantise_columns as plain
+from golfcore.ops.registry import ISAS
+
+BITS = sorted(MASKS)
+
+
+def problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    mix = torch.randn(columns, columns, generator=g)
+    hessian = mix @ mix.t() + torch.eye(columns)
+    u_CC = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True).contiguous()
+    step_O = torch.rand(rows, generator=g) * 0.3 + 0.1
+    w_CO = torch.randn(columns, rows, generator=g)
+    step_O[rows // 3], w_CO[:, rows // 3] = 0, 0
+    return w_CO, u_CC, step_O
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("seed", range(4))
+def test_no_sequence_of_symbols_is_nearer_than_the_trellis_path(bits: int, seed: int) -> None:
+    """Every sequence of six symbols of three values or their neighbours, decoded by the format's own rule."""
+    g = torch.Generator().manual_seed(seed)
+    w_O = torch.rand(6, generator=g) * 2 - 1
+    step_O = torch.rand(6, generator=g) * 0.2 + 0.5
+    symbols, _ = quantise_columns(w_O[None].clone(), torch.ones(1, 1), step_O, trellis=bits)
+    candidates = np.array(list(itertools.product(range(-3, 4), repeat=6)), np.int8)  # all paths with symbols within 3
+    values = points_in_numpy(np.ascontiguousarray(candidates.T), bits).T * step_O.numpy() / 2
+    errors = ((values - w_O.numpy()) ** 2).sum(1)
+    found = points(symbols.numpy().reshape(6, 1), bits)[:, 0] * step_O.numpy() / 2
+    assert ((found - w_O.numpy()) ** 2).sum() == pytest.approx(errors.min(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bits", [0, *BITS])
+def test_native_is_the_reference(bits: int) -> None:
+    w_CO, u_CC, step_O = problem(90, 7)
+    shrink_C = torch.linspace(0.8, 1.0, 7)
+    ranges = [0, 40, 90]
+    symbols, errors = quantise_columns(
+        w_CO.clone(), u_CC, step_O, shrink_C=shrink_C, limit=20, trellis=bits, ranges=ranges
+    )
+    expected = plain(
+        w_CO.double(), u_CC.double(), step_O.double(), shrink_C=shrink_C.double(), limit=20, trellis=bits, ranges=ranges
+    )
+    assert (symbols == expected[0]).float().mean() > 0.99  # ties of f32 and f64 may fall differently
+    assert float(errors.square().sum()) == pytest.approx(float(expected[1].square().sum()), rel=1e-4)
+    assert int(symbols.abs().max()) <= 20
+    if bits == 0:
+        assert not symbols[:, 30].any()  # a row of step 0
+
+
+@pytest.mark.parametrize("bits", [0, 2, 3, 5, 8])
+def test_every_instruction_set_and_number_of_threads_gives_the_same_symbols(bits: int) -> None:
+    w_CO, u_CC, step_O = problem(700, 40, seed=3)
+    results, before = [], torch.get_num_threads()
+    try:
+        for isa in ISAS:
+            for threads in (1, 3):
+                _core.set_isa(isa)
+                torch.set_num_threads(threads)
+                results.append(quantise_columns(w_CO.clone(), u_CC, step_O, trellis=bits, ranges=[0, 300, 700]))
+    finally:
+        _core.set_isa(ISAS[-1])
+        torch.set_num_threads(before)
+    for symbols, errors in results[1:]:
+        assert torch.equal(symbols, results[0][0]) and torch.equal(errors, results[0][1])
+
+
+def test_more_states_lose_less() -> None:
+    w_CO = torch.randn(64, 1000, generator=torch.Generator().manual_seed(1))
+    lost = [
+        float(quantise_columns(w_CO.clone(), torch.eye(64), torch.ones(1000), trellis=b)[1].square().mean())
+        for b in (0, 2, 3, 5, 8)
+    ]
+    gains = [10 * np.log10(lost[0] / x) for x in lost[1:]]
+    assert gains == sorted(gains)
+    # The step of a trellis is that of rounding, so that its symbols cost about as many bits.
+    assert gains[1] > 0.9 and gains[3] > 1.2, gains
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("shape", [(5, 300), (1, 1), (0, 4), (17,), (3, 2, 5)])
+def test_compiled_and_numpy_decoders_agree(bits: int, shape: tuple[int, ...]) -> None:
+    symbols = np.random.default_rng(bits).integers(-128, 128, shape).astype(np.int8)
+    assert np.array_equal(points(symbols, bits), points_in_numpy(symbols, bits))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    w_CO, u_CC, step_O = problem(8, 4)
+    for changed in ({"trellis": 9}, {"limit": 200}, {"ranges": [0, 5]}, {"ranges": [0, 6, 4, 8]}):
+        with pytest.raises(InputError):
+            quantise_columns(w_CO.clone(), u_CC, step_O, **changed)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="u has shape"):
+        quantise_columns(w_CO, u_CC[:3, :3], step_O)
+    with pytest.raises(InputError, match="contiguous"):
+        quantise_columns(w_CO.t().contiguous().t(), u_CC, step_O)
+    with pytest.raises(InputError, match="fp32"):
+        quantise_columns(w_CO.double(), u_CC, step_O)

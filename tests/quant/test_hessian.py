@@ -1,0 +1,126 @@
+"""Hessians: what each tap sees, at every pass, over all ranks; and the text that they are collected on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY, VOCAB
+from torch import Tensor
+from toys import looped
+
+from golfcore.data.contracts import BOS
+from golfcore.errors import InputError
+from golfcore.model import get_family
+from golfcore.quant.calibrate import check_disjoint, generated_rows, text_rows, training_rows
+from golfcore.quant.hessian import collect_hessians
+
+
+def ids(rows: int, vocab_size: int = 40, seed: int = 0) -> Tensor:
+    return torch.randint(0, vocab_size, (rows, 12), generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_looped_layer_is_counted_at_every_pass() -> None:
+    model, rows = looped(), ids(3)
+    found = collect_hessians(model, rows)
+    x = model.embed(rows).flatten(0, 1).detach()
+    expected = torch.zeros(16, 16)
+    for _ in range(model.config.loops):
+        expected += x.t() @ x
+        x = x + torch.tanh(x @ model.core.weight.t()).detach()
+    assert torch.allclose(found.of("core.weight"), expected, rtol=1e-4)  # type: ignore[arg-type]
+    # a and b read the same tensor and share one matrix; the embedding is tapped where it multiplies.
+    assert found.key == {"core.weight": "core.weight", "a.weight": "a.weight", "b.weight": "a.weight",
+                         "embed.weight": "embed.weight"}  # fmt: skip
+    h = model.hidden(rows).flatten(0, 1).detach()
+    assert torch.allclose(found.of("embed.weight"), h.t() @ h, rtol=1e-4)  # type: ignore[arg-type]
+    assert found.tokens == rows.numel() and found.of("unknown") is None
+
+
+def test_batches_and_ranks_sum_to_the_same() -> None:
+    model, rows = looped(), ids(8)
+    whole = collect_hessians(model, rows)
+    small = collect_hessians(model, rows, batch_tokens=24)
+    half = [collect_hessians(model, part) for part in (rows[0::2], rows[1::2])]
+    waiting = [half[1].matrix[key] for key in half[1].matrix]
+
+    def combine(mine: Tensor) -> Tensor:
+        return mine.add_(waiting.pop(0) if mine.ndim else half[1].tokens)
+
+    summed = collect_hessians(model, rows[0::2], combine=combine)
+    for key, matrix in whole.matrix.items():
+        assert torch.allclose(small.matrix[key], matrix, rtol=1e-4)
+        assert torch.allclose(summed.matrix[key], matrix, rtol=1e-4)
+    assert summed.tokens == whole.tokens
+
+
+def test_the_baseline_shares_q_k_and_v_and_taps_o_after_attention() -> None:
+    model = get_family("gpt").build(TINY, VOCAB, 0)
+    found = collect_hessians(model, ids(2, VOCAB))
+    keys = {name: found.key[f"blocks.1.attn.{name}.weight"] for name in "qkvo"}
+    assert keys == {"q": "blocks.1.attn.q.weight", "k": "blocks.1.attn.q.weight", "v": "blocks.1.attn.q.weight",
+                    "o": "blocks.1.attn.o.weight"}  # fmt: skip
+    roles = model.parameter_roles()
+    assert found.key.keys() == {n for n, role in roles.items() if role.kind != "vector"}
+    untied = get_family("gpt").build(
+        type(TINY)(num_layers=1, model_dim=32, num_heads=4, num_kv_heads=2, tie_embeddings=False), VOCAB, 0
+    )
+    assert "head.weight" in untied.taps() and "embed.weight" not in untied.taps()
+
+
+def test_time_that_is_over_ends_the_collection_after_one_pass() -> None:
+    found = collect_hessians(looped(), ids(9), batch_tokens=36, seconds=0.0)
+    assert found.tokens == 36
+
+
+def test_bad_activations_and_empty_text_are_named() -> None:
+    model = looped()
+    with pytest.raises(InputError, match="calibration text has no tokens"):
+        collect_hessians(model, ids(0))
+    with torch.no_grad():
+        model.embed.weight[3] = float("nan")
+    with pytest.raises(InputError, match=r"core\.weight: its inputs are NaN"):
+        collect_hessians(model, ids(2))
+
+
+def test_training_rows_are_spread_and_shared_over_ranks() -> None:
+    from golfcore.data.shards import ShardSet
+
+    class Shards:
+        data = np.arange(1000, dtype=np.uint16)
+
+        def __len__(self) -> int:
+            return 1000
+
+        def __getitem__(self, piece: slice) -> np.ndarray:
+            return self.data[piece]
+
+    shards: ShardSet = Shards()  # type: ignore[assignment]
+    rows = training_rows(shards, 50, 10)
+    assert rows.shape == (5, 10) and rows[0, 0] == 0 and rows[-1, -1] == 999
+    parts = [training_rows(shards, 50, 10, rank=r, world=2) for r in (0, 1)]
+    assert torch.equal(parts[0], rows[0::2]) and torch.equal(parts[1], rows[1::2])
+    with pytest.raises(InputError, match="expected at least one row"):
+        training_rows(shards, 50, 2000)
+    assert text_rows(np.arange(25, dtype=np.uint16), 10).shape == (2, 10)
+    with pytest.raises(InputError, match="has 0 tokens"):
+        text_rows(np.empty(0, np.uint16), 10)
+
+
+def test_calibration_text_of_the_validation_text_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    documents = [np.concatenate(([BOS], rng.integers(4, 60, 30))).astype(np.uint16) for _ in range(6)]
+    validation = np.concatenate(documents[:3])
+    check_disjoint(np.concatenate(documents[3:]), validation)
+    with pytest.raises(InputError, match="overlaps the validation text: its document at token 31"):
+        check_disjoint(np.concatenate((documents[4], documents[1])), validation)
+
+
+def test_a_model_writes_its_own_calibration_text() -> None:
+    model = looped()
+    with torch.no_grad():
+        model.embed.weight.mul_(0.1)  # a flat distribution
+    rows = generated_rows(model, 60, 12, seed=1)
+    assert rows.shape == (5, 12) and (rows[:, 0] == BOS).all() and int(rows.max()) < 40
+    assert torch.equal(rows, generated_rows(model, 60, 12, seed=1))
+    assert not torch.equal(rows, generated_rows(model, 60, 12, seed=2))
