@@ -7,6 +7,7 @@ before it, on real shapes, to compile and allocate; weights, optimiser and loade
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import time
 from collections import deque
@@ -139,6 +140,16 @@ class Trainer:
 
     def run(self) -> TrainState:
         """Trains from where the state stands to the end; the module then holds the weights to keep."""
+        gc.collect()
+        gc.freeze()  # what torch and the model have allocated by now stays; the collector need not go through it
+        try:
+            self._steps()
+        finally:
+            gc.unfreeze()
+        self._use_average()
+        return self.state
+
+    def _steps(self) -> None:
         train, state = self.recipe.train, self.state
         self.module.train()
         self.world.barrier()
@@ -162,8 +173,6 @@ class Trainer:
             state.train_s = now
             paused = self._between_steps(loss, multiplier, recent_s[-1])
             started += paused
-        self._use_average()
-        return state
 
     def _between_steps(self, loss: Tensor, multiplier: float, step_s: float) -> float:
         """Logs, validates and saves when due; returns the seconds that do not count."""
