@@ -90,6 +90,7 @@ GOLF_INLINE V load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first
 GOLF_INLINE V load_n(const bf16* p, int n) { return widen(_mm256_maskz_loadu_epi16(first(n), p)); }
 GOLF_INLINE void store(float* p, V x) { _mm512_storeu_ps(p, x); }
 GOLF_INLINE void store(bf16* p, V x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
+GOLF_INLINE void stream(bf16* p, V x) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
 GOLF_INLINE void store_n(float* p, V x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
 GOLF_INLINE void store_n(bf16* p, V x, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow(x)); }
 
@@ -149,6 +150,7 @@ GOLF_INLINE V load_n(const bf16* p, int n) {
 }
 GOLF_INLINE void store(float* p, V x) { _mm256_storeu_ps(p, x); }
 GOLF_INLINE void store(bf16* p, V x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(x)); }
+GOLF_INLINE void stream(bf16* p, V x) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), narrow(x)); }
 GOLF_INLINE void store_n(float* p, V x, int n) { _mm256_maskstore_ps(p, first(n), x); }
 GOLF_INLINE void store_n(bf16* p, V x, int n) {
   bf16 whole[kLanes];
@@ -192,6 +194,7 @@ template <class T>
 GOLF_INLINE void store(T* p, V x) {
   put(p, x);
 }
+GOLF_INLINE void stream(bf16* p, V x) { put(p, x); }
 template <class T>
 GOLF_INLINE void store_n(T* p, V x, int n) {
   if (n > 0) put(p, x);
@@ -204,6 +207,15 @@ template <class T>
 GOLF_INLINE V rounded(V x) {
   if (sizeof(T) == sizeof(float)) return x;
   return round_bf16(x);
+}
+
+// stream() stores past the caches, without reading the line first: for what is not read soon. p must be aligned to the
+// vector's bytes, and finish_streams() come before another thread may read.
+GOLF_INLINE bool can_stream(const bf16* p) { return reinterpret_cast<uintptr_t>(p) % (kLanes * sizeof(bf16)) == 0; }
+GOLF_INLINE void finish_streams() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
 }
 
 GOLF_INLINE float root(float x) { return __builtin_sqrtf(x); }

@@ -12,13 +12,16 @@ GOLF_INLINE void prefetch(const void* p) { __builtin_prefetch(static_cast<const 
 
 // The average and the copy of the new parameters.
 template <bool kEma, bool kShadow>
-GOLF_INLINE void store_parameter(const OptimTensor& t, int64_t i, V p, V ema_rate, int lanes) {
+GOLF_INLINE void store_parameter(const OptimTensor& t, int64_t i, V p, V ema_rate, int lanes, bool streamed) {
   store_lanes(t.p + i, p, lanes);
   if (kEma) {
     const V average = load_lanes(t.ema + i, lanes);
     store_lanes(t.ema + i, fma(ema_rate, sub(p, average), average), lanes);
   }
-  if (kShadow) store_lanes(t.shadow + i, p, lanes);
+  if (kShadow && streamed && lanes == kLanes)
+    stream(t.shadow + i, p);
+  else if (kShadow)
+    store_lanes(t.shadow + i, p, lanes);
 }
 
 template <bool kEma, bool kShadow, class G>
@@ -27,6 +30,7 @@ void adamw_range(const OptimTensor& t, Slice s, const AdamStep& a) {
   const V rate1 = set1(1.0f - a.beta1), beta2 = set1(a.beta2), rate2 = set1(1.0f - a.beta2), eps = set1(a.eps);
   const V keep = set1(1.0f - t.lr * t.weight_decay), step = set1(t.lr / a.bias1);
   const V inverse_root = set1(1.0f / __builtin_sqrtf(a.bias2)), scale = set1(a.grad_scale), ema_rate = set1(a.ema_rate);
+  const bool streamed = kShadow && can_stream(t.shadow + s.begin);
   for_lanes(s.end - s.begin, [&](int64_t j, int lanes) {
     const int64_t i = s.begin + j;
     prefetch(gradient + i), prefetch(t.p + i), prefetch(t.m + i), prefetch(t.v + i);
@@ -38,8 +42,10 @@ void adamw_range(const OptimTensor& t, Slice s, const AdamStep& a) {
     store_lanes(t.m + i, m, lanes);
     store_lanes(t.v + i, v, lanes);
     const V quotient = div(m, fma(sqrt(v), inverse_root, eps));
-    store_parameter<kEma, kShadow>(t, i, fnma(step, quotient, mul(load_lanes(t.p + i, lanes), keep)), ema_rate, lanes);
+    const V p = fnma(step, quotient, mul(load_lanes(t.p + i, lanes), keep));
+    store_parameter<kEma, kShadow>(t, i, p, ema_rate, lanes, streamed);
   });
+  if (streamed) finish_streams();
 }
 
 template <class G>
@@ -102,7 +108,7 @@ void apply_range(const OptimTensor& t, Slice s, const bf16* update, float factor
   for_lanes(s.end - s.begin, [&](int64_t j, int lanes) {
     const int64_t i = s.begin + j;
     const V p = fnma(lr, load_lanes(update + i, lanes), mul(load_lanes(t.p + i, lanes), keep));
-    store_parameter<kEma, kShadow>(t, i, p, rate, lanes);
+    store_parameter<kEma, kShadow>(t, i, p, rate, lanes, false);
   });
 }
 

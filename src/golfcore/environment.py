@@ -184,10 +184,12 @@ def share_cores() -> None:
     =================== ======== ==============
     threads             alone    beside another
     =================== ======== ==============
-    spin (the default)  177-210  2,500-4,900
-    sleep               191-202  329
-    spin, then sleep    182-187  355
+    spin (the default)  180-212  2,500-4,900
+    sleep               195-233  338
+    spin, then sleep    183-190  363
     =================== ======== ==============
+
+    Medians; those of spinning beside another process were measured on an older commit.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "passive"

@@ -18,6 +18,7 @@ from golfcore.bench.harness import Ceilings, Row, Workload
 from golfcore.cli import main
 from golfcore.errors import FormatError, InputError, RuleError, UsageError
 from golfcore.ops import cases as op_cases
+from golfcore.ops import check
 from golfcore.ops.cases import activation
 from golfcore.ops.memory import peak_bytes
 
@@ -185,6 +186,20 @@ def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main([*base, "--compare", "missing"]) == 1
     assert main([*base, "nothing"]) == 2
     assert main([*base, "--seconds", "0"]) == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_a_failed_check_keeps_the_rows_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = check.parity
+
+    def wrong_in_bf16(case: op_cases.Case, dtype: torch.dtype, function: Any) -> list[check.Finding]:
+        found = genuine(case, dtype, function)
+        return [replace(f, ours=1e9) for f in found] if dtype == torch.bfloat16 else found
+
+    monkeypatch.setattr(check, "parity", wrong_in_bf16)
+    arguments = ["--vs", "", "--seconds", "0.01", "--results", str(tmp_path), "--save", "a"]
+    assert main(["bench", "activation", *arguments]) == 1
+    assert [row["dtype"] for row in store.read(tmp_path / "a.csv")] == ["float32"]
 
 
 def test_kernels_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import linear_cross_entropy
+from golfcore.ops import head, linear_cross_entropy
 from golfcore.ops.registry import DTYPE_CODE, ISAS
 
 
@@ -91,3 +91,20 @@ def test_bad_input_names_the_tensor(change: dict[str, Any], message: str) -> Non
     arguments = {"x": torch.randn(2, 8), "w": torch.randn(11, 8), "targets": torch.tensor([0, 1]), "softcap": 30.0}
     with pytest.raises(InputError, match=message):
         linear_cross_entropy(**{**arguments, **change})
+
+
+def test_fp32_is_the_same_by_either_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    def results() -> list[torch.Tensor]:
+        x_ND, w_VD = torch.randn(1100, 48).requires_grad_(), torch.randn(700, 48).requires_grad_()
+        linear_cross_entropy(x_ND, w_VD, torch.randint(0, 700, (1100,)), 30.0).backward()
+        assert x_ND.grad is not None and w_VD.grad is not None
+        return [x_ND.grad, w_VD.grad]
+
+    assert head._onednn_serves(torch.zeros(1, 48)) and not head._onednn_serves(torch.zeros(1, 48).bfloat16())
+    monkeypatch.setattr(head, "CHUNK_LOGITS", 512 * 700)  # three chunks, the last a part
+    torch.manual_seed(0)
+    by_onednn = results()
+    monkeypatch.setattr(head, "_onednn_serves", lambda _: False)
+    torch.manual_seed(0)
+    for ours, other in zip(by_onednn, results(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-7)

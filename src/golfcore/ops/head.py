@@ -1,8 +1,9 @@
 """The language model's head: linear layer, soft-cap and cross-entropy, in chunks of tokens.
 
-Logits exist for one chunk at a time: torch multiplies, one native pass turns the chunk's logits into losses and, in
-place, into their gradients, torch multiplies those back. The mean loss is a scalar, so its gradients are finished in
-the forward pass and backward only scales them; per-token losses compute the chunks a second time instead.
+Logits exist for one chunk at a time: torch multiplies, in fp32 by oneDNN where torch has it, one native pass turns the
+chunk's logits into losses and, in place, into their gradients, torch multiplies those back. The mean loss is a scalar,
+so its gradients are finished in the forward pass and backward only scales them; per-token losses compute the chunks a
+second time instead.
 """
 
 from __future__ import annotations
@@ -75,34 +76,83 @@ def _chunks(x_ND: torch.Tensor, w_VD: torch.Tensor, targets_N: torch.Tensor, sof
     if n and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < v:
         raise InputError(f"head: targets reach from {targets_N.min()} to {targets_N.max()}; expected 0 to {v - 1}")
     size = min(max(CHUNK_LOGITS // v, MIN_CHUNK), max(n, 1))
-    w_like_x, targets_N = w_VD.to(x_ND.dtype), targets_N.contiguous()
-    losses_N, chunk = x_ND.new_empty(n, dtype=torch.float32), x_ND.new_empty(size, v)
-    dx_ND, dw_VD = (x_ND.new_empty(x_ND.shape), None) if scale_N is not None else (x_ND.new_empty(0), None)
+    products = (_OneDnn if _onednn_serves(x_ND) else _Torch)(x_ND, w_VD.to(x_ND.dtype), size)
+    targets_N, losses_N = targets_N.contiguous(), x_ND.new_empty(n, dtype=torch.float32)
+    dx_ND = x_ND.new_empty(x_ND.shape if scale_N is not None else 0)
     for begin in range(0, n, size):
-        x, z = x_ND[begin : begin + size], chunk[: n - begin]
-        torch.mm(x, w_like_x.t(), out=z)
+        x = x_ND[begin : begin + size]
+        z = products.logits(x)
         _core.head_cross_entropy(
             DTYPE_CODE[z.dtype], z.data_ptr(), targets_N[begin:].data_ptr(),
             0 if scale_N is None else scale_N[begin:].data_ptr(), losses_N[begin:].data_ptr(),
             z.shape[0], v, softcap, threads(),
         )  # fmt: skip
         if scale_N is not None:
-            torch.mm(z, w_like_x, out=dx_ND[begin : begin + size])
-            dw_VD = _add_product(dw_VD, z, x)
-    if scale_N is None:
-        return losses_N, dx_ND, w_VD.new_empty(0)
-    return losses_N, dx_ND, torch.zeros_like(w_VD) if dw_VD is None else dw_VD.to(w_VD.dtype)
+            products.input_gradient(z, dx_ND[begin : begin + size])
+            products.add_weight_gradient(z, x)
+        del z  # before the next chunk's logits exist
+    return losses_N, dx_ND, w_VD.new_empty(0) if scale_N is None else products.weight_gradient(w_VD)
 
 
-def _add_product(total: torch.Tensor | None, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """``total + z^T x`` in fp32, in place where there is a total already."""
-    if total is None:
-        return torch.mm(z.t(), x).float()
-    if x.dtype == torch.float32:
-        return total.addmm_(z.t(), x)
-    part = torch.mm(z.t(), x)
-    _core.head_accumulate(total.data_ptr(), part.data_ptr(), part.numel(), threads())
-    return total
+class _Torch:
+    """The chunks' products by torch.mm: logits in one buffer, dw summed in fp32."""
+
+    def __init__(self, x_ND: torch.Tensor, w_VD: torch.Tensor, size: int) -> None:
+        self._w_VD, self._chunk = w_VD, x_ND.new_empty(size, w_VD.shape[0])
+        self._dw_VD: torch.Tensor | None = None
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.mm(x, self._w_VD.t(), out=self._chunk[: x.shape[0]])
+
+    def input_gradient(self, z: torch.Tensor, out: torch.Tensor) -> None:
+        torch.mm(z, self._w_VD, out=out)
+
+    def add_weight_gradient(self, z: torch.Tensor, x: torch.Tensor) -> None:
+        if self._dw_VD is None:
+            self._dw_VD = torch.mm(z.t(), x).float()
+        elif x.dtype == torch.float32:
+            self._dw_VD.addmm_(z.t(), x)
+        else:
+            part = torch.mm(z.t(), x)
+            _core.head_accumulate(self._dw_VD.data_ptr(), part.data_ptr(), part.numel(), threads())
+
+    def weight_gradient(self, w_VD: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(w_VD) if self._dw_VD is None else self._dw_VD.to(w_VD.dtype)
+
+
+class _OneDnn:
+    """The same in fp32 by oneDNN's inner product, ``a b^T``, which torch.mm does not use for fp32.
+
+    On an AMD EPYC with AVX-512 it multiplies at 475 GFLOP/s where torch.mm reaches 190 to 210.
+    """
+
+    def __init__(self, x_ND: torch.Tensor, w_VD: torch.Tensor, size: int) -> None:
+        self._w_VD, self._w_DV = w_VD.contiguous(), w_VD.t().contiguous()
+        self._dw_DV: torch.Tensor | None = None
+
+    @staticmethod
+    def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+        return result
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return self._product(x.contiguous(), self._w_VD)
+
+    def input_gradient(self, z: torch.Tensor, out: torch.Tensor) -> None:
+        out.copy_(self._product(z, self._w_DV))
+
+    def add_weight_gradient(self, z: torch.Tensor, x: torch.Tensor) -> None:
+        part = self._product(x.t().contiguous(), z.t())
+        self._dw_DV = part if self._dw_DV is None else self._dw_DV.add_(part)
+
+    def weight_gradient(self, w_VD: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(w_VD) if self._dw_DV is None else self._dw_DV.t().contiguous()
+
+
+def _onednn_serves(x_ND: torch.Tensor) -> bool:
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    there = built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and x_ND.dtype == torch.float32 and x_ND.shape[1] > 0
 
 
 def _mean_cpu(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, grads: bool) -> Any:

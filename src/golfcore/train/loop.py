@@ -7,6 +7,7 @@ before it, on real shapes, to compile and allocate; weights, optimiser and loade
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import math
 import time
@@ -217,12 +218,15 @@ class Trainer:
 
     def run(self) -> TrainState:
         """Trains from where the state stands to the end; the module then holds the weights to keep."""
+        gc.collect()
+        gc.freeze()  # what torch and the model have allocated by now stays; the collector need not go through it
         self.module.train()
         self.world.barrier()
         try:
             with self.world.watched(self.expected_step_s):
                 self._steps()
         finally:
+            gc.unfreeze()
             if self.writer is not None:
                 self.writer.wait()
         self.enter(self.stages[-1])
