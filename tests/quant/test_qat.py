@@ -103,7 +103,8 @@ def test_it_acts_late_in_compiled_training_too(tmp_path: Path) -> None:
     assert compiled_losses[:2] == pytest.approx(plain_losses[:2], rel=1e-5)
     assert abs(compiled_losses[2] - plain_losses[2]) > 100 * abs(compiled_losses[2] - eager_losses[2])
     name = "blocks.0.mlp.up.weight"
-    assert (compiled[name] - plain[name]).abs().max() > 10 * (compiled[name] - eager[name]).abs().max()
+    effect, compiling = (compiled[name] - plain[name]).norm(), (compiled[name] - eager[name]).norm()
+    assert effect > 2 * compiling
 
 
 @pytest.mark.parametrize(
