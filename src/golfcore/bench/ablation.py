@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from golfcore.artifact.model_io import load_model, save_model
+from golfcore.bench import store
 from golfcore.config import RecipeConfig, build_recipe, nearest, set_key, to_tree
 from golfcore.data.contracts import BOS, TokenSource
 from golfcore.data.loader import TokenLoader
@@ -229,15 +230,7 @@ def append(path: Path, trial: Trial) -> None:
     about |= {"date": now["started"], "commit": now["commit"] + ("+" if now["dirty"] else "")}
     if path.exists():
         read(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
-            if f.tell() == 0:
-                writer.writeheader()
-            writer.writerow({**about, **dataclasses.asdict(trial)})
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    store.append(path, about, [trial])
 
 
 def read(path: Path) -> list[Trial]:

@@ -51,16 +51,7 @@ def save(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """
     if path.exists():
         read(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
-            if f.tell() == 0:
-                writer.writeheader()
-            for row in rows:
-                writer.writerow({**header, **asdict(row)})
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    append(path, header, rows)
 
 
 def append(path: Path, header: Mapping[str, Any], rows: Sequence[Any]) -> None:
@@ -82,7 +73,7 @@ def append(path: Path, header: Mapping[str, Any], rows: Sequence[Any]) -> None:
             if not first:
                 writer.writeheader()
             for row in rows:
-                numbers = {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(row).items()}
+                numbers = {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(row).items()}
                 writer.writerow({**header, **numbers})
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
