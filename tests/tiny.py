@@ -22,6 +22,7 @@ def recipe(**train: object) -> RecipeConfig:
     base = TrainConfig(
         iterations=6, batch_tokens=256, micro_batch_tokens=128, seq_len=32, warmup_steps=1, warmdown_iters=3,
         log_every=1, precision="fp32",
+        attention="own",
     )  # fmt: skip
     return RecipeConfig(
         name="tiny",

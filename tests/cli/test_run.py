@@ -22,6 +22,7 @@ from golfcore.artifact.inspect import summary
 from golfcore.config import QuantConfig, to_toml, to_tree
 from golfcore.contest.logs import parse_log
 from golfcore.data.shards import ShardWriter, header
+from golfcore.train.checkpoint import PREVIOUS, load_checkpoint, save_checkpoint
 from golfcore.train.runlog import METRICS, read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
@@ -171,6 +172,23 @@ def test_killed_at_any_moment_and_resumed_the_curve_goes_on(
         arguments = ["--resume", str(run_dir)]
     assert kills == 3
     assert losses(run_dir) == losses(home / "runs" / "whole")
+
+
+def test_a_resumed_run_keeps_what_a_trial_settled(home: Path, tiny_toml: Path, text_file: Path) -> None:
+    """Another attention rounds otherwise: the curve goes on only with the one that it began with."""
+    golfcore(
+        home, "train", tiny_toml, "--text", text_file, "--run-id", "settled", "--set", "train.attention=auto",
+        "--set", "train.checkpoint_every_s=1e-9",
+    )  # fmt: skip
+    run_dir = home / "runs" / "settled"
+    saved = load_checkpoint(run_dir / PREVIOUS)
+    assert not saved["final"]
+    chosen = saved["choices"]["attention"]
+    assert f"attention:{chosen} (measured; " in (run_dir / "log.txt").read_text()
+    other = {"own": "sdpa", "sdpa": "own"}[chosen]
+    save_checkpoint(run_dir, saved | {"choices": saved["choices"] | {"attention": other}})
+    golfcore(home, "train", "--resume", run_dir)
+    assert f"attention:{other} (as the run began)" in (run_dir / "log.txt").read_text()
 
 
 def test_two_ranks_are_one_rank_to_rounding(

@@ -21,6 +21,8 @@ from golfcore.paths import atomic_write, sha256_file
 from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
+    import torch
+
     from golfcore.artifact.model_io import LoadedModel, StoredTensor
     from golfcore.evaluate.scorer import Score, ScoredText
     from golfcore.model.base import LanguageModel
@@ -87,15 +89,17 @@ def train_stage(
     from golfcore.ops.attention_backends import using_attention
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.ops.registry import backends
-    from golfcore.train.loop import Trainer, choose_precision
+    from golfcore.train.loop import Trainer
 
     train = recipe.train
     if world.device.type == "cpu":
         keep_freed_memory()
     with log.phase("set-up"):
         module = get_family(recipe.model_family).build(recipe.model, tokens.vocab_size, train.seed).to(world.device)
-        # Measured on rank 0: ranks that chose for themselves might choose differently.
-        module.activation_dtype, why = world.on_primary(lambda: choose_precision(train.precision, world.device))
+        # Measured on rank 0: ranks that chose for themselves might choose differently. And measured once a run: the
+        # curve goes on only in the arithmetic that it began in.
+        before = {} if resume is None else resume.get("choices", {})
+        module.activation_dtype, why = world.on_primary(lambda: _choose_precision(recipe, world, before))
         loader = TokenLoader(
             tokens.shards("train"), batch_tokens=train.batch_tokens, seq_len=train.seq_len,
             rank=world.rank, world=world.size, seed=train.seed, order=train.order,
@@ -105,11 +109,12 @@ def train_stage(
         log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
         log.line("ops: " + " ".join(f"{op}={served}" for op, served in backends(world.device).items()))
         log.line(f"seed:{train.seed} train_batch_tokens:{train.batch_tokens} train_seq_len:{train.seq_len}")
-        attention, why = world.on_primary(lambda: _choose_attention(recipe, module))
+        attention, why = world.on_primary(lambda: _choose_attention(recipe, module, before))
         log.line(f"attention:{attention} ({why})")
     evaluate = _in_training_score(recipe, tokens, world) if train.val_every else None
     with loader, using_attention(attention):
         trainer = Trainer(recipe, module, loader, world, log, tick, evaluate)
+        trainer.choices = {"attention": attention, "precision": module.activation_dtype}
         if resume is not None:
             trainer.resume(resume)
         with log.phase("warm-up"):
@@ -121,10 +126,20 @@ def train_stage(
     return module
 
 
-def _choose_attention(recipe: RecipeConfig, module: LanguageModel) -> tuple[str, str]:
-    from golfcore.ops import attention
-    from golfcore.ops.attention_backends import choose
+def _choose_precision(recipe: RecipeConfig, world: World, before: dict[str, Any]) -> tuple[torch.dtype, str]:
+    from golfcore.train.loop import choose_precision
 
+    if "precision" in before:
+        return before["precision"], "as the run began"
+    return choose_precision(recipe.train.precision, world.device)
+
+
+def _choose_attention(recipe: RecipeConfig, module: LanguageModel, before: dict[str, Any]) -> tuple[str, str]:
+    from golfcore.ops import attention
+    from golfcore.ops.attention_backends import choose, unavailable
+
+    if "attention" in before and not unavailable(before["attention"]):
+        return before["attention"], "as the run began"
     train, model = recipe.train, recipe.model
     shape = [getattr(model, name, 0) for name in ("num_heads", "num_kv_heads", "model_dim")]
     if not all(shape):

@@ -110,6 +110,7 @@ class Trainer:
         )
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.state = TrainState()
+        self.choices: dict[str, Any] = {}  # what trials settled for the whole run; every checkpoint carries it
         self.writer = CheckpointWriter(log.run_dir) if world.primary else None
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         self.expected_step_s = 0.0  # from the warm-up, for the monitor
@@ -367,7 +368,7 @@ class Trainer:
         if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
             raise InputError(f"after step {state.step} {self._odd_tensor()}; {self._way_back()}")
         checkpoint = {
-            **tensors, "weights": weights, "final": final,
+            **tensors, "weights": weights, "final": final, "choices": self.choices,
             "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
         }  # fmt: skip
         if final:
