@@ -18,7 +18,7 @@ from golfcore.model.base import Batch, Context
 from golfcore.model.gpt_config import GPTConfig
 from golfcore.model.work import gpt_work
 from golfcore.optim.optimizers import Optimizers
-from golfcore.plan.cost import overhead_costs, role_costs, stage_costs, state_bytes
+from golfcore.plan.cost import fitted_step, overhead_costs, role_costs, stage_costs, state_bytes
 from golfcore.quant import predict_bytes, quantise_state
 
 GPT = get_family("gpt")
@@ -63,8 +63,18 @@ def test_roles_are_those_of_the_model(config: GPTConfig) -> None:
     assert {row.group: row.params for row in rows} == found
 
 
-def test_expected_bytes_are_the_quantisers_and_lie_in_their_spread() -> None:
-    config = recipe()
+@pytest.mark.parametrize(
+    "quant",
+    [
+        QuantConfig(),
+        QuantConfig(group_k=("up=6",)),
+        QuantConfig(format="ternary", rest="fp8"),
+        QuantConfig(format="binary"),
+    ],
+    ids=["int", "k by group", "ternary", "binary"],
+)
+def test_expected_bytes_are_the_quantisers_and_lie_in_their_spread(quant: QuantConfig) -> None:
+    config = dataclasses.replace(recipe(), quant=quant)
     rows = role_costs(config, GPT, 260)
     predicted = predict_bytes(GPT, config.model, 260, config.quant)
     assert abs(sum(row.expected for row in rows) - predicted) <= len(rows)
@@ -86,6 +96,15 @@ def test_packed_bytes_lie_in_the_spread(clip: str, tmp_path: Path) -> None:
     size = (tmp_path / "m.golf").stat().st_size
     costs = [*role_costs(config, GPT, 512), *overhead_costs(GPT, b"", 512)]
     assert sum(cost.low for cost in costs) <= size <= sum(cost.high for cost in costs)
+
+
+def test_a_search_fills_the_cap() -> None:
+    config = dataclasses.replace(recipe(), quant=QuantConfig(method="gptq", fit=True))
+    overhead = overhead_costs(GPT, b"", 260)
+    config = dataclasses.replace(config, track=dataclasses.replace(config.track, cap_bytes=60_000))
+    step = fitted_step(config, GPT, 260, overhead)
+    filled = sum(row.expected for row in [*role_costs(config, GPT, 260, step), *overhead])
+    assert 59_990 <= filled <= 60_000
 
 
 def test_stages_follow_ramps_and_loops() -> None:

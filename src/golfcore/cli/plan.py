@@ -107,7 +107,8 @@ def _show(plan: dict[str, Any], config: RecipeConfig) -> None:
     print_table(table)
     verdict = {"yes": "fits", "no": "does not fit", "perhaps": "may fit"}[artifact["fits"]]
     free = artifact["cap"] - artifact["expected"]
-    out.print(f"{verdict} into {artifact['cap']:,} bytes ({free:+,} free); bytes are counted on Gaussian rows\n")
+    how = f", at steps of {artifact['step']:.3f} standard deviations" if artifact["step"] else ""
+    out.print(f"{verdict} into {artifact['cap']:,} bytes ({free:+,} free); bytes are counted on Gaussian rows{how}\n")
     facts = plain_table("", "", "")
     facts.show_header = False
     for stage in plan["operations"]["stages"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from golfcore.config import RecipeConfig
@@ -9,8 +11,8 @@ from golfcore.model import Family
 from golfcore.model.registry import Kind
 from golfcore.model.work import Work
 from golfcore.optim.schedule import Stage, stage_at
-from golfcore.quant import SCALE_BYTES, bits_and_clip
-from golfcore.quant.rtn import gaussian_bits
+from golfcore.quant import LARGEST_STEP, bits_and_clip, group_bytes
+from golfcore.quant.fit import SMALLEST_STEP
 
 # What trained rows take against the entropy of Gaussian ones, as (least, most): docs/compression.md. Columns of unlike
 # scale and heavy tails make them cheaper; an embedding has means and signs besides; absmax and percentile clip where
@@ -49,27 +51,37 @@ class StageCost:
         return self.work.flops * self.stage.batch_tokens
 
 
-def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int) -> list[RoleCost]:
-    """Parameters and predicted bytes by group, as arithmetic on shapes."""
+def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int, step: float = 0.0) -> list[RoleCost]:
+    """Parameters and predicted bytes by group, as arithmetic on shapes; ``step`` as of ``fitted_step``."""
     quant, rows = recipe.quant, []
     for group, (kind, params, scales) in family.counts(recipe.model, vocab_size).items():
-        bits, clip, k = bits_and_clip(kind, quant)
-        if bits == 0:
-            low, high = FP16_RANGE
-            rows.append(RoleCost(group, kind, params, round(low * params), 2 * params, round(high * params)))
-            continue
-        cheap, usual, dear = (k, k, k) if clip == "sigma" else CLIP_SIGMAS
-        least, most = AGAINST_GAUSSIAN[kind]
-        scale_low, scale_high = SCALE_RANGE[quant.scales]
-        rows.append(
-            RoleCost(
-                group, kind, params,
-                round(least * params * gaussian_bits(bits, cheap) / 8 + scale_low * scales),
-                round(params * gaussian_bits(bits, usual) / 8 + SCALE_BYTES[quant.scales] * scales),
-                round(most * params * gaussian_bits(bits, dear) / 8 + scale_high * scales),
-            )
-        )  # fmt: skip
+
+        def expected(sigmas: float = CLIP_SIGMAS[1], row_bytes: float = -1.0) -> float:
+            return group_bytes(group, kind, params, scales, quant, step=step, sigmas=sigmas, row_bytes=row_bytes)  # noqa: B023
+
+        middle = expected()
+        if bits_and_clip(kind, quant)[0] == 0:
+            low, high = (share * middle / FP16_RANGE[1] for share in FP16_RANGE)
+        elif kind == "matrix" and quant.format != "int":
+            low = high = middle
+        else:
+            least, most = AGAINST_GAUSSIAN[kind]
+            scale_low, scale_high = (bytes_ * scales for bytes_ in SCALE_RANGE[quant.scales])
+            low = least * expected(CLIP_SIGMAS[0], 0.0) + scale_low
+            high = most * expected(CLIP_SIGMAS[2], 0.0) + scale_high
+        rows.append(RoleCost(group, kind, params, round(low), round(middle), round(high)))
     return rows
+
+
+def fitted_step(recipe: RecipeConfig, family: Family, vocab_size: int, overhead: Sequence[RoleCost]) -> float:
+    """The step, in standard deviations, at which the file fills its cap: what ``quant.fit`` comes to, in the mean."""
+    room = recipe.track.cap_bytes - recipe.quant.margin - sum(row.expected for row in overhead)
+    low, high = SMALLEST_STEP, LARGEST_STEP
+    for _ in range(30):
+        step = math.sqrt(low * high)
+        small = sum(row.expected for row in role_costs(recipe, family, vocab_size, step)) <= room
+        low, high = (low, step) if small else (step, high)
+    return high
 
 
 def overhead_costs(family: Family, tokenizer: bytes | None, vocab_size: int) -> list[RoleCost]:

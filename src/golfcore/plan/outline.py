@@ -10,7 +10,7 @@ import numpy as np
 
 from golfcore.config import RecipeConfig
 from golfcore.model import get_family
-from golfcore.plan.cost import RoleCost, StageCost, overhead_costs, role_costs, stage_costs, state_bytes
+from golfcore.plan.cost import RoleCost, StageCost, fitted_step, overhead_costs, role_costs, stage_costs, state_bytes
 from golfcore.plan.evidence import Attention
 from golfcore.plan.measure import Measured, measure_step
 from golfcore.plan.scaling import COUNTS, ENOUGH, Scale, orthogonal_flops, scaling_end, simulate
@@ -47,7 +47,9 @@ def make_plan(
     """
     family = get_family(recipe.model_family)
     vocab_size = vocab_size or recipe.data.vocab_size
-    roles = role_costs(recipe, family, vocab_size)
+    overhead = overhead_costs(family, tokenizer, vocab_size)
+    step = fitted_step(recipe, family, vocab_size, overhead) if recipe.quant.fit else 0.0
+    roles = role_costs(recipe, family, vocab_size, step)
     stages = stage_costs(recipe, family, vocab_size)
     params = sum(row.params for row in roles)
     plan: dict[str, Any] = {
@@ -55,7 +57,7 @@ def make_plan(
         "family": recipe.model_family,
         "vocab_size": vocab_size,
         "parameters": {"basis": COUNTED, "total": params, "by_kind": _by_kind(roles)},
-        "artifact": _artifact(recipe, roles, overhead_costs(family, tokenizer, vocab_size)),
+        "artifact": _artifact(recipe, roles, overhead, step),
         "operations": {
             "basis": COUNTED,
             "stages": [
@@ -82,13 +84,15 @@ def _by_kind(roles: Sequence[RoleCost]) -> dict[str, int]:
     return {kind: sum(row.params for row in roles if row.kind == kind) for kind in kinds}
 
 
-def _artifact(recipe: RecipeConfig, roles: list[RoleCost], overhead: list[RoleCost]) -> dict[str, Any]:
+def _artifact(recipe: RecipeConfig, roles: list[RoleCost], overhead: list[RoleCost], step: float) -> dict[str, Any]:
     rows = [*roles, *overhead]
     low, expected, high = (sum(getattr(row, key) for row in rows) for key in ("low", "expected", "high"))
     cap = recipe.track.cap_bytes
+    if expected <= cap and recipe.quant.fit:  # the search stops below the cap, whatever a tensor takes
+        low, high = min(low, cap), min(high, cap)
     return {
         "basis": COUNTED, "roles": [dataclasses.asdict(row) for row in rows], "low": low, "expected": expected,
-        "high": high, "cap": cap, "fits": "yes" if high <= cap else "no" if low > cap else "perhaps",
+        "high": high, "step": step, "cap": cap, "fits": "yes" if high <= cap else "no" if low > cap else "perhaps",
     }  # fmt: skip
 
 

@@ -190,19 +190,31 @@ def predict_bytes(family: Family, model_config: object, vocab_size: int, config:
     The coders come within 0.1 % of that entropy, and below it where columns differ. With ``quant.fit`` the least that
     the search would go to.
     """
-    total = 0.0
-    of_group = dict(map(parse_group_k, config.group_k))
-    for group, (kind, parameters, rows) in family.counts(model_config, vocab_size).items():
-        bits, clip, k = bits_and_clip(kind, config)
-        if bits == 0:
-            total += (1 if config.rest == "fp8" and config.format != "int" else 2) * parameters
-        elif kind == "matrix" and config.format != "int":
-            total += parameters * (1.585 if config.format == "ternary" else 1.0) / 8 + 2 * parameters / config.group
-        else:
-            k = (
-                LARGEST_STEP * (2 ** (bits - 1) - 1)
-                if config.fit
-                else of_group.get(group, k if clip == "sigma" else 4.0)
-            )
-            total += parameters * gaussian_bits(bits, k) / 8 + SCALE_BYTES[config.scales] * rows
-    return round(total)
+    step = LARGEST_STEP if config.fit else 0.0
+    counts = family.counts(model_config, vocab_size).items()
+    return round(sum(group_bytes(group, *count, config, step=step) for group, count in counts))
+
+
+def group_bytes(
+    group: str, kind: str, parameters: int, rows: int, config: QuantConfig, *, step: float = 0.0, sigmas: float = 4.0,
+    row_bytes: float = -1.0,
+) -> float:  # fmt: skip
+    """What a group of parameters takes on Gaussian rows.
+
+    Args:
+        group, kind, parameters, rows: as ``Family.counts`` has them.
+        config: the quantiser.
+        step: in standard deviations of a row, where the search chose it; 0: the config's.
+        sigmas: where absmax and percentile clip.
+        row_bytes: of a row's scale; below 0: as measured.
+    """
+    bits, clip, k = bits_and_clip(kind, config)
+    if bits == 0:
+        return (1 if config.rest == "fp8" and config.format != "int" else 2) * parameters
+    if kind == "matrix" and config.format != "int":
+        return parameters * (1.585 if config.format == "ternary" else 1.0) / 8 + 2 * parameters / config.group
+    if step:
+        k = step * ((1 << (bits - 1)) - 1)
+    else:
+        k = dict(map(parse_group_k, config.group_k)).get(group, k if clip == "sigma" else sigmas)
+    return parameters * gaussian_bits(bits, k) / 8 + (SCALE_BYTES[config.scales] if row_bytes < 0 else row_bytes) * rows
