@@ -16,7 +16,7 @@ from ranks import QUICK, Limits, Ranks, free_port
 
 from golfcore.config import RecipeConfig
 from golfcore.errors import UsageError
-from golfcore.train.monitor import Member, Pulse, judge
+from golfcore.train.judge import Member, Pulse, judge
 from golfcore.train.rendezvous import Place
 from golfcore.train.world import World
 
@@ -185,6 +185,14 @@ def test_long_steps_and_unwatched_phases_are_no_hang() -> None:
     assert judge(members(waits, works), 100.0, Limits()) == ""
     assert judge(members(Pulse(waiting=True, idle_s=999.0), Pulse(idle_s=999.0)), 100.0, Limits()) == ""
     assert judge(members(waits, Pulse(watched=True, idle_s=60.0)), 100.0, Limits()).startswith("rank 1 hangs")
+
+
+def test_a_rank_that_does_not_compute_hangs_however_long_its_pauses_may_be() -> None:
+    waits = Pulse(waiting=True, watched=True, idle_s=60.0, still_s=60.0)
+    still = Pulse(watched=True, idle_s=60.0, still_s=21.0, longest_s=200.0, where="packing")
+    assert "rank 1 hangs: no progress for 60 s and no work for 21 s" in judge(members(waits, still), 100.0, Limits())
+    still.still_s = 19.0
+    assert judge(members(waits, still), 100.0, Limits()) == ""
 
 
 def test_equal_ranks_are_not_slow_however_uneven_a_moment_is() -> None:

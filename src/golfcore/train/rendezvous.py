@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 
 from golfcore.errors import RankError, UsageError
-from golfcore.train.monitor import Limits, Monitor
+from golfcore.train.judge import Limits
+from golfcore.train.monitor import Monitor
 
 JOIN_S = 25.0  # all ranks of a run start together
 # The monitor ends a run that is stuck; a barrier may well wait for hours while rank 0 packs.
@@ -59,6 +60,12 @@ class Place:
             environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
             environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
         )  # fmt: skip
+
+
+def environment_of_children(environment: Mapping[str, str]) -> dict[str, str]:
+    """For a process that each rank starts, while it waits: they meet as ranks of their own, at the ranks' store."""
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0") + ".children"
+    return {**environment, "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": attempt}
 
 
 def meet(
