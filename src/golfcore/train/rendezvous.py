@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import ipaddress
 import json
 import os
 import platform
@@ -39,12 +41,15 @@ class Place:
     port: int = 0
     agent_store: bool = False  # torchrun's agent serves the store, and no rank has to
     attempt: str = "0"  # torchrun starts all ranks anew after a failure where it may
+    local_size: int = 1  # ranks on this machine
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Place:
         """Raises UsageError where RANK, WORLD_SIZE or the rendezvous are no such thing."""
         numbers = {}
-        for name, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"), ("MASTER_PORT", "0")):
+        names = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "0"}
+        names["LOCAL_WORLD_SIZE"] = environment.get("WORLD_SIZE", "1")
+        for name, default in names.items():
             text = environment.get(name, default)
             if not text.isdecimal():
                 raise UsageError(f"{name} = {text!r}: expected a number; let torchrun set it")
@@ -58,7 +63,7 @@ class Place:
         return Place(
             rank, size, numbers["LOCAL_RANK"], host, numbers["MASTER_PORT"],
             environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
-            environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
+            environment.get("TORCHELASTIC_RESTART_COUNT", "0"), numbers["LOCAL_WORLD_SIZE"],
         )  # fmt: skip
 
 
@@ -131,7 +136,7 @@ def _open_store(place: Place, join_s: float) -> Any:
         raise RankError(
             f"rank {place.rank} of {place.size} on {socket.gethostname()} cannot open the rendezvous at {where} within "
             f"{join_s:.0f} s ({str(error).splitlines()[0]:.160}): check MASTER_ADDR and MASTER_PORT (--rdzv-endpoint), "
-            "that rank 0 runs there, and that no firewall is between"
+            f"that rank 0 runs there, and that no firewall is between{_about_names(place)}"
         ) from error
     return dist.PrefixStore(f"golfcore/{place.attempt}", store)  # type: ignore[attr-defined]
 
@@ -156,6 +161,19 @@ def _await_all(store: Any, place: Place, join_s: float) -> list[dict[str, Any]]:
     raise RankError(
         f"rank {', '.join(map(str, missing[:8]))} of {place.size} did not come to the rendezvous at "
         f"{place.host}:{place.port} within {join_s:.0f} s: start as many ranks as WORLD_SIZE says, all at once"
+        f"{_about_names(place)}"
+    )
+
+
+def _about_names(place: Place) -> str:
+    """What to do where torchrun took a machine's own name for an address that others reach."""
+    with contextlib.suppress(OSError, ValueError):
+        address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0][4][0]
+        if place.local_size == place.size or not ipaddress.ip_address(address).is_loopback:
+            return ""
+    return (
+        f"; {place.host} names no machine that all ranks reach: give each machine's torchrun its address, as "
+        "--local-addr=10.0.0.1"
     )
 
 
