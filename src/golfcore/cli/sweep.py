@@ -277,7 +277,8 @@ def _live(folder: Path) -> Iterator[Callable[[list[Entry]], None]]:
                 told.add(entry.id)
                 score = f"{entry.result['val_bpb']:.4f}" if entry.state == "done" and entry.result else ""
                 text = f"{len(told)}/{len(entries)} {entry.job.name}: {entry.state} {score} {entry.note}"
-                output.err.print(f"{' '.join(text.split())} ({time.monotonic() - begun:.0f} s)", markup=False)
+                text = f"{' '.join(text.split())} ({time.monotonic() - begun:.0f} s)"
+                output.err.print(text, markup=False, soft_wrap=True)
 
     yield lines
 
