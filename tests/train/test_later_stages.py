@@ -60,6 +60,7 @@ def evaluated(world: World, artifact: Path, trouble: Callable[[], None]) -> floa
                 block.register_forward_pre_hook(lambda _, inputs: trouble() if inputs[0].x_BTD.size(0) > 1 else None)
         return text
 
+    artifact = artifact if world.primary else artifact.with_name("on no other machine")
     return float(pipeline.evaluate_artifact(artifact, text_for, world, batch_tokens=128)["val_loss"])
 
 

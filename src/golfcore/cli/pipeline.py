@@ -241,12 +241,14 @@ def _telling_layers(module: LanguageModel, world: World) -> Iterator[None]:
             handle.remove()
 
 
-def load_weights(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> LanguageModel:
-    """The module of a run's checkpoint."""
+def load_weights(
+    run_dir: Path, recipe: RecipeConfig, vocab_size: int, saved: dict[str, Any] | None = None
+) -> LanguageModel:
+    """The module of a run's checkpoint: ``saved``, where it was read already."""
     from golfcore.train.checkpoint import NAME, load_newest
 
     module = get_family(recipe.model_family).build(recipe.model, vocab_size, recipe.train.seed)
-    saved, _ = load_newest(run_dir)
+    saved = load_newest(run_dir)[0] if saved is None else saved
     try:
         module.load_state_dict(saved["weights"])
     except (KeyError, RuntimeError) as error:
@@ -335,7 +337,7 @@ def evaluate_artifact(
     with world.watched(LONG_CALL_S):
         world.note("evaluation, reading the artifact")
         with _at_hand(artifact, world) as path:
-            loaded = load_model(path)
+            loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
         windows = loaded.manifest.get("eval", {})
         context = context or int(windows.get("context", 1024))
         stride = int(windows.get("stride", 0)) if stride is None else stride
@@ -356,8 +358,8 @@ def evaluate_artifact(
     return {
         **dataclasses.asdict(result),
         "artifact": str(artifact),
-        "artifact_bytes": artifact.stat().st_size,
-        "artifact_sha256": sha256_file(artifact),
+        "artifact_bytes": size,
+        "artifact_sha256": digest,
         "code_matches": loaded.code in (code_bundle(family), code_bundle(family, "smallest")),
         "future_flip_nats": moved,
         "precision": str(module.activation_dtype).removeprefix("torch."),

@@ -214,7 +214,7 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
 def _trained(start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog) -> LanguageModel:
     """The trained module; a resumed run whose training had ended does not train again."""
     if saved is not None and saved["final"]:
-        return pipeline.load_weights(start.run_dir, start.config, tokens.vocab_size)
+        return pipeline.load_weights(start.run_dir, start.config, tokens.vocab_size, saved)
     with progress("train", shown=world.primary and start.echo is None) as tick:
         return pipeline.train_stage(
             start.config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
