@@ -292,6 +292,12 @@ class RecipeConfig:
     quant: QuantConfig = field(default_factory=QuantConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    @property
+    def steps_s(self) -> float:
+        """Seconds of the training clock that steps may use, 0 for no limit; Hessians of training text take the rest."""
+        reserve_s = self.quant.reserve_s if self.quant.method == "gptq" else 0.0
+        return max(self.track.train_s - reserve_s, 0.01) if self.track.train_s else 0.0
+
 
 # The contest's environment names, and the keys they set. Values are read as TOML where the name is not a string key.
 CONTEST_ENV: Mapping[str, str] = {

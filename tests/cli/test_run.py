@@ -214,6 +214,22 @@ def test_two_ranks_are_one_rank_to_rounding(
     assert any(re.match("final_int6_[a-z0-9]+_roundtrip_exact val_loss:", line) for line in lines)
 
 
+def test_golfcore_run_on_two_ranks_is_one_run(home: Path, text_file: Path) -> None:
+    """One folder, named by rank 0; the score of both ranks' new processes; one result."""
+    path = home / "short.toml"
+    path.write_text(to_toml(to_tree(recipe(iterations=3))))
+    command = [*TORCHRUN, "--nproc_per_node=2", "-m", "golfcore", "run", str(path), "--text", str(text_file)]
+    command += ["--runs", "together", "--set", "optim.matrix_lr=0.01"]
+    done = subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    folders = list((home / "together").iterdir())
+    assert [result["run"] for result in results] == [folder.name for folder in folders]
+    score = json.loads((folders[0] / "score.json").read_text())
+    assert (score["world_size"], score["val_bpb"]) == (2, results[0]["val_bpb"])
+    assert "matrix_lr = 0.01" in (folders[0] / "config.toml").read_text()
+
+
 def _prepared(home: Path) -> Path:
     return next((home / "cache" / "prepared").iterdir())
 

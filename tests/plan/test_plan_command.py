@@ -50,6 +50,13 @@ def test_h100s(capsys: pytest.CaptureFixture[str]) -> None:
     assert more["run"]["dollars"] is None
 
 
+def test_steps_leave_the_hessians_their_share_of_the_clock(capsys: pytest.CaptureFixture[str]) -> None:
+    run = planned(capsys, "pocket", "--gpus", "8", "--set", "train.iterations=1000000", "--set", "track.train_s=14")[
+        "run"
+    ]
+    assert run["steps"] * run["ms_a_step"] == pytest.approx(10_000, rel=1e-2)  # 4 s of them by quant.reserve_s
+
+
 def test_more_steps_than_the_recipe_has_are_not_promised(capsys: pytest.CaptureFixture[str]) -> None:
     run = planned(capsys, "baseline_8xh100", "--gpus", "64")["run"]
     assert run["steps"] == 20_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from tiny import recipe
 
 from golfcore.cli import main
+from golfcore.cli.sweep import _table
 from golfcore.config import to_toml, to_tree
+from golfcore.sweep.queue import Entry
+from golfcore.sweep.spec import Job
 
 
 @pytest.fixture
@@ -63,6 +68,21 @@ def test_a_run_that_cannot_work_is_told_and_makes_the_sweep_fail(
     found = json.loads(capsys.readouterr().out)
     assert found["totals"]["failed"] == 2
     assert all("the model will not fit" in run["note"] for run in found["runs"])
+
+
+def test_a_narrow_terminal_cuts_no_number() -> None:
+    job = Job("000-a-s1", "matrix_lr=0.02 order=sequential warmdown_iters=12", (), 1)
+    result = {"val_bpb": 1.23456, "artifact_bytes": 15_987_654}
+    entries = [
+        Entry(seed, dataclasses.replace(job, seed=seed), "done", None, None, 1, None, result, "", None, None)
+        for seed in range(2)
+    ]  # fmt: skip
+    with (console := Console(width=80)).capture() as shown:
+        console.print(_table(Path("sweeps/x"), entries))
+    text = shown.get()
+    assert "…" not in text
+    for words in ("matrix_lr=0.02", "order=sequential", "2/2", "1.2346", "± 0.0000", "15,987,654"):
+        assert words in text
 
 
 @pytest.mark.parametrize(

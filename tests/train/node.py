@@ -17,6 +17,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     try:
         with join_world(limits=QUICK) as world:
-            train(world, make_recipe(iterations=steps, checkpoint_every_s=1.0), tokens, run_dir)
+            if not world.primary:
+                run_dir = run_dir.with_name("on no other machine")
+            train(world, make_recipe(iterations=steps, checkpoint_every_s=2.0, warmdown_iters=0), tokens, run_dir)
     except GolfError as error:
         sys.exit(f"node.py: {error}")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from ranked_training import ALONE, Run, make_recipe, write_tokens
 from ranks import QUICK, Limits, Ranks, free_port
+from tiny import VOCAB
 
-from golfcore.config import RecipeConfig
-from golfcore.errors import UsageError
-from golfcore.train.monitor import Member, Pulse, judge
+from golfcore.cli.pipeline import require_alike
+from golfcore.cli.tokens import Tokens
+from golfcore.config import DataConfig, RecipeConfig
+from golfcore.data.shards import ShardWriter
+from golfcore.errors import RankError, UsageError
+from golfcore.train import rendezvous
+from golfcore.train.judge import Member, Pulse, judge
 from golfcore.train.rendezvous import Place
 from golfcore.train.world import World
 
@@ -114,23 +124,74 @@ def test_ranks_that_do_not_fit_end_all_with_the_difference(each: list[dict[str, 
         assert cause in outcome.error
 
 
-def compare(world: World) -> None:
-    world.require_alike({"train.seed": 1, "the data's hash": "ab" if world.rank < 2 else "cd"})
+def compare(world: World, recipes: list[RecipeConfig], folders: list[Path]) -> None:
+    tokens = Tokens(folders[world.rank], VOCAB, None, "", prepared=False)  # type: ignore[arg-type]
+    require_alike(recipes[world.rank], tokens, world)
 
 
-def test_unlike_data_is_named_on_every_rank() -> None:
-    with Ranks(3, compare) as ranks:
+@pytest.fixture(scope="module")
+def two_texts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Token folders of one size that differ in a token, in the middle."""
+    folders = [tmp_path_factory.mktemp("text") for _ in range(2)]
+    for folder in folders:
+        for split in ("train", "val"):
+            ids = np.zeros(3000, np.uint16)
+            ids[1500] = folder == folders[1]
+            with ShardWriter(folder, split) as writer:
+                writer.append(ids)
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("rates", "texts", "difference"),
+    [
+        ([0.02, 0.02, 0.03], [0, 0, 0], "optim.matrix_lr is 0.03 there and 0.02 on rank 0"),
+        ([0.02, 0.02, 0.02], [0, 0, 1], "the data's hash is "),
+    ],
+    ids=["recipe", "data"],
+)
+def test_unlike_recipes_and_data_are_named_on_every_rank(
+    two_texts: list[Path], rates: list[float], texts: list[int], difference: str
+) -> None:
+    recipes = [make_recipe(optim={"matrix_lr": rate}) for rate in rates]
+    with Ranks(3, compare, recipes, [two_texts[i] for i in texts]) as ranks:
         outcomes = ranks.outcomes(30)
     for outcome in outcomes.values():
-        assert "rank 2 differs from rank 0: the data's hash is cd there and ab on rank 0" in outcome.error
+        assert f"rank 2 differs from rank 0: {difference}" in outcome.error
 
 
-def test_a_rendezvous_that_nobody_serves_is_named() -> None:
+def test_ranks_of_one_recipe_and_data_may_have_them_in_other_places(two_texts: list[Path], tmp_path: Path) -> None:
+    moved = shutil.copytree(two_texts[0], tmp_path / "moved")
+    recipes = [make_recipe(), dataclasses.replace(make_recipe(), data=DataConfig(path=str(moved), vocab_size=260))]
+    with Ranks(2, compare, recipes, [two_texts[0], moved]) as ranks:
+        outcomes = ranks.outcomes(30)
+    assert not any(outcome.error for outcome in outcomes.values()), outcomes
+
+
+def test_a_rendezvous_that_nobody_serves_is_named_within_the_time() -> None:
     environment = {"MASTER_PORT": str(free_port()), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     with Ranks(2, wait_for_all, environment=environment, each=[{"join_s": 2.0}] * 2) as ranks:
         outcomes = ranks.outcomes(30)
     for outcome in outcomes.values():
-        assert f"cannot open the rendezvous at 127.0.0.1:{environment['MASTER_PORT']}" in outcome.error
+        assert f"cannot open the rendezvous at 127.0.0.1:{environment['MASTER_PORT']} within 2 s" in outcome.error
+        assert not outcome.stderr  # torch tells a page of addresses
+
+
+def test_a_port_that_another_program_has_is_no_rendezvous(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "STORE_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = Place(1, 2, 1, "127.0.0.1", other.getsockname()[1], agent_store=True)
+        with pytest.raises(RankError, match="another program has that port"):
+            rendezvous.meet(place, torch.device("cpu"), 0, QUICK, time.time, 5.0)
+
+
+def test_a_name_that_means_another_machine_everywhere_is_explained() -> None:
+    """As torchrun's where /etc/hosts gives a machine's own name a loopback address."""
+    environment = {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    with Ranks(2, wait_for_all, environment=environment, each=[{"join_s": 1.0}] * 2) as ranks:
+        outcomes = ranks.outcomes(30)
+    assert "localhost names no machine that all ranks reach" in outcomes[0].error
+    assert "--local-addr=" in outcomes[0].error
 
 
 def test_ranks_that_never_come_are_named() -> None:
@@ -185,6 +246,14 @@ def test_long_steps_and_unwatched_phases_are_no_hang() -> None:
     assert judge(members(waits, works), 100.0, Limits()) == ""
     assert judge(members(Pulse(waiting=True, idle_s=999.0), Pulse(idle_s=999.0)), 100.0, Limits()) == ""
     assert judge(members(waits, Pulse(watched=True, idle_s=60.0)), 100.0, Limits()).startswith("rank 1 hangs")
+
+
+def test_a_rank_that_does_not_compute_hangs_however_long_its_pauses_may_be() -> None:
+    waits = Pulse(waiting=True, watched=True, idle_s=60.0, still_s=60.0)
+    still = Pulse(watched=True, idle_s=60.0, still_s=21.0, longest_s=200.0, where="packing")
+    assert "rank 1 hangs: no progress for 60 s and no work for 21 s" in judge(members(waits, still), 100.0, Limits())
+    still.still_s = 19.0
+    assert judge(members(waits, still), 100.0, Limits()) == ""
 
 
 def test_equal_ranks_are_not_slow_however_uneven_a_moment_is() -> None:

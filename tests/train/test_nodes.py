@@ -16,6 +16,8 @@ import pytest
 from ranked_training import ALONE, losses, make_recipe, train, write_tokens
 from ranks import free_port
 
+from golfcore.train.checkpoint import NAME, load_newest
+
 HERE = Path(__file__).parent
 NAMES = ("golf-a", "golf-b")
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
@@ -52,19 +54,33 @@ def two_hosts() -> Iterator[tuple[str, str]]:
             ip("netns", "del", name)
 
 
+# The rendezvous is at an address that the machines' own names do not resolve to, as where /etc/hosts says 127.0.1.1:
+# c10d has to be told who serves it, and which address each machine has.
+RENDEZVOUS = {
+    "static": ["--node_rank={node}", "--master-addr={first}", "--master-port={port}"],
+    "c10d": [
+        "--rdzv-backend=c10d", "--rdzv-endpoint={first}:{port}", "--rdzv-id=golf", "--rdzv-conf=is_host={is_host}",
+    ],
+}  # fmt: skip
+
+
 class Torchrun:
     """``torchrun`` on two nodes of one rank each; agents that are left are killed at the end."""
 
-    def __init__(self, hosts: tuple[str, str], folder: Path, *words: object) -> None:
+    def __init__(self, hosts: tuple[str, str], rendezvous: str, folder: Path, *words: object) -> None:
         port = free_port()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{HERE.parent}"}
         self.stderr = [folder / f"stderr-{i}.txt" for i in range(2)]
         self.agents = []
         for i, host in enumerate(hosts):
+            meeting = [
+                word.format(node=i, first=ADDRESSES[0], port=port, is_host=int(i == 0))
+                for word in RENDEZVOUS[rendezvous]
+            ]
             command = [
                 "ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2",
-"--nproc_per_node=1", f"--node_rank={i}", f"--master-addr={ADDRESSES[0]}", f"--master-port={port}",
-                f"--local-addr={ADDRESSES[i]}", str(HERE / "node.py"), *map(str, words),
+                "--nproc_per_node=1", *meeting, f"--local-addr={ADDRESSES[i]}", str(HERE / "node.py"),
+                *map(str, words),
             ]  # fmt: skip
             with self.stderr[i].open("w") as err:
                 self.agents.append(subprocess.Popen(command, env=environment, stderr=err, start_new_session=True))
@@ -96,25 +112,49 @@ class Torchrun:
             time.sleep(0.1)
 
 
-def test_two_hosts_train_as_one_and_end_when_the_link_is_cut(tmp_path: Path) -> None:
+def train_until_cut(hosts: tuple[str, str], folder: Path, tokens: Path) -> dict[int, float]:
+    """Trains on two hosts, cuts the cable some steps after the first checkpoint; every step's loss."""
+    run_dir = folder / "cut"
+    with Torchrun(hosts, "c10d", folder, tokens, run_dir, 10**6) as run:
+        until = 10**6
+        for _ in range(1500):
+            if until == 10**6 and (run_dir / NAME).exists():
+                until = load_newest(run_dir)[0]["step"] + 10
+            if max(losses(run_dir), default=0) >= until or any(a.poll() is not None for a in run.agents):
+                break
+            time.sleep(0.02)
+        ip("-n", hosts[1], "link", "set", "golf0", "down")
+        run.wait_for(("rank 1 of 2", "rank 0 of 2"), 60)
+        told = run.told()
+        assert "gives no sign of life" in told[0], told
+        assert "gives no sign of life" in told[1], told
+    assert "rank 1 of 2" in (run_dir / "log.txt").read_text()
+    return losses(run_dir)
+
+
+def test_two_hosts_train_as_one_end_when_the_link_is_cut_and_go_on(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens")
     with two_hosts() as hosts:
-        with Torchrun(hosts, tmp_path, tokens, tmp_path / "two", 12) as run:
+        with Torchrun(hosts, "static", tmp_path, tokens, tmp_path / "two", 12) as run:
             run.wait(150)
             assert [agent.returncode for agent in run.agents] == [0, 0], run.told()
 
-        with Torchrun(hosts, tmp_path, tokens, tmp_path / "cut", 10**6) as run:
-            for _ in range(1500):
-                if (tmp_path / "cut" / "checkpoint.pt").exists() or any(a.poll() is not None for a in run.agents):
-                    break
-                time.sleep(0.1)
-            ip("-n", hosts[1], "link", "set", "golf0", "down")
-            run.wait_for(("rank 1 of 2", "rank 0 of 2"), 60)
-            told = run.told()
-            assert "gives no sign of life" in told[0], told
-            assert "gives no sign of life" in told[1], told
-    train(ALONE, make_recipe(iterations=12), tokens, tmp_path / "one")
+        whole = train_until_cut(hosts, tmp_path, tokens)
+        shutil.copytree(tmp_path / "cut", tmp_path / "alone")
+        saved, last = load_newest(tmp_path / "cut")[0]["step"], max(whole)
+        assert last >= saved + 10
+        ip("-n", hosts[1], "link", "set", "golf0", "up")
+        with Torchrun(hosts, "c10d", tmp_path, tokens, tmp_path / "cut", last) as run:
+            run.wait(150)
+            assert [agent.returncode for agent in run.agents] == [0, 0], run.told()
+
+    train(ALONE, make_recipe(iterations=12, warmdown_iters=0), tokens, tmp_path / "one")
     found, expected = losses(tmp_path / "two"), losses(tmp_path / "one")
     np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-2)
-    assert (tmp_path / "cut" / "checkpoint.pt").exists()
-    assert "rank 1 of 2" in (tmp_path / "cut" / "log.txt").read_text()
+
+    train(ALONE, make_recipe(iterations=last, warmdown_iters=0), tokens, tmp_path / "alone")
+    for folder, atol in (("cut", 1e-6), ("alone", 2e-2)):  # the cut run's own steps after its checkpoint come again
+        found = losses(tmp_path / folder)
+        assert list(found) == list(whole)
+        np.testing.assert_allclose(list(found.values()), list(whole.values()), atol=atol)
+        assert f"resumed step:{saved}" in (tmp_path / folder / "log.txt").read_text()

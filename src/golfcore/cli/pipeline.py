@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 CONFIG, QUANTISED, ARTIFACT, SCORE = "config.toml", "quantised.pt", "model.golf", "score.json"
 QUANTISED_VERSION = 2
-EVALUATION_PAUSE_S = 20.0  # a batch of the scorer may take this long; a rank hangs after three times as much
+LONG_CALL_S = 200.0  # of computing without a sign of life: one call that reads, quantises or codes a whole model
 
 
 # --- the run folder ---------------------------------------------------------------------------------------------------
@@ -214,26 +216,39 @@ def score_text(
     return score(
         module, text, context=recipe.eval.context or recipe.train.seq_len, stride=recipe.eval.stride,
         batch_tokens=recipe.eval.batch_tokens, rank=world.rank, world_size=world.size, combine=world.sum,
-        tick=_telling(world, tick),
+        tick=telling(world, tick, "evaluation"),
     )  # fmt: skip
 
 
-def _telling(world: World, tick: Tick) -> Tick:
-    """``tick``, which also tells the other ranks that this one gets on."""
+def telling(world: World, tick: Tick, stage: str, *, step: bool = False) -> Tick:
+    """``tick``, which also tells the other ranks that this one gets on; with ``step`` by equal pieces of work."""
 
     def told(done: float, total: float, note: str) -> None:
-        world.note(f"evaluation, {done:.0f} of {total:.0f} {note}")
+        world.note(f"{stage}, {done:,.0f} of {total:,.0f}: {note}", step=step)
         tick(done, total, note)
 
     return told
 
 
-def load_weights(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> LanguageModel:
-    """The module of a run's checkpoint."""
+@contextmanager
+def _telling_layers(module: LanguageModel, world: World) -> Iterator[None]:
+    """Inside, every layer of a forward pass is a sign of life: a batch of a large model may take long here."""
+    handles = [m.register_forward_hook(lambda *_: world.note()) for m in module.modules() if world.size > 1]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def load_weights(
+    run_dir: Path, recipe: RecipeConfig, vocab_size: int, saved: dict[str, Any] | None = None
+) -> LanguageModel:
+    """The module of a run's checkpoint: ``saved``, where it was read already."""
     from golfcore.train.checkpoint import NAME, load_newest
 
     module = get_family(recipe.model_family).build(recipe.model, vocab_size, recipe.train.seed)
-    saved, _ = load_newest(run_dir)
+    saved = load_newest(run_dir)[0] if saved is None else saved
     try:
         module.load_state_dict(saved["weights"])
     except (KeyError, RuntimeError) as error:
@@ -319,31 +334,51 @@ def evaluate_artifact(
     from golfcore.evaluate.scorer import score
     from golfcore.train.loop import choose_precision
 
-    loaded = load_model(artifact)
-    windows = loaded.manifest.get("eval", {})
-    context = context or int(windows.get("context", 1024))
-    stride = int(windows.get("stride", 0)) if stride is None else stride
-    module = loaded.module.to(world.device)
-    module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
-    text = text_for(loaded, context)
-    moved = future_flip(module, text.tokens, context=context)
-    world.barrier()
-    with world.watched(EVALUATION_PAUSE_S):
+    with world.watched(LONG_CALL_S):
+        world.note("evaluation, reading the artifact")
+        with _at_hand(artifact, world) as path:
+            loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
+        windows = loaded.manifest.get("eval", {})
+        context = context or int(windows.get("context", 1024))
+        stride = int(windows.get("stride", 0)) if stride is None else stride
+        module = loaded.module.to(world.device)
+        module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
+        world.note("evaluation, reading the text")
+        text = text_for(loaded, context)
+        world.note("evaluation, the probe")
+        moved = future_flip(module, text.tokens, context=context)
+        world.barrier()
+    with world.watched(), _telling_layers(module, world):
         result = score(
             module, text, context=context, stride=stride, batch_tokens=batch_tokens,
-            rank=world.rank, world_size=world.size, combine=world.sum, tick=_telling(world, tick),
+            rank=world.rank, world_size=world.size, combine=world.sum,
+            tick=telling(world, tick, "evaluation", step=True),
         )  # fmt: skip
     family = get_family(loaded.manifest["model"]["family"])
     return {
         **dataclasses.asdict(result),
         "artifact": str(artifact),
-        "artifact_bytes": artifact.stat().st_size,
-        "artifact_sha256": sha256_file(artifact),
+        "artifact_bytes": size,
+        "artifact_sha256": digest,
         "code_matches": loaded.code in (code_bundle(family), code_bundle(family, "smallest")),
         "future_flip_nats": moved,
         "precision": str(module.activation_dtype).removeprefix("torch."),
         "world_size": world.size,
     }
+
+
+@contextmanager
+def _at_hand(artifact: Path, world: World) -> Iterator[Path]:
+    """Where this rank reads the artifact: rank 0's own file, a copy of its bytes elsewhere, on whatever machine."""
+    if world.size == 1:
+        yield artifact
+        return
+    data = world.on_primary(artifact.read_bytes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = artifact if world.primary else Path(folder) / artifact.name
+        if not world.primary:
+            path.write_bytes(data)
+        yield path
 
 
 def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:

@@ -137,7 +137,9 @@ def _run_facts(run: dict[str, Any], config: RecipeConfig) -> list[tuple[str, str
     memory = f"{run['memory_bytes'] / 2**30:,.2f} GiB at the peak"
     if "memory_spread" in run:
         memory += f", +- {run['memory_spread']:.0%}"
-    limit = f"{config.track.train_s:,.0f} s" if config.track.train_s else "no limit"
+    limit = f"{config.steps_s:,.0f} s" if config.steps_s else "no limit"
+    if config.steps_s < config.track.train_s:
+        limit += f" of {config.track.train_s:,.0f} s; the rest is for Hessians"
     facts = [
         ("on", where, ""),
         ("a step", f"{run['ms_a_step']:,.1f} ms{between}", basis),

@@ -24,6 +24,7 @@ from golfcore.cli.quantising import Calibration, calibrate, quantise_stage, quan
 from golfcore.cli.tokens import Tokens, open_tokens, prepare_data
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError, RuleError, UsageError
+from golfcore.progress import silent
 from golfcore.recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -62,11 +63,17 @@ def run(
     """
     from golfcore.train.world import join_world
 
-    start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
-    with resumable(start.run_dir), join_world() as world:
-        result = run_stages(start, world, lambda artifact: evaluate_in_new_process(artifact, start.config))
-    print_json(result)
-    judge(start.config, result)
+    with join_world() as world:
+        start = begin_together(
+            world, recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume
+        )  # fmt: skip
+        with resumable(start.run_dir):
+            result = run_stages(
+                start, world, lambda artifact: evaluate_in_new_process(artifact, start.config, ranks=world.size)
+            )
+    if world.primary:
+        print_json(result)
+        judge(start.config, result)
     return 0
 
 
@@ -110,8 +117,9 @@ def begin(
 
 
 def begin_together(
-    world: World, recipe: str, *, text: Sequence[Path], data: Path | None, runs: Path, run_id: str, resume: Path | None
-) -> Start:
+    world: World, recipe: str, *, text: Sequence[Path], data: Path | None, sets: Sequence[str] = (), runs: Path,
+    run_id: str, resume: Path | None,
+) -> Start:  # fmt: skip
     """``begin`` on rank 0 first, so that text is prepared and the run folder named once; then on the other ranks.
 
     A rank on another machine has its own environment and its own tokens; ``pipeline.require_alike`` compares them.
@@ -119,7 +127,7 @@ def begin_together(
 
     def start(name: str) -> Start:
         return begin(
-            recipe, text=text, data=data, sets=(), runs=runs, run_id=name, resume=resume, shown=world.primary
+            recipe, text=text, data=data, sets=sets, runs=runs, run_id=name, resume=resume, shown=world.primary
         )  # fmt: skip
 
     first = world.on_primary(lambda: start(run_id))
@@ -166,21 +174,19 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
     artifact = run_dir / pipeline.ARTIFACT
     packed: dict[str, Any] = {}
     with RunLog(run_dir, primary=world.primary, echo=start.echo, resume_step=saved["step"] if saved else None) as log:
+        world.before_end(lambda reason: log.line(f"error: {reason}"))
         if note:
             log.line(f"warning: {note}")
         for override in start.overrides:
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
         module = _trained(start, saved, tokens, world, log)
-        calibration = _calibrated(module, config, tokens, world, log)
-        if world.primary:
-            with log.phase("quantise"), progress("quantise") as tick:
-                quantised = quantise_stage(run_dir, module, config, tokens, calibration, tick=tick)
-            log.line(quantised_line(quantised))
-            with log.phase("pack"), progress("pack") as tick:
-                packed = pipeline.pack_stage(run_dir, config, tokens, artifact, tick)
-        del module
-        world.barrier()
+        with world.watched(pipeline.LONG_CALL_S):
+            calibration = _calibrated(module, config, tokens, world, log)
+            if world.primary:
+                packed = _packed(run_dir, config, module, tokens, calibration, world, log)
+            del module
+            world.barrier()
         with log.phase("evaluate", config.track.eval_s):
             score = evaluate(artifact)
         if not world.primary:
@@ -208,7 +214,7 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
 def _trained(start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog) -> LanguageModel:
     """The trained module; a resumed run whose training had ended does not train again."""
     if saved is not None and saved["final"]:
-        return pipeline.load_weights(start.run_dir, start.config, tokens.vocab_size)
+        return pipeline.load_weights(start.run_dir, start.config, tokens.vocab_size, saved)
     with progress("train", shown=world.primary and start.echo is None) as tick:
         return pipeline.train_stage(
             start.config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
@@ -221,26 +227,47 @@ def _calibrated(
     """Hessians over all ranks; those of training text are training, and counted as such."""
     if config.quant.calibration == "generated":
         with log.phase("calibrate"), progress("calibrate", shown=world.primary) as tick:
-            return calibrate(module, config, tokens, world, tick=tick)
+            return calibrate(module, config, tokens, world, tick=pipeline.telling(world, tick, "calibration"))
     with log.phase("train", config.track.train_s or None) as phase:
         left = config.track.train_s - phase.seconds if config.track.train_s else math.inf
-        return calibrate(module, config, tokens, world, seconds=max(left, 0.0))
+        tick = pipeline.telling(world, silent, "calibration")
+        return calibrate(module, config, tokens, world, seconds=max(left, 0.0), tick=tick)
 
 
-def evaluate_in_new_process(artifact: Path, config: RecipeConfig) -> dict[str, Any]:
-    """Scores ``artifact`` with a fresh interpreter that sees nothing but the file and the tokens."""
+def _packed(
+    run_dir: Path, config: RecipeConfig, module: LanguageModel, tokens: Tokens, calibration: Calibration, world: World,
+    log: RunLog,
+) -> dict[str, Any]:  # fmt: skip
+    """Quantises and packs, while the other ranks wait; the inspection of the file."""
+    with log.phase("quantise"), progress("quantise") as tick:
+        told = pipeline.telling(world, tick, "quantising")
+        quantised = quantise_stage(run_dir, module, config, tokens, calibration, tick=told)
+    log.line(quantised_line(quantised))
+    with log.phase("pack"), progress("pack") as tick:
+        artifact = run_dir / pipeline.ARTIFACT
+        return pipeline.pack_stage(run_dir, config, tokens, artifact, pipeline.telling(world, tick, "packing"))
+
+
+def evaluate_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1) -> dict[str, Any]:
+    """Scores ``artifact`` with a fresh interpreter that sees nothing but the file and the tokens.
+
+    Of several ranks each calls this; their new processes meet and share the work. Rank 0 alone gets the score.
+    """
+    from golfcore.train.rendezvous import environment_of_children
+
     command = [
         sys.executable, "-m", "golfcore", "eval", str(artifact), "--data", config.data.path, "--json",
         "--batch-tokens", str(config.eval.batch_tokens),
     ]  # fmt: skip
     if config.data.tokenizer:
         command += ["--tokenizer", config.data.tokenizer]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    environment = environment_of_children(os.environ) if ranks > 1 else None
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
         raise InputError(
             f"the evaluation ended with exit code {done.returncode}; try it alone: {' '.join(command[1:])}"
         )
-    result: dict[str, Any] = json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout or "{}")
     return result
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from golfcore.cli import pipeline
 from golfcore.cli.output import out, plain_table, print_json, print_table, progress
-from golfcore.cli.run import Sets, Texts, begin, resumable
+from golfcore.cli.run import Sets, Texts, begin_together, resumable
 from golfcore.cli.tokens import open_tokens
 from golfcore.errors import UsageError
 from golfcore.recipes import load_recipe
@@ -48,21 +48,25 @@ def train(
     from golfcore.train.runlog import METRICS, RunLog, read_metrics
     from golfcore.train.world import join_world
 
-    start = begin(recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume)
-    run_dir, config = start.run_dir, start.config
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
-    with resumable(run_dir), join_world() as world:
+    with join_world() as world:
+        start = begin_together(
+            world, recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume
+        )  # fmt: skip
+        run_dir, config = start.run_dir, start.config
+        tokens = open_tokens(config.data.path, config.data.tokenizer)
         pipeline.require_alike(config, tokens, world)
         saved, note = pipeline.resume_point(run_dir, world) if start.resumed else (None, "")
         if world.primary:
             pipeline.write_config(run_dir, config)
-        step = saved["step"] if saved else None
-        with RunLog(run_dir, primary=world.primary, resume_step=step) as log, progress("train") as tick:
+        log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
+        with resumable(run_dir), log, progress("train", shown=world.primary) as tick:
             if note:
                 log.line(f"warning: {note}")
             pipeline.train_stage(
                 config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
             )
+    if not world.primary:
+        return
     last = [row for row in read_metrics(run_dir / METRICS) if row["kind"] == "train"][-1]
     if json:
         print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / NAME), **last})
@@ -112,13 +116,18 @@ def quantize(
         raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     module = pipeline.load_weights(run, config, tokens.vocab_size)
-    with join_world() as world, progress("quantize") as tick:
-        calibration = calibrate(module, config, tokens, world, text=text, tick=tick)
-        if dry_run:
-            plan = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
-        else:
-            result = quantise_stage(run, module, config, tokens, calibration, cap=cap, tick=tick)
-            plan = result["plan"]
+    with join_world() as world, progress("quantize", shown=world.primary) as shown:
+        tick = pipeline.telling(world, shown, "quantising")
+        with world.watched(pipeline.LONG_CALL_S):
+            calibration = calibrate(module, config, tokens, world, text=text, tick=tick)
+            if world.primary and dry_run:
+                plan = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
+            elif world.primary:
+                result = quantise_stage(run, module, config, tokens, calibration, cap=cap, tick=tick)
+                plan = result["plan"]
+            world.barrier()
+    if not world.primary:
+        return
     if json:
         head = {"run": run.name} if dry_run else {"run": run.name, "quantised": str(run / pipeline.QUANTISED)}
         print_json(head | ({"plan": plan} if dry_run else result))
@@ -262,7 +271,7 @@ def evaluate(
     else:
         text_for = pipeline.own_text(text)
     with join_world() as world:
-        with progress("evaluate") as tick:
+        with progress("evaluate", shown=world.primary) as tick:
             result = pipeline.evaluate_artifact(
                 artifact, text_for, world, batch_tokens=batch_tokens, context=context, stride=stride, tick=tick
             )

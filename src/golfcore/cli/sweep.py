@@ -262,7 +262,8 @@ def _live(folder: Path) -> Iterator[Callable[[list[Entry]], None]]:
     if output.err.is_terminal:
         from rich.live import Live
 
-        with Live(console=output.err, refresh_per_second=2) as live:
+        # Transient: in the end the table is printed as the result.
+        with Live(console=output.err, refresh_per_second=2, transient=True) as live:
             yield lambda entries: live.update(_table(folder, entries))
         return
     told: set[int] = set()
@@ -276,7 +277,8 @@ def _live(folder: Path) -> Iterator[Callable[[list[Entry]], None]]:
                 told.add(entry.id)
                 score = f"{entry.result['val_bpb']:.4f}" if entry.state == "done" and entry.result else ""
                 text = f"{len(told)}/{len(entries)} {entry.job.name}: {entry.state} {score} {entry.note}"
-                output.err.print(f"{' '.join(text.split())} ({time.monotonic() - begun:.0f} s)", markup=False)
+                text = f"{' '.join(text.split())} ({time.monotonic() - begun:.0f} s)"
+                output.err.print(text, markup=False, soft_wrap=True)
 
     yield lines
 
@@ -288,12 +290,13 @@ def _table(folder: Path, entries: Sequence[Entry]) -> Table:
     table = output.plain_table("variant", "runs", "bits per byte", "95 %", "best", "bytes", "", right=right)
     counts = ", ".join(f"{count} {state}" for state, count in totals(entries).items() if count)
     table.title, table.title_justify = f"{folder}: {counts}", "left"
+    table.columns[0].no_wrap = False  # where a terminal is narrow this column alone gives way, and no number
     for row in variants(entries):
         states = [f"{row[state]} {state}" for state in ("running", "stopped", "failed") if row[state]]
         table.add_row(
             row["variant"], f"{row['done']}/{row['runs']}", "" if row["mean"] is None else f"{row['mean']:.4f}",
             "" if row["half_width"] is None else f"± {row['half_width']:.4f}",
-            "" if row["best"] is None else f"{row['best']:.4f}", "" if row["bytes"] is None else f"{row['bytes']:,}",
+            "" if row["best"] is None else f"{row['best']:.4f}", "" if row["bytes"] is None else f"{row['bytes']:,.0f}",
             ", ".join(states),
         )  # fmt: skip
     return table

@@ -98,7 +98,7 @@ def _artifact(recipe: RecipeConfig, roles: list[RoleCost], overhead: list[RoleCo
 
 def _clock(recipe: RecipeConfig, stages: Sequence[StageCost], times_ms: Sequence[float]) -> dict[str, Any]:
     """Steps, tokens, seconds and operations of a run whose stages' steps take ``times_ms``."""
-    train, budget = recipe.train, recipe.track.train_s
+    train, budget = recipe.train, recipe.steps_s
     if budget:
         steps = [stage.share * budget * 1e3 / ms for stage, ms in zip(stages, times_ms, strict=True)]
         whole = min(1.0, train.iterations / sum(steps))

@@ -223,8 +223,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _result(run_dir: Path, score: dict[str, Any]) -> dict[str, Any]:
-    found = {key: number(score.get(key)) for key in ("val_bpb", "val_loss", "artifact_bytes", "eval_s")}
-    return found | {"run": str(run_dir)}
+    found: dict[str, Any] = {key: number(score.get(key)) for key in ("val_bpb", "val_loss", "eval_s")}
+    size = number(score.get("artifact_bytes"))
+    return found | {"artifact_bytes": None if size is None else int(size), "run": str(run_dir)}
 
 
 def last_words(path: Path) -> str:

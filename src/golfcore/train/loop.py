@@ -114,10 +114,7 @@ class Trainer:
         self.writer = CheckpointWriter(log.run_dir) if world.primary else None
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         self.expected_step_s = 0.0  # from the warm-up, for the monitor
-        # Hessians from training text are collected on the same clock, after the last step.
-        self.budget_s = recipe.track.train_s
-        if self.budget_s and recipe.quant.method == "gptq" and recipe.quant.reserve_s:
-            self.budget_s = max(self.budget_s - recipe.quant.reserve_s, 0.01)
+        self.budget_s = recipe.steps_s
         self.loss_fn = self._choose_loss(module.loss, "loss")
         # Two functions, not a flag: what is compiled would keep the flag's first value for ever.
         self.aware_fn: LossFunction | None = None

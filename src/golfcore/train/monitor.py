@@ -6,6 +6,9 @@ that is killed; one that is stopped, or whose machine or link is gone, falls sil
 on says so itself. Rank 0 names the rank and the cause to all of them. Each then leaves by an exception at its next
 collective, or, where the main thread cannot be reached, by ending the process.
 
+A rank that does not get on hangs only if its process does not compute either: work without a sign of life, as in one
+long call of the compiled core, is slow and not dead, and gets longer.
+
 Seconds are counted in ticks of the thread, so that a machine that was suspended as a whole, or a clock that was set,
 looks to nobody like a rank that is late.
 """
@@ -17,65 +20,19 @@ import json
 import os
 import selectors
 import socket
-import statistics
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from golfcore.errors import RankError
+from golfcore.train.judge import Limits, Member, Pulse, judge
 
 MAX_LINE = 4096  # bytes of a message
 MAX_SKEW_S = 5.0
-SLOW_LEAST_S = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When a rank counts as lost.
-
-    Attributes:
-        silent_s: without any message, though the connection stands.
-        hang_s: without progress of the main thread during training; three times the longest pause so far where that is
-            more, since a step of a large model may take longer.
-        slow_factor: its own work a step over the other ranks' median, from SLOW_LEAST_S more; 0 ends no run for it.
-        slow_s: for how long, before it counts.
-        leave_s: how long the main thread may take to leave after the verdict, before the process is ended.
-    """
-
-    silent_s: float = 10.0
-    hang_s: float = 20.0
-    slow_factor: float = 5.0
-    slow_s: float = 10.0
-    leave_s: float = 3.0
-
-
-@dataclass
-class Pulse:
-    """What a rank tells of its main thread."""
-
-    where: str = "set-up"
-    waiting: bool = False  # in a collective
-    collectives: int = 0  # entered so far
-    watched: bool = False  # whether it should get on all the time: only then can it hang or be slow
-    idle_s: float = 0.0  # since it last got on
-    longest_s: float = 0.0  # the longest such pause outside collectives so far, while watched
-    work_s: float = 0.0  # outside collectives, while watched
-    steps: int = 0  # done while watched
-
-
-@dataclass
-class Member:
-    """What rank 0 knows of a rank."""
-
-    rank: int
-    name: str
-    pulse: Pulse = field(default_factory=Pulse)
-    heard_at: float = 0.0  # by rank 0's ticks
-    history: deque[tuple[float, float, int]] = field(default_factory=deque)  # (tick, work_s, steps)
+WORKING = 0.05  # of a processor: less is what waiting costs
 
 
 class Ticks:
@@ -118,6 +75,7 @@ class Monitor:
         self._token, self._clock, self._period_s = token, clock, period_s
         self._pulse, self._lock = Pulse(), threading.Lock()
         self._ticks, self._moved_at = Ticks(), 0.0
+        self._used_s, self._looked_at, self._worked_at = time.process_time(), 0.0, 0.0
         self._closing = threading.Event()
         self._peers: _Hub | _Spoke
         if rank == 0:
@@ -130,8 +88,8 @@ class Monitor:
 
     # --- called by the main thread ------------------------------------------------------------------------------------
 
-    def note(self, where: str, *, step: bool = False) -> None:
-        """A sign of life of the main thread, which is now at ``where``.
+    def note(self, where: str = "", *, step: bool = False) -> None:
+        """A sign of life of the main thread, which is now at ``where``, or still at the same place.
 
         Raises:
             RankError: the run is to end.
@@ -139,7 +97,7 @@ class Monitor:
         self.raise_verdict()
         with self._lock:
             self._move()
-            self._pulse.where = where
+            self._pulse.where = where or self._pulse.where
             self._pulse.steps += step and self._pulse.watched
 
     @contextlib.contextmanager
@@ -168,8 +126,7 @@ class Monitor:
         """Inside, the main thread should get on all the time; it may need ``pause_s`` between two signs of life."""
         with self._lock:
             self._move()
-            self._pulse.watched = True
-            self._pulse.longest_s = max(self._pulse.longest_s, pause_s)
+            self._pulse.watched, self._pulse.longest_s = True, pause_s
         try:
             yield
         finally:
@@ -210,16 +167,26 @@ class Monitor:
         """A copy of how the main thread fares."""
         with self._lock:
             self._ticks.advance()
-            return replace(self._pulse, idle_s=self._ticks.now - self._moved_at)
+            now = self._ticks.now
+            return replace(self._pulse, idle_s=now - self._moved_at, still_s=now - self._worked_at)
+
+    def _look_at_processor(self) -> None:
+        """Whether this process, this thread aside, has computed since the last look."""
+        used = time.process_time() - time.thread_time()
+        if used - self._used_s > WORKING * (self._ticks.now - self._looked_at):
+            self._worked_at = self._ticks.now
+        self._used_s, self._looked_at = used, self._ticks.now
 
     def _work(self) -> None:
         beat_at = 0.0
         while not self._closing.is_set() and not self.verdict:
             self._peers.poll(0.1)
-            pulse = self.pulse()
+            with self._lock:
+                self._ticks.advance()
             if self._ticks.now >= beat_at:
                 beat_at = self._ticks.now + self._period_s
-                self._peers.beat(pulse, self._ticks.now)
+                self._look_at_processor()
+                self._peers.beat(self.pulse(), self._ticks.now)
         if self.verdict and not self._closing.wait(self.limits.leave_s):
             self._end_process()
 
@@ -441,68 +408,3 @@ class _Spoke:
     def _end(self, verdict: str) -> None:
         if not self.monitor.verdict:
             self.monitor.verdict = verdict
-
-
-def judge(members: list[Member], now: float, limits: Limits) -> str:
-    """Which rank is lost, and why; an empty string while none is.
-
-    Args:
-        members: those that have not said goodbye; rank 0 among them.
-        now: rank 0's ticks.
-    """
-    for member in members:
-        if now - member.heard_at > limits.silent_s:
-            return (
-                f"{member.name} gives no sign of life for {now - member.heard_at:.0f} s, last at {member.pulse.where}: "
-                "its process is stopped, or its machine or the link to it is gone"
-            )
-    return _hung(members, limits) or _slow(members, now, limits)
-
-
-def _hung(members: list[Member], limits: Limits) -> str:
-    if not all(m.pulse.watched for m in members) or len(members) < 2:
-        return ""
-    limit = max(limits.hang_s, 3 * max(m.pulse.longest_s for m in members))
-    stuck = [m for m in members if m.pulse.idle_s > limit]
-    for member in stuck:
-        if not member.pulse.waiting:
-            return f"{member.name} hangs: no progress for {member.pulse.idle_s:.0f} s at {member.pulse.where}"
-    if len(stuck) < len(members):
-        return ""
-    first = min(members, key=lambda m: m.pulse.collectives)
-    if first.pulse.collectives != max(m.pulse.collectives for m in members):
-        return (
-            f"{first.name} is at another collective than the others, at {first.pulse.where}: "
-            "all ranks wait for each other"
-        )
-    return (
-        f"all {len(members)} ranks wait in the same collective for {limit:.0f} s, rank 0 at {members[0].pulse.where}: "
-        "the network between them does not deliver"
-    )
-
-
-def _slow(members: list[Member], now: float, limits: Limits) -> str:
-    """Compares the own work of a step, without waits, over the last ``slow_s`` and three steps at least."""
-    for m in members:
-        if not m.pulse.watched:
-            m.history.clear()
-        m.history.append((now, m.pulse.work_s, m.pulse.steps))
-        while len(m.history) > 2 and m.history[1][0] <= now - limits.slow_s and m.history[-1][2] - m.history[1][2] >= 3:
-            m.history.popleft()
-    if not limits.slow_factor or len(members) < 2:
-        return ""
-    each = {}
-    for m in members:
-        seconds, work, steps = (last - first for first, last in zip(m.history[0], m.history[-1], strict=True))
-        if seconds < limits.slow_s or steps < 3:
-            return ""
-        each[m.rank] = work / steps
-    for m in members:
-        others = statistics.median_low([value for rank, value in each.items() if rank != m.rank])
-        if each[m.rank] > max(limits.slow_factor * others, others + SLOW_LEAST_S):
-            return (
-                f"{m.name} is slow: {each[m.rank]:.2f} s of work a step over the last {limits.slow_s:.0f} s, the "
-                f"others {others:.2f} s ({limits.slow_factor:g} times as much ends a run); see what else runs "
-                "on its machine"
-            )
-    return ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import ipaddress
 import json
 import os
 import platform
+import queue
 import secrets
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +24,11 @@ import torch
 import torch.distributed as dist
 
 from golfcore.errors import RankError, UsageError
-from golfcore.train.monitor import Limits, Monitor
+from golfcore.train.judge import Limits
+from golfcore.train.monitor import Monitor, Ticks
 
 JOIN_S = 25.0  # all ranks of a run start together
+STORE_S = 10.0  # that a store may take to answer, whose port is open
 # The monitor ends a run that is stuck; a barrier may well wait for hours while rank 0 packs.
 COLLECTIVE_TIMEOUT = timedelta(hours=6)
 
@@ -38,12 +44,15 @@ class Place:
     port: int = 0
     agent_store: bool = False  # torchrun's agent serves the store, and no rank has to
     attempt: str = "0"  # torchrun starts all ranks anew after a failure where it may
+    local_size: int = 1  # ranks on this machine
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Place:
         """Raises UsageError where RANK, WORLD_SIZE or the rendezvous are no such thing."""
         numbers = {}
-        for name, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"), ("MASTER_PORT", "0")):
+        names = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "0"}
+        names["LOCAL_WORLD_SIZE"] = environment.get("WORLD_SIZE", "1")
+        for name, default in names.items():
             text = environment.get(name, default)
             if not text.isdecimal():
                 raise UsageError(f"{name} = {text!r}: expected a number; let torchrun set it")
@@ -57,8 +66,14 @@ class Place:
         return Place(
             rank, size, numbers["LOCAL_RANK"], host, numbers["MASTER_PORT"],
             environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
-            environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
+            environment.get("TORCHELASTIC_RESTART_COUNT", "0"), numbers["LOCAL_WORLD_SIZE"],
         )  # fmt: skip
+
+
+def environment_of_children(environment: Mapping[str, str]) -> dict[str, str]:
+    """For a process that each rank starts, while it waits: they meet as ranks of their own, at the ranks' store."""
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0") + ".children"
+    return {**environment, "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": attempt}
 
 
 def meet(
@@ -114,19 +129,66 @@ def _start(store: Any, place: Place, device: torch.device, limits: Limits, clock
 
 
 def _open_store(place: Place, join_s: float) -> Any:
-    where = f"{place.host}:{place.port}"
+    """The store that torchrun's agent or rank 0 serves.
+
+    A store whose constructor waits for it waits twice as long as told, and fails with a page of addresses: so the port
+    is tried first. Rank 0's own way to the store that it serves is inside the machine, whatever the machine is called.
+    """
+    serves = place.rank == 0 and not place.agent_store
     try:
-        store = dist.TCPStore(  # type: ignore[attr-defined]
-            place.host, place.port, place.size, place.rank == 0 and not place.agent_store,
-            timeout=timedelta(seconds=join_s), wait_for_workers=False,
-        )  # fmt: skip
-    except RuntimeError as error:
+        left_s = join_s if serves else _await_port(place, join_s)
+        store = _connect(place, serves, min(max(left_s, STORE_S / 2), STORE_S))
+        store.set_timeout(timedelta(seconds=join_s))
+    except (RuntimeError, OSError) as error:
         raise RankError(
-            f"rank {place.rank} of {place.size} on {socket.gethostname()} cannot open the rendezvous at {where} within "
-            f"{join_s:.0f} s ({str(error).splitlines()[0]:.160}): check MASTER_ADDR and MASTER_PORT (--rdzv-endpoint), "
-            "that rank 0 runs there, and that no firewall is between"
+            f"rank {place.rank} of {place.size} on {socket.gethostname()} cannot open the rendezvous at "
+            f"{place.host}:{place.port} within {join_s:.0f} s ({str(error).splitlines()[0]:.160}): check MASTER_ADDR "
+            "and MASTER_PORT (--rdzv-endpoint), that rank 0 runs there, and that no firewall is between"
+            f"{_about_names(place)}"
         ) from error
     return dist.PrefixStore(f"golfcore/{place.attempt}", store)  # type: ignore[attr-defined]
+
+
+def _connect(place: Place, serves: bool, seconds: float) -> Any:
+    """A client of the store, and on rank 0 the store; OSError where a program that is no store has the port."""
+    made: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            made.put(
+                dist.TCPStore(  # type: ignore[attr-defined]
+                    "localhost" if serves else place.host, place.port, place.size, serves,
+                    timeout=timedelta(seconds=seconds), wait_for_workers=False,
+                )
+            )  # fmt: skip
+        except RuntimeError as error:
+            made.put(error)
+
+    # The constructor waits for ever where somebody takes the connection and says nothing.
+    threading.Thread(target=connect, name="rendezvous", daemon=True).start()
+    try:
+        store = made.get(timeout=1.5 * seconds)
+    except queue.Empty:
+        raise OSError("another program has that port: it takes the connection and says nothing") from None
+    if isinstance(store, RuntimeError):
+        raise store
+    return store
+
+
+def _await_port(place: Place, join_s: float) -> float:
+    """Seconds that are left when somebody answers at the rendezvous; OSError where nobody does."""
+    ticks = Ticks()
+    while True:
+        try:
+            socket.create_connection((place.host, place.port), timeout=min(2.0, join_s)).close()
+        except OSError:
+            ticks.advance()
+            if ticks.now > join_s:
+                raise
+            time.sleep(0.1)
+        else:
+            ticks.advance()
+            return join_s - ticks.now
 
 
 def _device_error(place: Place, gpus: int) -> str:
@@ -149,6 +211,19 @@ def _await_all(store: Any, place: Place, join_s: float) -> list[dict[str, Any]]:
     raise RankError(
         f"rank {', '.join(map(str, missing[:8]))} of {place.size} did not come to the rendezvous at "
         f"{place.host}:{place.port} within {join_s:.0f} s: start as many ranks as WORLD_SIZE says, all at once"
+        f"{_about_names(place)}"
+    )
+
+
+def _about_names(place: Place) -> str:
+    """What to do where torchrun took a machine's own name for an address that others reach."""
+    with contextlib.suppress(OSError, ValueError):
+        address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0][4][0]
+        if place.local_size == place.size or not ipaddress.ip_address(address).is_loopback:
+            return ""
+    return (
+        f"; {place.host} names no machine that all ranks reach: give each machine's torchrun its address, as "
+        "--local-addr=10.0.0.1"
     )
 
 

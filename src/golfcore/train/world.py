@@ -22,7 +22,8 @@ from torch import Tensor
 
 from golfcore.errors import GolfError, RankError
 from golfcore.optim.shards import Pending
-from golfcore.train.monitor import Limits, Monitor
+from golfcore.train.judge import Limits
+from golfcore.train.monitor import Monitor
 from golfcore.train.rendezvous import JOIN_S, Place, meet
 
 T = TypeVar("T")
@@ -47,13 +48,16 @@ class World:
 
     # --- signs of life ------------------------------------------------------------------------------------------------
 
-    def note(self, where: str, *, step: bool = False) -> None:
-        """Tells the monitor that this rank gets on; raises RankError where the run is to end."""
+    def note(self, where: str = "", *, step: bool = False) -> None:
+        """Tells the monitor that this rank gets on, at ``where`` or the place before; RankError where the run ends."""
         if self.monitor is not None:
             self.monitor.note(where, step=step)
 
     def watched(self, pause_s: float = 0.0) -> contextlib.AbstractContextManager[None]:
-        """Inside, a rank that does not get on, or is far slower than the others, ends the run."""
+        """Inside, a rank that does not get on, or is far slower than the others, ends the run.
+
+        ``pause_s``: what one that computes may need between two signs of life, of which it gets three times as much.
+        """
         return contextlib.nullcontext() if self.monitor is None else self.monitor.watched(pause_s)
 
     def before_end(self, tell: Callable[[str], None]) -> None:
