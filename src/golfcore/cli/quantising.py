@@ -126,6 +126,8 @@ def quantise_stage(
     from golfcore.train.checkpoint import save_tensors
 
     keep_freed_memory()
+    for torn in run_dir.glob(".quantised.*.tmp"):  # of a process that was killed while it wrote
+        torn.unlink(missing_ok=True)
     module = module.to("cpu")
     module.activation_dtype = torch.float32  # divergences lie below the rounding of bf16
     state, roles = module.state_dict(), module.parameter_roles()
