@@ -55,10 +55,15 @@ def calibrate(
         tick: told about progress.
 
     Raises:
-        InputError: the text is empty, or overlaps the validation text.
+        InputError: weights that are NaN or infinite, naming the first; a text that is empty or overlaps the validation
+            text.
     """
     from golfcore.quant.calibrate import check_disjoint, generated_rows, text_rows, training_rows
     from golfcore.quant.hessian import collect_hessians
+    from golfcore.quant.rtn import check_finite
+
+    for name, parameter in module.named_parameters():  # or a layer after it would be blamed
+        check_finite(parameter, name)
 
     quant, seq_len = recipe.quant, recipe.train.seq_len
     if text:

@@ -53,7 +53,7 @@ def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int) -> list[Ro
     """Parameters and predicted bytes by group, as arithmetic on shapes."""
     quant, rows = recipe.quant, []
     for group, (kind, params, scales) in family.counts(recipe.model, vocab_size).items():
-        bits, clip, k = bits_and_clip(kind, quant)
+        bits, clip, k = bits_and_clip(kind, quant, group)
         if bits == 0:
             low, high = FP16_RANGE
             rows.append(RoleCost(group, kind, params, round(low * params), 2 * params, round(high * params)))

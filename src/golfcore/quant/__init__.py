@@ -30,14 +30,17 @@ LARGEST_STEP = 2.0  # standard deviations: 1.2 bits a weight, where the search f
 KINDS = ("matrix", "embedding", "head", "vector")
 
 
-def bits_and_clip(kind: str, config: QuantConfig) -> tuple[int, str, float]:
-    """``(bits, clip, k)`` of a parameter of this kind; bits 0 means fp16 or fp8.
+def bits_and_clip(kind: str, config: QuantConfig, name: str) -> tuple[int, str, float]:
+    """``(bits, clip, k)`` of a parameter of this kind; bits 0 means fp16 or fp8. ``name``: for the error.
 
     Raises:
         InputError: a kind that the quantiser does not know.
     """
     if kind not in KINDS:
-        raise InputError(f"parameter role {kind!r} is unknown to the quantiser; expected one of {', '.join(KINDS)}")
+        raise InputError(
+            f"{name}: its role {kind!r} is unknown to the quantiser; expected one of {', '.join(KINDS)}, as "
+            "parameter_roles() says"
+        )
     if kind == "matrix":
         return config.matrix_bits, config.matrix_clip, config.matrix_k
     if kind == "vector" or (config.format != "int" and config.rest == "fp8"):
@@ -61,7 +64,7 @@ def codings(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Coding]
             )
     found = {}
     for name, role in roles.items():
-        bits, clip, k = bits_and_clip(role.kind, config)
+        bits, clip, k = bits_and_clip(role.kind, config, name)
         if bits:
             trellis = config.states.bit_length() - 1 if config.states else 0
             k = of_group.get(name, of_group.get(role.group, k))
@@ -193,7 +196,7 @@ def predict_bytes(family: Family, model_config: object, vocab_size: int, config:
     total = 0.0
     of_group = dict(map(parse_group_k, config.group_k))
     for group, (kind, parameters, rows) in family.counts(model_config, vocab_size).items():
-        bits, clip, k = bits_and_clip(kind, config)
+        bits, clip, k = bits_and_clip(kind, config, group)
         if bits == 0:
             total += (1 if config.rest == "fp8" and config.format != "int" else 2) * parameters
         elif kind == "matrix" and config.format != "int":

@@ -44,7 +44,7 @@ def transforms(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Tran
     """What the forward pass makes of each parameter that it does not see as it is."""
     found: dict[str, Transform] = {}
     for name, role in roles.items():
-        bits, clip, k = bits_and_clip(role.kind, config)
+        bits, clip, k = bits_and_clip(role.kind, config, name)
         if role.kind == "matrix" and config.format != "int":
             found[name] = partial(_in_groups, name=name, group=config.group, binary=config.format == "binary")
         elif bits:
