@@ -170,7 +170,7 @@ def test_k_goes_by_tensor_then_group_then_kind() -> None:
         codings(roles, dataclasses.replace(config, group_k=("upp=9",)))
     with pytest.raises(UsageError, match="GROUP=K"):
         QuantConfig(group_k=("up",))
-    with pytest.raises(InputError, match="w1: its role 'router' is unknown.*expected one of matrix"):
+    with pytest.raises(InputError, match=r"w1: its role 'router' is unknown.*expected one of matrix"):
         codings({"w1": Role("router", "r")}, QuantConfig())  # type: ignore[arg-type]
 
 

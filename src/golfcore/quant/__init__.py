@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +25,7 @@ from golfcore.quant.lowbit import binary, fp8, ternary
 from golfcore.quant.lqer import corrected
 from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
 from golfcore.quant.rtn import best_clip, check_finite, gaussian_bits, quantise_rows
+from golfcore.quant.threads import in_threads
 
 SCALE_BYTES = {"log8": 0.4, "fp16": 1.3}  # a row: measured 2.1 to 3.2 and about 10 bits
 LARGEST_STEP = 2.0  # standard deviations: 1.2 bits a weight, where the search for k ends
@@ -142,11 +144,22 @@ def _with_feedback(
         item = StoredTensor(
             name, group, found.symbols_OI, found.scale_O, bits[group], found.trellis, found.column_I
         )  # fmt: skip
+        matrices[name] = item
+    return matrices | _corrections(matrices, state, config, hessians)
+
+
+def _corrections(
+    matrices: Mapping[str, StoredTensor], state: Mapping[str, Tensor], config: QuantConfig, hessians: Hessians
+) -> dict[str, StoredTensor]:  # fmt: skip
+    """Those of the matrices that are better stored with a low-rank correction, corrected."""
+    jobs: dict[str, Callable[[], StoredTensor]] = {}
+    for name, item in matrices.items():
         hessian_II = hessians.of(name)
         if config.lqer_rank and hessian_II is not None:
-            item = corrected(item, state[name], hessian_II, rank=config.lqer_rank, damping=config.damping)
-        matrices[name] = item
-    return matrices
+            jobs[name] = partial(
+                corrected, item, state[name], hessian_II, rank=config.lqer_rank, damping=config.damping
+            )
+    return in_threads(jobs, {name: float(state[name].numel()) for name in jobs})
 
 
 def error_rows(
