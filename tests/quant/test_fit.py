@@ -220,6 +220,18 @@ def test_diverged_weights_are_named_and_nothing_is_written(
     assert not (broken / pipeline.QUANTISED).exists()
 
 
+def test_a_model_trained_as_it_is_stored_loses_nothing(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The optimiser's weights, which the forward pass never saw, are not what it is held against."""
+    sets = ("--set", "quant.format=ternary", "--set", "quant.group=32", "--json")
+    assert golf("quantize", run_dir, *sets, "--set", "quant.qat=ste") == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert golf("quantize", run_dir, *sets) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert abs(trained["total"]["kl"]) < 1e-5 < other["total"]["kl"]
+    assert all(abs(row["kl"]) < 1e-5 for row in trained["tensors"] if row["kl"] is not None)
+    assert trained["total"]["bpb"] == pytest.approx(trained["total"]["bpb_before"], abs=1e-4)
+
+
 def test_an_old_quantised_file_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run_dir / pipeline.QUANTISED
     for content in ({"version": 1, "tensors": []}, {"tensors": []}, {"version": 2, "tensors": [[1]]}):

@@ -127,7 +127,8 @@ def quantise_stage(
 
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.quant import error_rows, quantise_state
-    from golfcore.quant.measure import Probe
+    from golfcore.quant.measure import Probe, replaced
+    from golfcore.quant.qat import as_trained
     from golfcore.train.checkpoint import save_tensors
 
     keep_freed_memory()
@@ -136,18 +137,17 @@ def quantise_stage(
     module = module.to("cpu")
     module.activation_dtype = torch.float32  # divergences lie below the rounding of bf16
     state, roles = module.state_dict(), module.parameter_roles()
-    probe = Probe(module, calibration.probe_NT, _text_bytes(tokens, calibration.probe_NT))
     plan = None
     if recipe.quant.fit:
         plan, stored = fitter(module, recipe, tokens, calibration, tick).fit(cap or _cap(recipe))
     else:
         stored = quantise_state(state, roles, recipe.quant, calibration.hessians, tick=tick)
-    rows = error_rows(state, stored, calibration.hessians, probe, module, tick)
-    result = {
-        "tensors": rows,
-        "total": _total(module, stored, calibration.hessians, probe),
-        "plan": None if plan is None else dataclasses.asdict(plan),
-    }
+    with replaced(module, as_trained(state, roles, recipe.quant)):
+        state = {name: p.detach().clone() for name, p in module.named_parameters()}
+        probe = Probe(module, calibration.probe_NT, _text_bytes(tokens, calibration.probe_NT))
+        rows = error_rows(state, stored, calibration.hessians, probe, module, tick)
+        total = _total(module, stored, calibration.hessians, probe)
+    result = {"tensors": rows, "total": total, "plan": None if plan is None else dataclasses.asdict(plan)}
     save_tensors(
         run_dir / pipeline.QUANTISED,
         {"version": pipeline.QUANTISED_VERSION, "tensors": [dataclasses.astuple(item) for item in stored]},

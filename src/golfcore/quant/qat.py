@@ -40,6 +40,18 @@ def aware_loss(module: LanguageModel, roles: Mapping[str, Role], config: QuantCo
     return loss
 
 
+@torch.no_grad()
+def as_trained(
+    weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: QuantConfig
+) -> dict[str, Tensor]:  # fmt: skip
+    """What the forward pass of a model trained with ``qat = "ste"`` sees of its weights; of any other nothing differs.
+
+    The optimiser's own weights are no model that was ever trained: quantisation is to be measured against these.
+    """
+    changed = transforms(roles, config) if config.qat == "ste" else {}
+    return {name: transform(weights[name]) for name, transform in changed.items()}
+
+
 def transforms(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Transform]:
     """What the forward pass makes of each parameter that it does not see as it is."""
     found: dict[str, Transform] = {}
