@@ -102,9 +102,11 @@ def test_training_rows_are_spread_and_shared_over_ranks() -> None:
     assert torch.equal(parts[0], rows[0::2]) and torch.equal(parts[1], rows[1::2])
     with pytest.raises(InputError, match="expected at least one row"):
         training_rows(shards, 50, 2000)
-    assert text_rows(np.arange(25, dtype=np.uint16), 10).shape == (2, 10)
-    with pytest.raises(InputError, match="has 0 tokens"):
-        text_rows(np.empty(0, np.uint16), 10)
+    assert text_rows(np.arange(305, dtype=np.uint16), 100).shape == (3, 100)
+    assert text_rows(np.arange(305, dtype=np.uint16), 400).shape == (1, 305)
+    for few in (0, 6, 255):
+        with pytest.raises(InputError, match=f"has {few} tokens, expected at least 256"):
+            text_rows(np.zeros(few, np.uint16), 10)
 
 
 def test_calibration_text_of_the_validation_text_is_refused() -> None:

@@ -17,6 +17,7 @@ from golfcore.model.base import LanguageModel
 from golfcore.progress import Tick, silent
 
 MIN_DOCUMENT = 8  # shorter documents may be equal by chance
+MIN_TEXT = 256  # tokens: with fewer a Hessian is little but its damping
 RUN = 128  # tokens that two texts do not share by chance, whatever their documents
 
 
@@ -38,10 +39,13 @@ def text_rows(ids: NDArray[np.uint16], seq_len: int) -> Tensor:
     """int64 [N, <= seq_len]: a stream of tokens cut into rows; a rest that fills no row is dropped.
 
     Raises:
-        InputError: no tokens.
+        InputError: fewer than ``MIN_TEXT`` tokens.
     """
-    if len(ids) < 2:
-        raise InputError(f"the calibration text has {len(ids)} tokens: give text")
+    if len(ids) < MIN_TEXT:
+        raise InputError(
+            f"the calibration text has {len(ids)} tokens, expected at least {MIN_TEXT}; give more text, or leave --text "
+            "out for training text"
+        )
     length = min(seq_len, len(ids))
     whole = ids[: len(ids) // length * length].astype(np.int64)
     return torch.from_numpy(whole.reshape(-1, length))
