@@ -43,8 +43,8 @@ def text_rows(ids: NDArray[np.uint16], seq_len: int) -> Tensor:
     """
     if len(ids) < MIN_TEXT:
         raise InputError(
-            f"the calibration text has {len(ids)} tokens, expected at least {MIN_TEXT}; give more text, or leave --text "
-            "out for training text"
+            f"the calibration text has {len(ids)} tokens, expected at least {MIN_TEXT}; give more text, or leave "
+            "--text out for training text"
         )
     length = min(seq_len, len(ids))
     whole = ids[: len(ids) // length * length].astype(np.int64)
