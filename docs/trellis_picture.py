@@ -16,7 +16,8 @@ TOP, LEFT, ROW = 70, 60, 34
 
 def main() -> None:
     weights_O = torch.randn(ROWS, generator=torch.Generator().manual_seed(4)) * 1.3
-    symbols_CO, _ = quantise_columns(weights_O[None].clone(), torch.ones(1, 1), torch.ones(ROWS), trellis=BITS)
+    columns = weights_O[None].clone(), weights_O[None].clone()
+    symbols_CO = quantise_columns(*columns, torch.zeros(1, 1), torch.ones(ROWS), trellis=BITS)
     path = points(symbols_CO.numpy().reshape(ROWS, 1), BITS)[:, 0].tolist()
     states = [0]
     for point in path:

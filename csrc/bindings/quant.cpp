@@ -17,13 +17,12 @@ TrellisCode code_of(int32_t bits, const std::array<uint32_t, 4>& mask) {
 
 void bind_quant(pybind11::module_& m) {
   m.def("quant_workspace", &quant_workspace);
-  // addresses: w, u, step, shrink, symbols, error, workspace; sizes: columns, rows, u_stride
+  // addresses: wanted, feedback, step, shrink, symbols, error, workspace; sizes: columns, rows
   m.def("quant_columns",
-        [](const std::array<uintptr_t, 7>& at, const std::array<int64_t, 3>& sizes, const std::vector<int64_t>& range,
+        [](const std::array<uintptr_t, 7>& at, const std::array<int64_t, 2>& sizes, const std::vector<int64_t>& range,
            int32_t limit, float weight, int32_t bits, const std::array<uint32_t, 4>& mask, int32_t threads) {
           const QuantColumns args{address<float>(at[0]),
                                   address<const float>(at[1]),
-                                  sizes[2],
                                   address<const float>(at[2]),
                                   address<const float>(at[3]),
                                   address<int8_t>(at[4]),

@@ -21,13 +21,13 @@ struct TrellisCode {
 
 // A block of columns [C, O] of one or more matrices that are stacked along their rows.
 struct QuantColumns {
-  float* w;  // [C, O] weights with the earlier blocks' errors pulled in; the errors of this block are pulled in here
-  const float* u;  // [C, C] rows u_stride apart: upper Cholesky factor of the inverse Hessian
-  int64_t u_stride;
-  const float* step;    // [O] what a symbol is worth; 0: the row is zero
-  const float* shrink;  // [C] factor on a weight before its symbol is chosen: the rate term
-  int8_t* symbols;      // [C, O]
-  float* error;         // [C, O] (w - w_q) / u_jj: what later columns are to make good
+  float* wanted;          // [C, O] where weights are best rounded for the errors of earlier blocks; those of this one
+                          // are added here
+  const float* feedback;  // [C, C] strict upper triangle: of the error of column i, what column j makes good
+  const float* step;      // [O] what a symbol is worth; 0: the row is zero
+  const float* shrink;    // [C] factor on what is wanted before its symbol is chosen: the rate term
+  int8_t* symbols;        // [C, O]
+  float* error;           // [C, O] in: the weights w; out: w - w_q
   int64_t columns, rows;
   const int64_t* range;  // [ranges + 1] rows that are independent of each other; of a trellis, one matrix each
   int64_t ranges;

@@ -15,8 +15,9 @@ namespace GOLF_ISA_NS {
 constexpr float kOutOfReach = 1e30f;
 constexpr int64_t kLower = 64;
 
-// The nearest integer, halves to even, for |x| < 2^22.
-GOLF_INLINE float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
+// Added and taken away again, it leaves the nearest integer, halves to even, of |x| < 2^22.
+constexpr float kNearest = 12582912.0f;
+GOLF_INLINE float nearest(float x) { return (x + kNearest) - kNearest; }
 
 // The point nearest to x, in half steps, among those that are c modulo 4.
 GOLF_INLINE float coset_point(float x, int c) {

@@ -211,7 +211,7 @@ class QuantConfig:
     columns: bool = True  # a step of its own for each column
     rate: float = 0.05  # squared steps that a bit is worth
     damping: float = 0.01  # of the mean diagonal of a Hessian
-    lqer_rank: int = 0  # rank of the correction that is tried for each matrix and kept where it pays for its bytes
+    lqer_rank: int = 1  # rank of the correction that gptq tries for each matrix and keeps where it pays for its bytes
     calibration: Literal["train", "generated"] = "train"  # the Hessians' text: training data, or the model's own
     calibration_tokens: int = 32_768
     reserve_s: float = 0.0  # of the training clock, for Hessians from training data

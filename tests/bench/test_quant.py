@@ -73,7 +73,8 @@ def test_bytes_at_equal_divergence_are_read_off_between_rows() -> None:
             kl=kl, val_bpb=None, tokens=0, seconds=None,
         )  # fmt: skip
 
-    rows = [row("contest k=12.85", 1000, 0.04), row("fit to 2 bits", 600, 0.16), row("fit to 3 bits", 800, 0.01)]
+    rows = [row("contest k=12.85", 1000, 0.04), row("fit to 2 bits, lqer 1", 600, 0.16)]
+    rows += [row("fit to 2.4 bits, lqer 4", 650, 0.01), row("fit to 3 bits, lqer 1", 800, 0.01)]
     found = quant.equal_kl(rows)
     assert found is not None and found["golfcore_bytes"] == pytest.approx(700)
     assert found["saved"] == pytest.approx(0.3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from golfcore import _core
-from golfcore.artifact.trellis import MASKS, points, points_in_numpy
+from golfcore.artifact.trellis import MASKS, points, points_in_numpy, segmented
 from golfcore.errors import InputError
 from golfcore.ops.columns import quantise_columns
 from golfcore.ops.reference.columns import quantise_columns as plain
@@ -19,15 +21,26 @@ from golfcore.ops.registry import ISAS
 BITS = sorted(MASKS)
 
 
-def problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is wanted of a block whose predecessors left errors, the weights, the feedback and the steps."""
     g = torch.Generator().manual_seed(seed)
     mix = torch.randn(columns, columns, generator=g)
     hessian = mix @ mix.t() + torch.eye(columns)
-    u_CC = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True).contiguous()
+    feedback_CC = torch.linalg.cholesky(hessian).flip(0, 1).contiguous()
+    feedback_CC /= feedback_CC.diagonal().clone()
     step_O = torch.rand(rows, generator=g) * 0.3 + 0.1
     w_CO = torch.randn(columns, rows, generator=g)
+    wanted_CO = w_CO + 0.2 * torch.randn(columns, rows, generator=g)
     step_O[rows // 3], w_CO[:, rows // 3] = 0, 0
-    return w_CO, u_CC, step_O
+    return wanted_CO, w_CO, feedback_CC, step_O
+
+
+def quantised(
+    wanted_CO: Tensor, w_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Symbols and errors, of copies."""
+    error_CO = w_CO.clone()
+    return quantise_columns(wanted_CO.clone(), error_CO, feedback_CC, step_O, **options), error_CO
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -37,7 +50,7 @@ def test_no_sequence_of_symbols_is_nearer_than_the_trellis_path(bits: int, seed:
     g = torch.Generator().manual_seed(seed)
     w_O = torch.rand(6, generator=g) * 2 - 1
     step_O = torch.rand(6, generator=g) * 0.2 + 0.5
-    symbols, _ = quantise_columns(w_O[None].clone(), torch.ones(1, 1), step_O, trellis=bits)
+    symbols, _ = quantised(w_O[None], w_O[None], torch.zeros(1, 1), step_O, trellis=bits)
     candidates = np.array(list(itertools.product(range(-3, 4), repeat=6)), np.int8)  # all paths with symbols within 3
     values = points_in_numpy(np.ascontiguousarray(candidates.T), bits).T * step_O.numpy() / 2
     errors = ((values - w_O.numpy()) ** 2).sum(1)
@@ -47,15 +60,11 @@ def test_no_sequence_of_symbols_is_nearer_than_the_trellis_path(bits: int, seed:
 
 @pytest.mark.parametrize("bits", [0, *BITS])
 def test_native_is_the_reference(bits: int) -> None:
-    w_CO, u_CC, step_O = problem(90, 7)
+    tensors = problem(90, 7)
     shrink_C = torch.linspace(0.8, 1.0, 7)
-    ranges = [0, 40, 90]
-    symbols, errors = quantise_columns(
-        w_CO.clone(), u_CC, step_O, shrink_C=shrink_C, limit=20, trellis=bits, ranges=ranges
-    )
-    expected = plain(
-        w_CO.double(), u_CC.double(), step_O.double(), shrink_C=shrink_C.double(), limit=20, trellis=bits, ranges=ranges
-    )
+    options: dict[str, Any] = {"limit": 20, "trellis": bits, "ranges": [0, 40, 90]}
+    symbols, errors = quantised(*tensors, shrink_C=shrink_C, **options)
+    expected = plain(*[t.double() for t in tensors], shrink_C=shrink_C.double(), **options)
     assert (symbols == expected[0]).float().mean() > 0.99  # ties of f32 and f64 may fall differently
     assert float(errors.square().sum()) == pytest.approx(float(expected[1].square().sum()), rel=1e-4)
     assert int(symbols.abs().max()) <= 20
@@ -65,14 +74,14 @@ def test_native_is_the_reference(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [0, 2, 3, 5, 8])
 def test_every_instruction_set_and_number_of_threads_gives_the_same_symbols(bits: int) -> None:
-    w_CO, u_CC, step_O = problem(700, 40, seed=3)
+    tensors = problem(701, 40, seed=3)  # rows that fill no vector at the end
     results, before = [], torch.get_num_threads()
     try:
         for isa in ISAS:
             for threads in (1, 3):
                 _core.set_isa(isa)
                 torch.set_num_threads(threads)
-                results.append(quantise_columns(w_CO.clone(), u_CC, step_O, trellis=bits, ranges=[0, 300, 700]))
+                results.append(quantised(*tensors, trellis=bits, ranges=[0, 301, 701]))
     finally:
         _core.set_isa(ISAS[-1])
         torch.set_num_threads(before)
@@ -83,7 +92,7 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_symbols(bits
 def test_more_states_lose_less() -> None:
     w_CO = torch.randn(64, 1000, generator=torch.Generator().manual_seed(1))
     lost = [
-        float(quantise_columns(w_CO.clone(), torch.eye(64), torch.ones(1000), trellis=b)[1].square().mean())
+        float(quantised(w_CO, w_CO, torch.zeros(64, 64), torch.ones(1000), trellis=b)[1].square().mean())
         for b in (0, 2, 3, 5, 8)
     ]
     gains = [10 * np.log10(lost[0] / x) for x in lost[1:]]
@@ -99,14 +108,40 @@ def test_compiled_and_numpy_decoders_agree(bits: int, shape: tuple[int, ...]) ->
     assert np.array_equal(points(symbols, bits), points_in_numpy(symbols, bits))
 
 
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("shape", [(200, 9), (64, 1), (63, 3), (1, 5), (0, 4)])
+def test_segments_decode_without_each_other(bits: int, shape: tuple[int, int]) -> None:
+    symbols = np.random.default_rng(bits).integers(-128, 128, shape).astype(np.int8)
+    layout = segmented(symbols, bits, rows=64)
+    expected = points(symbols, bits)
+    assert np.array_equal(layout.matrix(), expected)
+    columns = shape[1]
+    for lane in range(len(layout.state_L)):
+        segment, column = divmod(lane, columns)
+        others = np.full_like(layout.symbols_RL, 77)  # a lane sees its own symbols and its own start, nothing else
+        others[:, lane] = layout.symbols_RL[:, lane]
+        states = np.full_like(layout.state_L, 0)
+        states[lane] = layout.state_L[lane]
+        alone = dataclasses.replace(layout, symbols_RL=others, state_L=states).points(slice(lane, lane + 1))[:, 0]
+        part = expected[64 * segment : 64 * (segment + 1), column]
+        assert np.array_equal(alone[: len(part)], part)
+        if segment and len(part) > 8:  # the stored start matters: with another the points differ
+            wrong = dataclasses.replace(layout, state_L=layout.state_L ^ 1).points(slice(lane, lane + 1))[:, 0]
+            assert not np.array_equal(wrong[: len(part)], part)
+    with pytest.raises(InputError, match="expected a matrix"):
+        segmented(symbols.ravel(), bits)
+
+
 def test_what_does_not_fit_is_refused() -> None:
-    w_CO, u_CC, step_O = problem(8, 4)
+    wanted_CO, w_CO, feedback_CC, step_O = problem(8, 4)
     for changed in ({"trellis": 9}, {"limit": 200}, {"ranges": [0, 5]}, {"ranges": [0, 6, 4, 8]}):
         with pytest.raises(InputError):
-            quantise_columns(w_CO.clone(), u_CC, step_O, **changed)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="u has shape"):
-        quantise_columns(w_CO, u_CC[:3, :3], step_O)
+            quantised(wanted_CO, w_CO, feedback_CC, step_O, **changed)
+    with pytest.raises(InputError, match="feedback has shape"):
+        quantised(wanted_CO, w_CO, feedback_CC[:3, :3], step_O)
+    with pytest.raises(InputError, match="weight has shape"):
+        quantised(wanted_CO, w_CO[:3], feedback_CC, step_O)
     with pytest.raises(InputError, match="contiguous"):
-        quantise_columns(w_CO.t().contiguous().t(), u_CC, step_O)
+        quantised(wanted_CO.t().contiguous().t(), w_CO, feedback_CC, step_O)
     with pytest.raises(InputError, match="fp32"):
-        quantise_columns(w_CO.double(), u_CC, step_O)
+        quantised(wanted_CO.double(), w_CO, feedback_CC, step_O)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +157,37 @@ def test_quantize_fit_pack_ends_below_the_cap(run_dir: Path, capsys: pytest.Capt
     assert hashlib.sha256((run_dir / "checkpoint.pt").read_bytes()).hexdigest() == checkpoint
 
 
+def test_kill_9_leaves_the_checkpoint_and_whole_files(run_dir: Path, tmp_path: Path) -> None:
+    sets = ["--set", "quant.method=gptq", "--set", "quant.states=4", "--set", "quant.calibration_tokens=256"]
+    # The fifth block of columns lies within the measuring of sensitivities where there is a search.
+    moments = {("columns", 5): set(), ("fsync", 1): set(), ("fsync", 2): {pipeline.QUANTISED}}
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("killed.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    ) as parent:  # fmt: skip
+        assert parent.stdin and parent.stdout
+        for options in ([], ["--fit", "45000"]):
+            run = tmp_path / f"run{len(options)}"
+            shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("quantised*", ".*"))
+            before = {path.name: path.read_bytes() for path in run.iterdir()}
+            words = ["quantize", str(run), *sets, *options]
+            for (moment, calls), added in moments.items():
+                parent.stdin.write(json.dumps({"moment": moment, "calls": calls, "words": words}) + "\n")
+                parent.stdin.flush()
+                assert int(parent.stdout.readline()) == -signal.SIGKILL, moment
+                left = {path.name: path.read_bytes() for path in run.iterdir() if not path.name.endswith(".tmp")}
+                assert {name: left[name] for name in before} == before
+                assert left.keys() - before.keys() == added
+            torn = torch.load(run / pipeline.QUANTISED, weights_only=True)
+            assert main(words) == 0
+            whole = torch.load(run / pipeline.QUANTISED, weights_only=True)
+            assert len(torn["tensors"]) == len(whole["tensors"]) > 0
+            assert json.loads((run / "quantised.json").read_text())["tensors"]
+            assert not list(run.glob(".*.tmp"))
+            assert main(["pack", str(run)]) == 0
+        parent.stdin.close()
+
+
 def test_calibration_text_may_be_the_users_or_the_models_but_not_the_validation_text(
     run_dir: Path, tmp_path: Path, text_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,9 +214,22 @@ def test_diverged_weights_are_named_and_nothing_is_written(
     write_weights(broken, pipeline.read_config(run_dir), bad=float("nan"))
     assert golf("quantize", broken) == 1
     assert "blocks.1.mlp.up.weight: holds NaN" in capsys.readouterr().err
-    assert golf("quantize", broken, "--set", "quant.method=gptq") == 1
-    assert "NaN" in capsys.readouterr().err
+    for words in (("--set", "quant.method=gptq"), ("--fit", 60_000), ("--dry-run",)):
+        assert golf("quantize", broken, *words) == 1
+        assert "blocks.1.mlp.up.weight: holds NaN" in capsys.readouterr().err
     assert not (broken / pipeline.QUANTISED).exists()
+
+
+def test_a_model_trained_as_it_is_stored_loses_nothing(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The optimiser's weights, which the forward pass never saw, are not what it is held against."""
+    sets = ("--set", "quant.format=ternary", "--set", "quant.group=32", "--json")
+    assert golf("quantize", run_dir, *sets, "--set", "quant.qat=ste") == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert golf("quantize", run_dir, *sets) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert abs(trained["total"]["kl"]) < 1e-5 < other["total"]["kl"]
+    assert all(abs(row["kl"]) < 1e-5 for row in trained["tensors"] if row["kl"] is not None)
+    assert trained["total"]["bpb"] == pytest.approx(trained["total"]["bpb_before"], abs=1e-4)
 
 
 def test_an_old_quantised_file_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,14 +58,31 @@ def test_rounding_is_gptq_as_its_authors_write_it() -> None:
     assert same > 0.97 and errors[0] == pytest.approx(errors[1], rel=5e-3)
 
 
-def test_the_factor_is_that_of_the_inverse() -> None:
-    _, hessian = layer(1, 50)
+@pytest.mark.parametrize("columns", [50, 256, 600])
+def test_the_factor_is_that_of_the_damped_hessian(columns: int) -> None:
+    _, hessian = layer(1, columns)
     factor = factorise(hessian, damping=0.01, name="w")
     ordered = hessian[factor.order_I][:, factor.order_I].double()
-    ordered += torch.eye(50) * 0.01 * hessian.diagonal().mean()
-    assert torch.allclose(factor.u_II.double().t() @ factor.u_II.double(), ordered.inverse(), rtol=2e-3)
-    assert (factor.u_II.tril(-1) == 0).all()
+    ordered += torch.eye(columns) * 0.01 * hessian.diagonal().mean()
+    upper = factor.feedback_II.double() * factor.weight_I[factor.order_I].double()
+    assert torch.allclose(upper @ upper.t(), ordered, rtol=1e-4, atol=1e-5 * float(ordered.diagonal().mean()))
+    assert (factor.feedback_II.tril(-1) == 0).all() and (factor.weight_I > 0).all()
     assert (hessian.diagonal()[factor.order_I].diff() <= 0).all()
+
+
+def test_feedback_is_that_of_the_inverse_in_double_precision() -> None:
+    """GPTQ as published, U being the upper Cholesky factor of the inverse, column by column."""
+    weight, hessian = layer(40, 60)
+    found = quantise_together([weight], factorise(hessian, damping=0.01, name="w"), SCALAR, ["w"])[0]
+    order = factorise(hessian, damping=0.01, name="w").order_I
+    damped = (hessian + torch.eye(60) * 0.01 * hessian.diagonal().mean()).double()[order][:, order]
+    upper = torch.linalg.cholesky(damped.inverse(), upper=True)
+    w, step = weight.double()[:, order], found.scale_O.double()
+    for j in range(60):
+        symbol = (w[:, j] / step).round()
+        assert (symbol == found.symbols_OI[:, order[j]]).float().mean() > 0.95
+        symbol = found.symbols_OI[:, order[j]].double()  # a tie that fell otherwise must not change what follows
+        w[:, j + 1 :] -= ((w[:, j] - symbol * step) / upper[j, j])[:, None] * upper[j, j + 1 :]
 
 
 def test_dead_inputs_get_no_symbols_and_singular_hessians_are_damped() -> None:
@@ -153,8 +170,8 @@ def test_k_goes_by_tensor_then_group_then_kind() -> None:
         codings(roles, dataclasses.replace(config, group_k=("upp=9",)))
     with pytest.raises(UsageError, match="GROUP=K"):
         QuantConfig(group_k=("up",))
-    with pytest.raises(InputError, match="role 'router' is unknown"):
-        codings({"r": Role("router", "r")}, QuantConfig())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"w1: its role 'router' is unknown.*expected one of matrix"):
+        codings({"w1": Role("router", "r")}, QuantConfig())  # type: ignore[arg-type]
 
 
 def test_gptq_needs_hessians_and_serves_tensors_without_one() -> None:

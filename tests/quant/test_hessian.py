@@ -12,7 +12,7 @@ from toys import looped
 from golfcore.data.contracts import BOS
 from golfcore.errors import InputError
 from golfcore.model import get_family
-from golfcore.quant.calibrate import check_disjoint, generated_rows, text_rows, training_rows
+from golfcore.quant.calibrate import RUN, check_disjoint, generated_rows, text_rows, training_rows
 from golfcore.quant.hessian import collect_hessians
 
 
@@ -102,9 +102,11 @@ def test_training_rows_are_spread_and_shared_over_ranks() -> None:
     assert torch.equal(parts[0], rows[0::2]) and torch.equal(parts[1], rows[1::2])
     with pytest.raises(InputError, match="expected at least one row"):
         training_rows(shards, 50, 2000)
-    assert text_rows(np.arange(25, dtype=np.uint16), 10).shape == (2, 10)
-    with pytest.raises(InputError, match="has 0 tokens"):
-        text_rows(np.empty(0, np.uint16), 10)
+    assert text_rows(np.arange(305, dtype=np.uint16), 100).shape == (3, 100)
+    assert text_rows(np.arange(305, dtype=np.uint16), 400).shape == (1, 305)
+    for few in (0, 6, 255):
+        with pytest.raises(InputError, match=f"has {few} tokens, expected at least 256"):
+            text_rows(np.zeros(few, np.uint16), 10)
 
 
 def test_calibration_text_of_the_validation_text_is_refused() -> None:
@@ -114,6 +116,19 @@ def test_calibration_text_of_the_validation_text_is_refused() -> None:
     check_disjoint(np.concatenate(documents[3:]), validation)
     with pytest.raises(InputError, match="overlaps the validation text: its document at token 31"):
         check_disjoint(np.concatenate((documents[4], documents[1])), validation)
+
+
+def test_a_part_of_the_validation_text_is_refused_wherever_its_documents_end() -> None:
+    rng = np.random.default_rng(1)
+    validation, own = (rng.integers(4, 60, 1000).astype(np.uint16) for _ in range(2))
+    for start in (0, 333, 1000 - RUN):
+        for at in (0, 700, 1000):
+            piece = validation[start : start + RUN]
+            with pytest.raises(InputError, match=rf"{RUN} tokens from token {at} on are in it"):
+                check_disjoint(np.concatenate((own[:at], piece, own[at:])), validation)
+            check_disjoint(np.concatenate((own[:at], piece[1:], own[at:])), validation)
+    check_disjoint(own[:5], validation)
+    check_disjoint(own, validation[:5])
 
 
 def test_a_model_writes_its_own_calibration_text() -> None:

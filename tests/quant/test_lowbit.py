@@ -18,7 +18,7 @@ from golfcore.errors import InputError, UsageError
 from golfcore.model import get_family
 from golfcore.quant import quantise_state
 from golfcore.quant.lowbit import binary, fp8, ternary
-from golfcore.quant.lqer import corrected
+from golfcore.quant.lqer import _leading, corrected
 from golfcore.quant.measure import hessian_error
 from golfcore.quant.rtn import best_clip, quantise_rows
 
@@ -98,6 +98,14 @@ def test_a_correction_is_kept_where_it_pays_and_read_back(tmp_path: Path) -> Non
     assert better.low_rank is not None
     before, after = (hessian_error(spike, spike - i.dequantise(), hessian) for i in (item, better))
     assert after < 0.3 * before
+    lost = spike - item.dequantise()
+    damped = hessian + torch.eye(64) * 0.01 * hessian.diagonal().mean()
+    size = torch.linalg.svdvals(lost @ torch.linalg.cholesky(damped)).square()
+    for rank in (1, 2, 64):
+        left_OR, share = _leading(lost, lost @ damped, rank)
+        assert share == pytest.approx(float(size[:rank].sum() / size.sum()), rel=1e-3)
+        assert torch.allclose(left_OR.t() @ left_OR, torch.eye(rank), atol=1e-4)
+    assert corrected(item, spike, torch.zeros(64, 64), rank=2, damping=0.01) is item
     assert StoredTensor.from_tuple(dataclasses.astuple(better)).dequantise().equal(better.dequantise())
 
 

@@ -42,7 +42,8 @@ from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
 CONTEST_K, CONTEST_EMBED_K = 12.85, 20.0
 CURVE = (8.0, 10.0, 12.85, 16.0, 20.0, 26.0)  # k of the contest's curve, on which golfcore's rows are read off
 FIT_BITS = (2.1, 2.6, 3.1)  # a parameter, that the search aims at
-METHODS = ("contest", "curve", "states", "fit")
+LQER = (0, 4)  # ranks of low-rank corrections besides the default's
+METHODS = ("contest", "curve", "states", "fit", "lqer")
 STATES = (4, 8, 32, 256)
 
 
@@ -220,7 +221,7 @@ def rows(
     Args:
         subject: the checkpoint.
         methods: ``contest``, its pipeline at its own k; ``curve``, at others; ``states``, golfcore's methods at that k;
-            ``fit``, the search at a few sizes.
+            ``fit``, the search at a few sizes; ``lqer``, the same with other ranks of corrections.
         cap: bytes that both pipelines fill besides, code and tokenizer included; 0: not done.
         tick: told about methods.
     """
@@ -229,7 +230,9 @@ def rows(
 
     def note(row: QuantRow) -> None:
         found.append(row)
-        tick(len(found), len(CURVE) + len(STATES) + len(FIT_BITS) + 6, f"{subject.name}: {row.method}")
+        tick(
+            len(found), len(CURVE) + len(STATES) + len(FIT_BITS) * (1 + len(LQER)) + 7, f"{subject.name}: {row.method}"
+        )
 
     factors = factorise_all(subject.hessians, damping=config.damping)
     for k in CURVE:
@@ -241,12 +244,18 @@ def rows(
         stored = quantise_state(subject.state, subject.roles, variant, subject.hessians)
         seconds = time.perf_counter() - start
         note(subject.row(method, stored, packed_size(stored), seconds))
-    if "fit" not in methods and not cap:
+    if not cap and not {"fit", "lqer"} & set(methods):
         return found
-    fitter = Fitter(subject.module, config, subject.hessians, Probe(subject.module, subject.probe_NT), packed_size)
-    for bits in FIT_BITS if "fit" in methods else ():
-        _, stored = fitter.fit(round(bits * subject.weights / 8), tolerance=0.02)
-        note(subject.row(f"fit to {bits} bits", stored, packed_size(stored), None))
+    probe = Probe(subject.module, subject.probe_NT)
+    fitter = Fitter(subject.module, config, subject.hessians, probe, packed_size)
+    searches = {config.lqer_rank: fitter} if "fit" in methods else {}
+    for rank in LQER if "lqer" in methods else ():
+        changed = dataclasses.replace(config, lqer_rank=rank)
+        searches[rank] = Fitter(subject.module, changed, subject.hessians, probe, packed_size)
+    for rank, search in searches.items():
+        for bits in FIT_BITS:
+            _, stored = search.fit(round(bits * subject.weights / 8))
+            note(subject.row(f"fit to {bits} bits, lqer {rank}", stored, packed_size(stored), None))
     if cap:
         shared = subject.shared_bytes
         stored, size = _contest_fills(subject, cap - shared, factors)
@@ -258,12 +267,13 @@ def rows(
 
 def _variants(config: QuantConfig) -> dict[str, QuantConfig]:
     """golfcore's methods at the contest's k, one ingredient after the other."""
-    plain = dataclasses.replace(config, states=0, columns=False, rate=0.0)
+    plain = dataclasses.replace(config, states=0, columns=False, rate=0.0, lqer_rank=0)
     return {
         "rtn": QuantConfig(), "gptq": plain,
         **{f"gptq, {n} states": dataclasses.replace(plain, states=n) for n in STATES},
-        "gptq, 256 states, rate": dataclasses.replace(config, columns=False),
-        "gptq, 256 states, rate, columns": config,
+        "gptq, 256 states, rate": dataclasses.replace(config, columns=False, lqer_rank=0),
+        "gptq, 256 states, rate, columns": dataclasses.replace(config, lqer_rank=0),
+        "gptq, 256 states, rate, columns, lqer": config,
     }  # fmt: skip
 
 
@@ -365,7 +375,10 @@ def equal_kl(found: Sequence[QuantRow]) -> dict[str, float] | None:
     Bytes are linear in the logarithm of the divergence between two neighbours. None where rows do not span it.
     """
     base = next((row for row in found if row.method == f"contest k={CONTEST_K:g}"), None)
-    fits = sorted((r for r in found if r.method.startswith("fit to")), key=lambda r: -(r.kl or 0))
+    default = f"lqer {QuantConfig().lqer_rank}"
+    fits = sorted(
+        (r for r in found if r.method.startswith("fit to") and r.method.endswith(default)), key=lambda r: -(r.kl or 0)
+    )
     if base is None or base.kl is None or base.bytes is None:
         return None
     for one, other in pairwise(fits):

@@ -53,7 +53,8 @@ def bench(
             quant, NAME=FOLDER: a run folder.
         widths: With pack: int4, int6, int8, ternary.
         script: With pack: a source file, to compare how code is carried.
-        methods: With quant: the contest's pipeline at its own k and at others, golfcore's at that k, and its search.
+        methods: With quant: the contest's pipeline at its own k and at others, golfcore's at that k, its search;
+            lqer: that search with other ranks of corrections.
         fit: With quant: bytes, code and tokenizer included, that both pipelines fill besides.
         tokens: With quant: tokens of validation text; 0: all of it.
         calibration_tokens: With quant: tokens of training text for Hessians.

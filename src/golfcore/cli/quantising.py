@@ -55,10 +55,15 @@ def calibrate(
         tick: told about progress.
 
     Raises:
-        InputError: the text is empty, or overlaps the validation text.
+        InputError: weights that are NaN or infinite, naming the first; a text that is empty or overlaps the validation
+            text.
     """
     from golfcore.quant.calibrate import check_disjoint, generated_rows, text_rows, training_rows
     from golfcore.quant.hessian import collect_hessians
+    from golfcore.quant.rtn import check_finite
+
+    for name, parameter in module.named_parameters():  # or a layer after it would be blamed
+        check_finite(parameter, name)
 
     quant, seq_len = recipe.quant, recipe.train.seq_len
     if text:
@@ -122,25 +127,27 @@ def quantise_stage(
 
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.quant import error_rows, quantise_state
-    from golfcore.quant.measure import Probe
+    from golfcore.quant.measure import Probe, replaced
+    from golfcore.quant.qat import as_trained
     from golfcore.train.checkpoint import save_tensors
 
     keep_freed_memory()
+    for torn in run_dir.glob(".quantised.*.tmp"):  # of a process that was killed while it wrote
+        torn.unlink(missing_ok=True)
     module = module.to("cpu")
     module.activation_dtype = torch.float32  # divergences lie below the rounding of bf16
     state, roles = module.state_dict(), module.parameter_roles()
-    probe = Probe(module, calibration.probe_NT, _text_bytes(tokens, calibration.probe_NT))
     plan = None
     if recipe.quant.fit:
         plan, stored = fitter(module, recipe, tokens, calibration, tick).fit(cap or _cap(recipe))
     else:
         stored = quantise_state(state, roles, recipe.quant, calibration.hessians, tick=tick)
-    rows = error_rows(state, stored, calibration.hessians, probe, module, tick)
-    result = {
-        "tensors": rows,
-        "total": _total(module, stored, calibration.hessians, probe),
-        "plan": None if plan is None else dataclasses.asdict(plan),
-    }
+    with replaced(module, as_trained(state, roles, recipe.quant)):
+        state = {name: p.detach().clone() for name, p in module.named_parameters()}
+        probe = Probe(module, calibration.probe_NT, _text_bytes(tokens, calibration.probe_NT))
+        rows = error_rows(state, stored, calibration.hessians, probe, module, tick)
+        total = _total(module, stored, calibration.hessians, probe)
+    result = {"tensors": rows, "total": total, "plan": None if plan is None else dataclasses.asdict(plan)}
     save_tensors(
         run_dir / pipeline.QUANTISED,
         {"version": pipeline.QUANTISED_VERSION, "tensors": [dataclasses.astuple(item) for item in stored]},

@@ -60,7 +60,7 @@ def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int, step: floa
             return group_bytes(group, kind, params, scales, quant, step=step, sigmas=sigmas, row_bytes=row_bytes)  # noqa: B023
 
         middle = expected()
-        if bits_and_clip(kind, quant)[0] == 0:
+        if bits_and_clip(kind, quant, group)[0] == 0:
             low, high = (share * middle / FP16_RANGE[1] for share in FP16_RANGE)
         elif kind == "matrix" and quant.format != "int":
             low = high = middle

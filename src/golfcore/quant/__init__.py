@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -24,20 +25,24 @@ from golfcore.quant.lowbit import binary, fp8, ternary
 from golfcore.quant.lqer import corrected
 from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
 from golfcore.quant.rtn import best_clip, check_finite, gaussian_bits, quantise_rows
+from golfcore.quant.threads import in_threads
 
 SCALE_BYTES = {"log8": 0.4, "fp16": 1.3}  # a row: measured 2.1 to 3.2 and about 10 bits
 LARGEST_STEP = 2.0  # standard deviations: 1.2 bits a weight, where the search for k ends
 KINDS = ("matrix", "embedding", "head", "vector")
 
 
-def bits_and_clip(kind: str, config: QuantConfig) -> tuple[int, str, float]:
-    """``(bits, clip, k)`` of a parameter of this kind; bits 0 means fp16 or fp8.
+def bits_and_clip(kind: str, config: QuantConfig, name: str) -> tuple[int, str, float]:
+    """``(bits, clip, k)`` of a parameter of this kind; bits 0 means fp16 or fp8. ``name``: for the error.
 
     Raises:
         InputError: a kind that the quantiser does not know.
     """
     if kind not in KINDS:
-        raise InputError(f"parameter role {kind!r} is unknown to the quantiser; expected one of {', '.join(KINDS)}")
+        raise InputError(
+            f"{name}: its role {kind!r} is unknown to the quantiser; expected one of {', '.join(KINDS)}, as "
+            "parameter_roles() says"
+        )
     if kind == "matrix":
         return config.matrix_bits, config.matrix_clip, config.matrix_k
     if kind == "vector" or (config.format != "int" and config.rest == "fp8"):
@@ -61,7 +66,7 @@ def codings(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Coding]
             )
     found = {}
     for name, role in roles.items():
-        bits, clip, k = bits_and_clip(role.kind, config)
+        bits, clip, k = bits_and_clip(role.kind, config, name)
         if bits:
             trellis = config.states.bit_length() - 1 if config.states else 0
             k = of_group.get(name, of_group.get(role.group, k))
@@ -139,11 +144,22 @@ def _with_feedback(
         item = StoredTensor(
             name, group, found.symbols_OI, found.scale_O, bits[group], found.trellis, found.column_I
         )  # fmt: skip
+        matrices[name] = item
+    return matrices | _corrections(matrices, state, config, hessians)
+
+
+def _corrections(
+    matrices: Mapping[str, StoredTensor], state: Mapping[str, Tensor], config: QuantConfig, hessians: Hessians
+) -> dict[str, StoredTensor]:  # fmt: skip
+    """Those of the matrices that are better stored with a low-rank correction, corrected."""
+    jobs: dict[str, Callable[[], StoredTensor]] = {}
+    for name, item in matrices.items():
         hessian_II = hessians.of(name)
         if config.lqer_rank and hessian_II is not None:
-            item = corrected(item, state[name], hessian_II, rank=config.lqer_rank, damping=config.damping)
-        matrices[name] = item
-    return matrices
+            jobs[name] = partial(
+                corrected, item, state[name], hessian_II, rank=config.lqer_rank, damping=config.damping
+            )
+    return in_threads(jobs, {name: float(state[name].numel()) for name in jobs})
 
 
 def error_rows(
@@ -208,7 +224,7 @@ def group_bytes(
         sigmas: where absmax and percentile clip.
         row_bytes: of a row's scale; below 0: as measured.
     """
-    bits, clip, k = bits_and_clip(kind, config)
+    bits, clip, k = bits_and_clip(kind, config, group)
     if bits == 0:
         return (1 if config.rest == "fp8" and config.format != "int" else 2) * parameters
     if kind == "matrix" and config.format != "int":

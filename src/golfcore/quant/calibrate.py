@@ -17,6 +17,8 @@ from golfcore.model.base import LanguageModel
 from golfcore.progress import Tick, silent
 
 MIN_DOCUMENT = 8  # shorter documents may be equal by chance
+MIN_TEXT = 256  # tokens: with fewer a Hessian is little but its damping
+RUN = 128  # tokens that two texts do not share by chance, whatever their documents
 
 
 def training_rows(shards: ShardSet, tokens: int, seq_len: int, *, rank: int = 0, world: int = 1) -> Tensor:
@@ -37,17 +39,20 @@ def text_rows(ids: NDArray[np.uint16], seq_len: int) -> Tensor:
     """int64 [N, <= seq_len]: a stream of tokens cut into rows; a rest that fills no row is dropped.
 
     Raises:
-        InputError: no tokens.
+        InputError: fewer than ``MIN_TEXT`` tokens.
     """
-    if len(ids) < 2:
-        raise InputError(f"the calibration text has {len(ids)} tokens: give text")
+    if len(ids) < MIN_TEXT:
+        raise InputError(
+            f"the calibration text has {len(ids)} tokens, expected at least {MIN_TEXT}; give more text, or leave "
+            "--text out for training text"
+        )
     length = min(seq_len, len(ids))
     whole = ids[: len(ids) // length * length].astype(np.int64)
     return torch.from_numpy(whole.reshape(-1, length))
 
 
 def check_disjoint(ids: NDArray[np.uint16], validation: NDArray[np.uint16]) -> None:
-    """Raises InputError where a document of the calibration text is one of the validation text."""
+    """Raises InputError where a document of the calibration text, or ``RUN`` tokens, are of the validation text."""
     known = {digest for _, digest in _documents(validation)}
     for start, digest in _documents(ids):
         if digest in known:
@@ -55,6 +60,21 @@ def check_disjoint(ids: NDArray[np.uint16], validation: NDArray[np.uint16]) -> N
                 f"the calibration text overlaps the validation text: its document at token {start} is one of it; "
                 "the weights would depend on the text that scores them. Use other text"
             )
+    shared = np.flatnonzero(np.isin(_run_hashes(ids), _run_hashes(validation)))
+    if len(shared):
+        raise InputError(
+            f"the calibration text overlaps the validation text: its {RUN} tokens from token {shared[0]} on are in it; "
+            "the weights would depend on the text that scores them. Use other text"
+        )
+
+
+def _run_hashes(ids: NDArray[np.uint16]) -> NDArray[np.uint64]:
+    """A 64-bit hash of every ``RUN`` tokens in a row: a polynomial modulo 2^64, by doubling."""
+    found, width, base = ids.astype(np.uint64) + np.uint64(1), 1, 0x9E3779B97F4A7C15
+    while width < RUN:
+        found = found[: max(len(found) - width, 0)] * np.uint64(base) + found[width:]
+        base, width = base * base % 2**64, 2 * width
+    return found
 
 
 def _documents(ids: NDArray[np.uint16]) -> list[tuple[int, bytes]]:

@@ -1,12 +1,14 @@
 """GPTQ with row and column steps, by rounding or along a trellis (docs/quantisation.md).
 
 Columns are quantised one after the other; what rounding a column loses is made good by those after it, as far as the
-inputs are correlated (arXiv:2210.17323). With U the upper Cholesky factor of the inverse Hessian, the output's squared
-error is the sum over columns of ``(error_j / U_jj)^2``. Two consequences:
+inputs are correlated (GPTQ, arXiv:2210.17323). With ``H = M M^T``, M an upper triangle, the output's squared error is
+the sum over columns of ``((w - w_q) M)_j ^ 2``, so column j is best rounded at ``w_j + sum of d_i M_ij / M_jj`` over
+the columns i before it, d being ``w - w_q``. That is GPTQ's own feedback, whose U is M's inverse, without an inverse
+(LDLQ, arXiv:2307.13304). Two consequences:
 
-- a uniform step wastes bits on columns with a large U_jj, which matter little; at a given rate the error is least where
-  each step is proportional to U_jj. So a column gets a step of its own, on the grid of eight to the octave.
-- columns are independent of each other once U is known, so that a trellis can run down each column over all rows.
+- a uniform step wastes bits on columns with a small M_jj, which matter little; at a given rate the error is least where
+  each step is proportional to 1 / M_jj. So a column gets a step of its own, on the grid of eight to the octave.
+- columns are independent of each other once M is known, so that a trellis can run down each column over all rows.
 
 Shapes: O rows (outputs), I columns (inputs), C columns of a block.
 """
@@ -32,6 +34,7 @@ from golfcore.quant.rtn import Quantised, check_matrix, row_step
 from golfcore.quant.threads import in_threads
 
 BLOCK = 128
+PANEL = 256  # of a Cholesky factorisation
 OCTAVES = 6.0  # a column's step is at most this far from the geometric mean
 
 
@@ -50,18 +53,12 @@ class Coding(NamedTuple):
 
 @dataclass(frozen=True)
 class Factor:
-    """The upper Cholesky factor of a damped inverse Hessian, its columns in the order in which they are quantised."""
+    """A damped Hessian as ``M M^T``, M an upper triangle, its columns in the order in which they are quantised."""
 
     order_I: Tensor
-    u_II: Tensor
+    feedback_II: Tensor  # M_ij / M_jj: of the error of column i, what column j is to make good
+    weight_I: Tensor  # M_jj in the matrix's own order: how much an error in the column is worth
     dead_I: Tensor  # inputs that were never seen
-
-    @property
-    def diagonal_I(self) -> Tensor:
-        """U_jj in the matrix's own order of columns."""
-        out = torch.empty_like(self.u_II.diagonal())
-        out[self.order_I] = self.u_II.diagonal()
-        return out
 
 
 def factorise(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
@@ -75,31 +72,41 @@ def factorise(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
     mean = float(diagonal_I[~dead_I].mean()) if not bool(dead_I.all()) else 1.0
     diagonal_I[dead_I] = mean
     order_I = torch.argsort(diagonal_I, descending=True, stable=True)
-    # With J the reversal: J H J = L L^T gives U = J L^-1 J, one factorisation and one inverse of a triangle.
+    # With J the reversal: J H J = L L^T gives M = J L J.
     reverse_I = order_I.flip(0)
-    reversed_II = hessian_II[reverse_I].float()[:, reverse_I]
+    reversed_II = hessian_II.float()[reverse_I].t().contiguous()[reverse_I]  # by rows twice: H is symmetric
     reversed_II.diagonal().copy_((diagonal_I + damping * mean)[reverse_I])
-    lower_II, failed = torch.linalg.cholesky_ex(reversed_II)
-    if int(failed) or not torch.isfinite(lower_II).all():
+    lower_II = cholesky(reversed_II)
+    if lower_II is None:
         raise InputError(
             f"{name}: its Hessian is not positive definite with quant.damping = {damping:g}; use more calibration "
             f"tokens, or a damping of {max(10 * damping, 0.01):g}"
         )
-    u_II = triangular_inverse(lower_II).flip(0, 1).contiguous()  # LAPACK leaves columns together
-    return Factor(order_I, u_II, dead_I)
+    feedback_II = lower_II.flip(0, 1)
+    size_I = feedback_II.diagonal().clone()
+    weight_I = torch.empty_like(size_I)
+    weight_I[order_I] = size_I
+    return Factor(order_I, feedback_II.div_(size_I), weight_I, dead_I)
 
 
-def triangular_inverse(lower_II: Tensor) -> Tensor:
-    """Inverse of a lower triangle by halves: a third of the arithmetic of solving against the identity."""
-    n = len(lower_II)
-    if n <= 2 * BLOCK:
-        solved_II: Tensor = torch.linalg.solve_triangular(lower_II, torch.eye(n), upper=False)
-        return solved_II
-    h = n // 2
-    out_II = torch.zeros_like(lower_II)
-    out_II[:h, :h], out_II[h:, h:] = triangular_inverse(lower_II[:h, :h]), triangular_inverse(lower_II[h:, h:])
-    out_II[h:, :h] = -(out_II[h:, h:] @ (lower_II[h:, :h] @ out_II[:h, :h]))
-    return out_II
+def cholesky(matrix_II: Tensor) -> Tensor | None:
+    """The lower Cholesky factor by panels, faster than LAPACK's of one thread; None: not positive definite.
+
+    Reads the lower triangle only.
+    """
+    lower_II = torch.zeros_like(matrix_II)
+    for start in range(0, len(matrix_II), PANEL):
+        stop = min(start + PANEL, len(matrix_II))
+        done_IP = lower_II[start:, :start]
+        panel_IC = torch.addmm(matrix_II[start:, start:stop], done_IP, done_IP[: stop - start].t(), alpha=-1)
+        head_CC, failed = torch.linalg.cholesky_ex(panel_IC[: stop - start])
+        if int(failed) or not torch.isfinite(head_CC).all():
+            return None
+        lower_II[start:stop, start:stop] = head_CC
+        if stop < len(matrix_II):
+            rest_CI = torch.linalg.solve_triangular(head_CC, panel_IC[stop - start :].t(), upper=False)
+            lower_II[stop:, start:stop] = rest_CI.t()
+    return lower_II
 
 
 def factorise_all(hessians: Hessians, *, damping: float, workers: int | None = None) -> dict[str, Factor]:
@@ -158,27 +165,29 @@ def quantise_together(
         row_step(w, bits=coding.bits, clip=coding.clip, k=coding.k, scales=coding.scales, name=n)
         for w, n in zip(pieces, names, strict=True)
     ])  # fmt: skip
-    column_I = column_steps(factor, stacked_OI, step_O.float()) if coding.columns and factor is not None else None
-    scale_I = torch.ones(columns) if column_I is None else column_I.float()
     order_I = torch.arange(columns) if factor is None else factor.order_I
-    if factor is not None:
+    if factor is not None and bool(factor.dead_I.any()):
         stacked_OI = stacked_OI.masked_fill(factor.dead_I, 0.0)
-    w_IO = (stacked_OI / scale_I).t().contiguous()[order_I]
-    u_II = torch.eye(columns) if factor is None else factor.u_II / scale_I[order_I]
-    shrink_I = _shrink(w_IO, step_O.float(), coding.rate)
+    w_IO = stacked_OI.t().contiguous()[order_I]
+    feedback_II, column_I = torch.zeros(columns, columns) if factor is None else factor.feedback_II, None
+    if coding.columns and factor is not None:
+        column_I = column_steps(factor, stacked_OI, step_O.float())
+        scale_I = column_I.float()[order_I]
+        w_IO /= scale_I[:, None]
+        feedback_II = feedback_II * scale_I[:, None] / scale_I
     offsets = [0]
     for piece in pieces:
         offsets.append(offsets[-1] + piece.size(0))
     limit = 2 ** (coding.bits - 1) - 1 if coding.clipped else LIMIT
+    shrink_I = _shrink(w_IO, step_O.float(), coding.rate)
     symbols_IO = torch.empty(w_IO.shape, dtype=torch.int8)
-    for start in range(0, columns, BLOCK):
-        stop = min(start + BLOCK, columns)
-        symbols_IO[start:stop], error_CO = quantise_columns(
-            w_IO[start:stop], u_II[start:stop, start:stop], step_O.float(), shrink_C=shrink_I[start:stop],
+    for start in range(0, columns, BLOCK):  # of columns that are done, w_IO holds the errors
+        block = slice(start, min(start + BLOCK, columns))
+        wanted_CO = torch.addmm(w_IO[block], feedback_II[:start, block].t(), w_IO[:start])
+        symbols_IO[block] = quantise_columns(
+            wanted_CO, w_IO[block], feedback_II[block, block].contiguous(), step_O.float(), shrink_C=shrink_I[block],
             limit=limit, trellis=coding.trellis, ranges=offsets,
         )  # fmt: skip
-        if stop < columns:
-            w_IO[stop:].addmm_(u_II[start:stop, stop:].t(), error_CO, alpha=-1)
     symbols_OI = symbols_IO[torch.argsort(order_I)].t().contiguous()
     return [
         Quantised(symbols_OI[a:b].contiguous(), step_O[a:b].clone(), coding.bits, coding.trellis, column_I)
@@ -187,12 +196,12 @@ def quantise_together(
 
 
 def column_steps(factor: Factor, weight_OI: Tensor, step_O: Tensor) -> Tensor:
-    """fp16 [I] on the grid, proportional to U_jj, with a geometric mean near 1.
+    """fp16 [I] on the grid, inversely proportional to M_jj, with a geometric mean near 1.
 
     No step is so fine that the symbols of ``weight_OI`` would leave their range.
     """
-    log_I = factor.diagonal_I.double().log2()
-    wanted_I = (log_I - log_I.mean()).clamp_(-OCTAVES, OCTAVES).exp2().float()
+    log_I = factor.weight_I.double().log2()
+    wanted_I = (log_I.mean() - log_I).clamp_(-OCTAVES, OCTAVES).exp2().float()
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
     least_I = (weight_OI * inverse_O[:, None]).abs().amax(0) / (0.8 * LIMIT)  # errors pulled in may add to a weight
     return torch.from_numpy(grid.nearest(torch.maximum(wanted_I, least_I).numpy()))
@@ -205,6 +214,8 @@ def _shrink(w_IO: Tensor, step_O: Tensor, rate: float) -> Tensor:
     ``p^2 log2(e) / 2v`` and a constant, and the sum is a square again: that of ``x / (1 + t) - p`` with
     ``t = rate log2(e) / 2v``.
     """
+    if rate == 0:
+        return torch.ones(len(w_IO))
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
     variance_I = (w_IO * inverse_O).square().mean(1) + 1 / 12  # symbols carry the rounding's own variance
     return 1 / (1 + rate * math.log2(math.e) / (2 * variance_I))

@@ -1,7 +1,8 @@
 """Low-rank correction of what quantisation lost (LQER, arXiv:2402.02446), kept where it is worth its bytes.
 
-The factors are those of the best approximation of the error as the layer's output sees it: with ``H = L L^T``, the
-leading singular triples of ``E L``. Shapes: O outputs, I inputs, R rank.
+The factors are those of the best approximation of the error as the layer's output sees it: the left one has the leading
+eigenvectors of ``E H E^T`` as columns, and the right one is what is left of E in their directions, ``U^T E``. Shapes: O
+outputs, I inputs, R rank, K vectors of the search for them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from golfcore.quant.measure import hessian_error
 from golfcore.quant.rtn import quantise_rows
 
 BITS = 6
+LEAST_BITS = 3.0  # that an entry of a factor costs at the least, its row's scale included
+ROUNDS, SPARE = 6, 4  # of the search; vectors beyond the rank
 
 
 def corrected(item: StoredTensor, weight_OI: Tensor, hessian_II: Tensor, *, rank: int, damping: float) -> StoredTensor:
@@ -35,22 +38,37 @@ def corrected(item: StoredTensor, weight_OI: Tensor, hessian_II: Tensor, *, rank
     """
     weight_OI = weight_OI.detach().float().cpu()
     error_OI = weight_OI - item.dequantise()
-    damped_II = hessian_II + torch.eye(len(hessian_II)) * damping * hessian_II.diagonal().mean()
-    lower_II, failed = torch.linalg.cholesky_ex(damped_II)
     rank = min(rank, *error_OI.shape)
-    if rank < 1 or int(failed) or not error_OI.any():
+    if rank < 1 or not error_OI.any():
         return item
-    u_OK, size_K, v_KI = torch.linalg.svd(error_OI @ lower_II, full_matrices=False)
-    left_OR = u_OK[:, :rank]
-    right_RI = torch.linalg.solve_triangular(lower_II, size_K[:rank, None] * v_KI[:rank], upper=False, left=False)
+    seen_OI = error_OI @ hessian_II + error_OI * (damping * hessian_II.diagonal().mean())
+    left_OR, share = _leading(error_OI, seen_OI, rank)
+    if 1 - share >= 0.25 ** (LEAST_BITS * rank * sum(error_OI.shape) / weight_OI.numel()):
+        return item
     factors = tuple(
-        _factor(item.name + suffix, factor) for suffix, factor in ((LEFT, left_OR), (RIGHT, right_RI))
+        _factor(item.name + suffix, factor) for suffix, factor in ((LEFT, left_OR), (RIGHT, left_OR.t() @ error_OI))
     )  # fmt: skip
     better = dataclasses.replace(item, low_rank=(factors[0], factors[1]))
     before = hessian_error(weight_OI, error_OI, hessian_II)
     after = hessian_error(weight_OI, weight_OI - better.dequantise(), hessian_II)
     spent = sum(order0_bits(f.values.numpy()) * f.values.numel() + 3 * f.values.size(0) for f in factors)
     return better if after < before * 0.25 ** (spent / weight_OI.numel()) else item
+
+
+def _leading(error_OI: Tensor, seen_OI: Tensor, rank: int) -> tuple[Tensor, float]:
+    """The leading eigenvectors [O, R] of ``E H E^T``, by subspace iteration, and their share of its trace.
+
+    ``seen_OI`` is ``E H``.
+    """
+    generator = torch.Generator().manual_seed(0)
+    basis_OK = torch.randn(len(error_OI), min(rank + SPARE, *error_OI.shape), generator=generator)
+    for _ in range(ROUNDS):
+        basis_OK = torch.linalg.qr(seen_OI @ (error_OI.t() @ basis_OK))[0]
+    inner_KK = (basis_OK.t() @ seen_OI) @ (error_OI.t() @ basis_OK)
+    value_K, vector_KK = torch.linalg.eigh((inner_KK + inner_KK.t()) / 2)  # ascending
+    trace = float((seen_OI * error_OI).sum())
+    share = float(value_K[-rank:].sum()) / trace if trace > 0 else 0.0
+    return basis_OK @ vector_KK[:, -rank:].flip(1), share
 
 
 def _factor(name: str, factor: Tensor) -> StoredTensor:

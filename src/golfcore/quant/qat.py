@@ -40,11 +40,23 @@ def aware_loss(module: LanguageModel, roles: Mapping[str, Role], config: QuantCo
     return loss
 
 
+@torch.no_grad()
+def as_trained(
+    weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: QuantConfig
+) -> dict[str, Tensor]:  # fmt: skip
+    """What the forward pass of a model trained with ``qat = "ste"`` sees of its weights; of any other nothing differs.
+
+    The optimiser's own weights are no model that was ever trained: quantisation is to be measured against these.
+    """
+    changed = transforms(roles, config) if config.qat == "ste" else {}
+    return {name: transform(weights[name]) for name, transform in changed.items()}
+
+
 def transforms(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Transform]:
     """What the forward pass makes of each parameter that it does not see as it is."""
     found: dict[str, Transform] = {}
     for name, role in roles.items():
-        bits, clip, k = bits_and_clip(role.kind, config)
+        bits, clip, k = bits_and_clip(role.kind, config, name)
         if role.kind == "matrix" and config.format != "int":
             found[name] = partial(_in_groups, name=name, group=config.group, binary=config.format == "binary")
         elif bits:

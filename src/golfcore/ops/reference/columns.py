@@ -12,15 +12,14 @@ from golfcore.artifact.trellis import MASKS
 
 
 def quantise_columns(
-    w_CO: Tensor, u_CC: Tensor, step_O: Tensor, *, shrink_C: Tensor, limit: int, trellis: int, ranges: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """As ``golfcore.ops.columns.quantise_columns``, in the dtype of ``w_CO``; leaves ``w_CO`` alone."""
-    w_CO = w_CO.clone()
-    symbols_CO, error_CO = torch.empty(w_CO.shape, dtype=torch.int8), torch.empty_like(w_CO)
+    wanted_CO: Tensor, weight_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, *, shrink_C: Tensor, limit: int,
+    trellis: int, ranges: Sequence[int],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As ``golfcore.ops.columns.quantise_columns``, in the dtype of ``wanted_CO``: symbols, errors; changes nothing."""
+    symbols_CO, error_CO = torch.empty(wanted_CO.shape, dtype=torch.int8), torch.empty_like(weight_CO)
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
-    for j in range(w_CO.shape[0]):
-        w_CO[j] -= u_CC[:j, j] @ error_CO[:j]
-        wanted_O = w_CO[j] * inverse_O * shrink_C[j]
+    for j in range(len(wanted_CO)):
+        wanted_O = (wanted_CO[j] + feedback_CC[:j, j] @ error_CO[:j]) * inverse_O * shrink_C[j]
         if trellis:
             points = [
                 best_path(wanted_O[a:b], step_O[a:b], limit, trellis)
@@ -29,9 +28,9 @@ def quantise_columns(
             point_O = torch.cat(points)
             symbols_CO[j], quantised_O = (point_O >> 1).to(torch.int8), point_O * step_O / 2
         else:
-            symbol_O = torch.where(step_O > 0, wanted_O.round().clamp(-limit, limit), torch.zeros_like(wanted_O))
+            symbol_O = wanted_O.round().clamp(-limit, limit)
             symbols_CO[j], quantised_O = symbol_O.to(torch.int8), symbol_O * step_O
-        error_CO[j] = (w_CO[j] - quantised_O) / u_CC[j, j]
+        error_CO[j] = weight_CO[j] - quantised_O
     return symbols_CO, error_CO
 
 
