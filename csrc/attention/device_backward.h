@@ -25,8 +25,7 @@ GOLF_DEVICE RowSums row_sums_of(const AttentionArgs& args, int row, int head) {
   return {at, at + args.heads * args.batch * length};
 }
 
-// --- prepare
-// ----------------------------------------------------------------------------------------------------------
+// --- prepare ---------------------------------------------------------------------------------------------------------
 
 // kLanes lanes share a row, eight numbers each.
 template <int kLanes>
@@ -99,8 +98,7 @@ GOLF_DEVICE Rows dout_of(const AttentionArgs& args, int row, int head) {
   return rows_of(base, {args.tokens * args.heads * kH, int64_t{args.heads} * kH, kH}, row, head);
 }
 
-// --- dk and dv
-// --------------------------------------------------------------------------------------------------------
+// --- dk and dv -------------------------------------------------------------------------------------------------------
 
 template <int kH>
 struct KeyTiles {
@@ -133,6 +131,8 @@ struct KeyRows {
       add_by_columns<kH>(p, load_left<kH, kRowTiles>(keys, by_rows, step), queries, by_columns, step);
       add_by_columns<kH>(ds, load_left<kH, kRowTiles>(values, by_rows, step), douts, by_columns, step);
     }
+    if (lasts != nullptr)
+      p.keep([&](int row) { return key + row - query; }, [&](int row) { return lasts[row] - query; }, lane);
 #pragma unroll
     for (int j = 0; j < kStep / 8; ++j) {
       const Pack<float, 2> exponents = load<2>(minus_lse + j * 8 + lane % 4 * 2);
@@ -141,11 +141,8 @@ struct KeyRows {
       for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int row = r * 16 + e / 2 * 8 + lane / 4, column = query + j * 8 + lane % 4 * 2 + e % 2;
-          float& probability = p.at[r][j][e];
-          probability = exp2_fast(fmaf(probability, scale, exponents.at[e % 2]));
-          if (lasts != nullptr && (column < key + row || column > lasts[row])) probability = 0.0f;
-          ds.at[r][j][e] = probability * (ds.at[r][j][e] - deltas.at[e % 2]);
+          p.at[r][j][e] = exp2_fast(fmaf(p.at[r][j][e], scale, exponents.at[e % 2]));
+          ds.at[r][j][e] = p.at[r][j][e] * (ds.at[r][j][e] - deltas.at[e % 2]);
         }
     }
     add_by_rows<kH>(dv, p.left(0), douts, by_rows);
@@ -245,8 +242,7 @@ GOLF_KERNEL(backward_keys, kThreads, 2, AttentionArgs args) {
            args.scale, args.xsa, count);
 }
 
-// --- dq
-// ---------------------------------------------------------------------------------------------------------------
+// --- dq --------------------------------------------------------------------------------------------------------------
 
 template <int kH>
 struct QueryTiles {
@@ -297,15 +293,15 @@ struct QueryRows {
       add_by_columns<kH>(p, q[step], keys, by_columns, step);
       add_by_columns<kH>(ds, dout[step], values, by_columns, step);
     }
+    if (firsts != nullptr)
+      p.keep([&](int row) { return firsts[row] - key; }, [&](int row) { return query + row - key; }, lane);
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
       for (int j = 0; j < kStep / 8; ++j)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int row = r * 16 + e / 2 * 8 + lane / 4, column = key + j * 8 + lane % 4 * 2 + e % 2;
-          float probability = exp2_fast(fmaf(p.at[r][j][e], scale, minus_lse[r][e / 2]));
-          if (firsts != nullptr && (column < firsts[row] || column > query + row)) probability = 0.0f;
+          const float probability = exp2_fast(fmaf(p.at[r][j][e], scale, minus_lse[r][e / 2]));
           ds.at[r][j][e] = probability * (ds.at[r][j][e] - delta[r][e / 2]);
         }
     add_by_rows<kH>(dq, ds.left(0), keys, lane_of_rows<kH>(lane));

@@ -14,7 +14,10 @@ struct ForwardTiles {
   static constexpr int kStep = kH <= 64 ? kKeys : 32;  // keys whose scores a warp holds at a time
   static constexpr bool kKeepsQueries = kH <= 64;      // in registers; else they are read again for each tile of keys
   static constexpr int kQueryBytes = kQueries * kH * 2, kKeyBytes = kKeys * kH * 2;
-  static constexpr int kBytes = kQueryBytes + 4 * kKeyBytes + kQueries * static_cast<int>(sizeof(int));
+  // Shared memory: queries, two tiles of keys, two of values, first_key() of each query.
+  static constexpr int kKeysAt = kQueryBytes, kValuesAt = kKeysAt + 2 * kKeyBytes,
+                       kFirstsAt = kValuesAt + 2 * kKeyBytes;
+  static constexpr int kBytes = kFirstsAt + kQueries * static_cast<int>(sizeof(int));
   static_assert(kStep % kWarpRows == 0 && kQueries <= 2 * kKeys);  // a warp's own values: one tile, of the last two
 };
 
@@ -28,11 +31,11 @@ struct ForwardRows {
   Sums<kRowTiles, kH> o;
   float top[kRowTiles][2], total[kRowTiles][2];  // of the scores, in powers of two; of the lane's probabilities
 
-  GOLF_DEVICE void start(const unsigned char* queries, int lane) {
+  GOLF_DEVICE void start(const unsigned char* shared, int queries, int lane) {
     if constexpr (Tiles::kKeepsQueries) {
 #pragma unroll
       for (int step = 0; step < kH / 16; ++step)
-        q[step] = load_left<kH, kRowTiles>(queries, lane_of_rows<kH>(lane), step);
+        q[step] = load_left<kH, kRowTiles>(shared, queries + lane_of_rows<kH>(lane), step);
     }
     o.clear();
 #pragma unroll
@@ -44,10 +47,10 @@ struct ForwardRows {
       }
   }
 
-  // kStep keys from `key` on; `query` is the warp's first. `firsts`: the first key that each row sees, null where all
-  // of these are for every row.
-  GOLF_DEVICE void add(const unsigned char* queries, const unsigned char* keys, const unsigned char* values,
-                       float scale, int key, int query, const int* firsts, int lane) {
+  // kStep keys from number `key` on; `query` is the number of the warp's first. `queries`, `keys` and `values` are
+  // their places, `firsts` the first key that each row sees, null where all of these are for every row.
+  GOLF_DEVICE void add(const unsigned char* shared, int queries, int keys, int values, float scale, int key, int query,
+                       const int* firsts, int lane) {
     Sums<kRowTiles, Tiles::kStep> s;
     s.clear();
 #pragma unroll
@@ -56,31 +59,15 @@ struct ForwardRows {
       if constexpr (Tiles::kKeepsQueries)
         left = q[step];
       else
-        left = load_left<kH, kRowTiles>(queries, lane_of_rows<kH>(lane), step);
-      add_by_columns<kH>(s, left, keys, lane_of_columns<kH>(lane), step);
+        left = load_left<kH, kRowTiles>(shared, queries + lane_of_rows<kH>(lane), step);
+      add_by_columns<kH>(s, left, shared, keys + lane_of_columns<kH>(lane), step);
     }
-    if (firsts != nullptr) hide(s, key, query, firsts, lane);
+    if (firsts != nullptr)
+      s.keep([&](int row) { return firsts[row] - key; }, [&](int row) { return query + row - key; }, lane);
     exponentials(s, scale);
 #pragma unroll
     for (int step = 0; step < Tiles::kStep / 16; ++step)
-      add_by_rows<kH>(o, s.left(step), values + step * kBytesOf16Rows<kH>, lane_of_rows<kH>(lane));
-  }
-
-  GOLF_DEVICE void hide(Sums<kRowTiles, Tiles::kStep>& s, int key, int query, const int* firsts, int lane) {
-#pragma unroll
-    for (int r = 0; r < kRowTiles; ++r)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = r * 16 + half * 8 + lane / 4, oldest = firsts[row] - key, newest = query + row - key;
-#pragma unroll
-        for (int j = 0; j < Tiles::kStep / 8; ++j)
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const int column = j * 8 + lane % 4 * 2 + e;
-            float& score = s.at[r][j][2 * half + e];
-            score = column >= oldest && column <= newest ? score : -INFINITY;
-          }
-      }
+      add_by_rows<kH>(o, s.left(step), shared, values + step * kBytesOf16Rows<kH> + lane_of_rows<kH>(lane));
   }
 
   // Scores become 2^(score scale - top); what was summed under an older top is brought to the new one.
@@ -187,24 +174,23 @@ struct ForwardRows {
 template <int kH>
 GOLF_KERNEL(forward, kThreads, 2, AttentionArgs args) {
   using Tiles = ForwardTiles<kH>;
-  GOLF_DYNAMIC_SHARED(queries);
-  unsigned char *const keys = queries + Tiles::kQueryBytes, *const values = keys + 2 * Tiles::kKeyBytes;
-  int* const firsts = reinterpret_cast<int*>(values + 2 * Tiles::kKeyBytes);  // first_key() of each query
+  GOLF_DYNAMIC_SHARED(shared);
+  int* const firsts = reinterpret_cast<int*>(shared + Tiles::kFirstsAt);
   const int tokens = static_cast<int>(args.tokens), tiles = (tokens + Tiles::kQueries - 1) / Tiles::kQueries;
-  const Place place = place_of_block(tiles, args.heads);
-  const int kv_head = place.head / (args.heads / args.kv_heads);
-  const int query = (tiles - 1 - place.tile) * Tiles::kQueries;  // the longest rows first
-  copy_rows<Tiles::kQueries, kH>(queries, rows_of(args.q, args.q_strides, place.row, place.head), query, tokens);
+  const Place block = place_of_block(tiles, args.heads);
+  const int kv_head = block.head / (args.heads / args.kv_heads);
+  const int query = (tiles - 1 - block.tile) * Tiles::kQueries;  // the longest rows first
+  copy_rows<Tiles::kQueries, kH>(shared, rows_of(args.q, args.q_strides, block.row, block.head), query, tokens);
   for (int i = static_cast<int>(threadIdx.x); i < Tiles::kQueries; i += kThreads)
     firsts[i] = first_key(args, least(query + i, tokens - 1));
   __syncthreads();
 
-  const Rows k = rows_of(args.k, args.k_strides, place.row, kv_head);
-  const Rows v = rows_of(args.v, args.v_strides, place.row, kv_head);
+  const Rows k = rows_of(args.k, args.k_strides, block.row, kv_head);
+  const Rows v = rows_of(args.v, args.v_strides, block.row, kv_head);
   const auto copy_tile = [&](int tile) {
     const int at = tile % 2 * Tiles::kKeyBytes;
-    copy_rows<Tiles::kKeys, kH>(keys + at, k, tile * Tiles::kKeys, tokens);
-    copy_rows<Tiles::kKeys, kH>(values + at, v, tile * Tiles::kKeys, tokens);
+    copy_rows<Tiles::kKeys, kH>(shared + Tiles::kKeysAt + at, k, tile * Tiles::kKeys, tokens);
+    copy_rows<Tiles::kKeys, kH>(shared + Tiles::kValuesAt + at, v, tile * Tiles::kKeys, tokens);
     cp_async_commit();
   };
   const int oldest = firsts[0] / Tiles::kKeys, newest = (least(query + Tiles::kQueries, tokens) - 1) / Tiles::kKeys;
@@ -214,39 +200,41 @@ GOLF_KERNEL(forward, kThreads, 2, AttentionArgs args) {
 
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, row = static_cast<int>(threadIdx.x) - lane;
   const int mine = query + row, count = least(Tiles::kWarpRows, tokens - mine);  // the warp's rows; may be none
-  unsigned char* const my_queries = queries + row * kH * 2;
+  const int my_queries = row * kH * 2;
   const int first_seen = firsts[row], seen_by_all = firsts[row + Tiles::kWarpRows - 1];
   const float scale = args.scale * kLog2E;
   ForwardRows<kH> rows;
-  rows.start(my_queries, lane);
+  rows.start(shared, my_queries, lane);
   for (int tile = oldest; tile <= newest; ++tile) {
     if (tile < newest) copy_tile(tile + 1);
     const int at = tile % 2 * Tiles::kKeyBytes;
 #pragma unroll 1
     for (int i = 0; i < Tiles::kKeys; i += Tiles::kStep) {
-      const int key = tile * Tiles::kKeys + i, place_of_key = at + i * kH * 2;
+      const int key = tile * Tiles::kKeys + i, place = at + i * kH * 2;
       if (count <= 0 || key >= mine + count || key + Tiles::kStep <= first_seen) continue;
       const bool hides = key < seen_by_all || key + Tiles::kStep > mine + 1;
-      rows.add(my_queries, keys + place_of_key, values + place_of_key, scale, key, mine, hides ? firsts + row : nullptr,
-               lane);
+      rows.add(shared, my_queries, Tiles::kKeysAt + place, Tiles::kValuesAt + place, scale, key, mine,
+               hides ? firsts + row : nullptr, lane);
     }
     cp_async_wait<0>();
     __syncthreads();  // the next tile is there, and nobody reads this one any more
   }
   if (count <= 0) return;
 
-  const int64_t token = place.row * args.tokens + mine;
-  const int64_t head_row = static_cast<int64_t>(place.head) * args.batch * args.tokens;
+  const int64_t token = block.row * args.tokens + mine;
+  const int64_t head_row = static_cast<int64_t>(block.head) * args.batch * args.tokens;
   const auto put = [&](void* to) {
-    bf16* const out = static_cast<bf16*>(to) + (token * args.heads + place.head) * kH;
-    hand_out(my_queries, rows.o, count, [&](int i, int column, const Pack<bf16, 8>& numbers) {
+    bf16* const out = static_cast<bf16*>(to) + (token * args.heads + block.head) * kH;
+    hand_out(shared + my_queries, rows.o, count, [&](int i, int column, const Pack<bf16, 8>& numbers) {
       store(out + int64_t{i} * args.heads * kH + column, numbers);
     });
   };
   rows.divide(args.lse + head_row + token, count, lane);
   if (args.xsa || args.gate != nullptr) put(args.out);
-  if (args.xsa) rows.exclude(values + mine / Tiles::kKeys % 2 * Tiles::kKeyBytes + mine % Tiles::kKeys * kH * 2, lane);
-  if (args.gate != nullptr) rows.apply_gate(args, token * args.heads + place.head, count, lane);
+  if (args.xsa)
+    rows.exclude(shared + Tiles::kValuesAt + mine / Tiles::kKeys % 2 * Tiles::kKeyBytes + mine % Tiles::kKeys * kH * 2,
+                 lane);
+  if (args.gate != nullptr) rows.apply_gate(args, token * args.heads + block.head, count, lane);
   put(args.y);
 }
 

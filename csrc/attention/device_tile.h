@@ -22,8 +22,7 @@ constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 GOLF_DEVICE int least(int a, int b) { return a < b ? a : b; }
 GOLF_DEVICE int most(int a, int b) { return a > b ? a : b; }
 
-// --- places
-// -----------------------------------------------------------------------------------------------------------
+// --- places ----------------------------------------------------------------------------------------------------------
 
 // Which tile of which head of which row of the batch is a block's. The heads of a tile are neighbours, and a row's
 // tiles: what runs at a time reads the same keys out of L2.
@@ -79,8 +78,7 @@ GOLF_DEVICE float gate_of(const AttentionArgs& args, int64_t at) {
                                         : to_float(static_cast<const bf16*>(args.gate)[at]);
 }
 
-// --- tiles
-// ------------------------------------------------------------------------------------------------------------
+// --- tiles -----------------------------------------------------------------------------------------------------------
 
 // Bytes from a tile's start to a chunk.
 template <int kH>
@@ -102,7 +100,7 @@ GOLF_DEVICE void copy_rows(unsigned char* tile, const Rows& rows, int first, int
              first + row + i < end ? 16 : 0);
 }
 
-// What a lane adds to the start of 16 rows for ldmatrix: rows of A, or rows of B where it is [k][n] (transposed).
+// What a lane adds to the place of a tile's row for ldmatrix: rows of A, or rows of B where it is [k][n] (transposed).
 template <int kH>
 GOLF_DEVICE int lane_of_rows(int lane) {
   return place_in_tile<kH>(lane % 16, lane / 16);
@@ -112,14 +110,14 @@ template <int kH>
 GOLF_DEVICE int lane_of_columns(int lane) {
   return place_in_tile<kH>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 }
-// Columns 16 step .. 16 step + 15 of the rows that a lane's place above belongs to.
-GOLF_DEVICE int at_step(int lane_place, int step) { return lane_place ^ (step * 32); }
+// Columns 16 step .. 16 step + 15 of the rows at `place`, a multiple of a row's bytes and a lane's addition. Written so
+// that one exclusive or is all that is left to do in a loop over places, and nothing to keep in registers.
+GOLF_DEVICE int at_step(int place, int step) { return place ^ (step * 32); }
 
 template <int kH>
 constexpr int kBytesOf16Rows = 16 * kH * 2;
 
-// --- products
-// ---------------------------------------------------------------------------------------------------------
+// --- products --------------------------------------------------------------------------------------------------------
 
 template <int kRowTiles>
 struct Left {  // 16 kRowTiles rows, 16 columns
@@ -149,6 +147,25 @@ struct Sums {
     }
   }
 
+  // Numbers outside of columns low(row) .. high(row) become -infinity.
+  template <class Low, class High>
+  GOLF_DEVICE void keep(const Low& low, const High& high, int lane) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = r * 16 + half * 8 + lane / 4, first = low(row), last = high(row);
+#pragma unroll
+        for (int j = 0; j < kColumns / 8; ++j)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const int column = j * 8 + lane % 4 * 2 + e;
+            float& number = at[r][j][2 * half + e];
+            number = column >= first && column <= last ? number : -INFINITY;
+          }
+      }
+  }
+
   // Columns 16 step .. 16 step + 15, rounded, as the left operand of the next product.
   GOLF_DEVICE Left<kRowTiles> left(int step) const {
     Left<kRowTiles> out;
@@ -163,34 +180,35 @@ struct Sums {
   }
 };
 
+// `place` and `right` count from `shared` and include the lane's own.
 template <int kH, int kRowTiles>
-GOLF_DEVICE Left<kRowTiles> load_left(const unsigned char* rows, int lane_place, int step) {
+GOLF_DEVICE Left<kRowTiles> load_left(const unsigned char* shared, int place, int step) {
   Left<kRowTiles> out;
 #pragma unroll
-  for (int r = 0; r < kRowTiles; ++r) ldmatrix_x4(out.at[r], rows + r * kBytesOf16Rows<kH> + at_step(lane_place, step));
+  for (int r = 0; r < kRowTiles; ++r) ldmatrix_x4(out.at[r], shared + at_step(place, step) + r * kBytesOf16Rows<kH>);
   return out;
 }
 
-// sums += left right^T over 16 of the kH columns that both have; `right` holds kColumns rows.
+// sums += left right^T over 16 of the kH columns that both have; `right` is the place of kColumns rows.
 template <int kH, int kRowTiles, int kColumns>
 GOLF_DEVICE void add_by_columns(Sums<kRowTiles, kColumns>& sums, const Left<kRowTiles>& left,
-                                const unsigned char* right, int lane_place, int step) {
+                                const unsigned char* shared, int right, int step) {
 #pragma unroll
   for (int pair = 0; pair < kColumns / 16; ++pair) {
     uint32_t b[4];
-    ldmatrix_x4(b, right + pair * kBytesOf16Rows<kH> + at_step(lane_place, step));
+    ldmatrix_x4(b, shared + at_step(right, step) + pair * kBytesOf16Rows<kH>);
     sums.add(pair, left, b);
   }
 }
 
-// sums += left right; `right` holds 16 rows.
+// sums += left right; `right` is the place of 16 rows.
 template <int kH, int kRowTiles>
-GOLF_DEVICE void add_by_rows(Sums<kRowTiles, kH>& sums, const Left<kRowTiles>& left, const unsigned char* right,
-                             int lane_place) {
+GOLF_DEVICE void add_by_rows(Sums<kRowTiles, kH>& sums, const Left<kRowTiles>& left, const unsigned char* shared,
+                             int right) {
 #pragma unroll
   for (int pair = 0; pair < kH / 16; ++pair) {
     uint32_t b[4];
-    ldmatrix_x4_trans(b, right + at_step(lane_place, pair));
+    ldmatrix_x4_trans(b, shared + at_step(right, pair));
     sums.add(pair, left, b);
   }
 }
