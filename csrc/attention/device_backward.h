@@ -12,17 +12,15 @@
 namespace golf {
 namespace {
 
-constexpr int kStep = 16;  // columns of p and ds that a warp holds at a time
-
 // The two numbers of each query that prepare leaves behind, for a head of a row of the batch.
 struct RowSums {
   float *minus_lse, *delta;  // minus_lse in powers of two
 };
 
 GOLF_DEVICE RowSums row_sums_of(const AttentionArgs& args, int row, int head) {
-  const int64_t length = (args.tokens + 3) / 4 * 4;
-  float* const at = args.row_sums + (head * args.batch + row) * length;
-  return {at, at + args.heads * args.batch * length};
+  const int length = (static_cast<int>(args.tokens) + 3) / 4 * 4;
+  float* const at = args.row_sums + (head * args.batch + row) * 2 * length;
+  return {at, at + length};
 }
 
 // --- prepare ---------------------------------------------------------------------------------------------------------
@@ -103,10 +101,13 @@ GOLF_DEVICE Rows dout_of(const AttentionArgs& args, int row, int head) {
 template <int kH>
 struct KeyTiles {
   static constexpr int kRowTiles = kH <= 64 ? 2 : 1, kWarpRows = 16 * kRowTiles, kKeys = kWarps * kWarpRows;
-  static constexpr int kQueries = kH <= 64 ? 64 : 32;
+  static constexpr int kQueries = kH <= 64 ? 64 : 32, kStep = kH <= 64 ? 32 : 16;  // kStep: that a warp takes at a time
   static constexpr int kKeyBytes = kKeys * kH * 2, kQueryBytes = kQueries * kH * 2, kSumBytes = kQueries * 8;
   static constexpr int kStageBytes = 2 * kQueryBytes + kSumBytes;  // queries, do, minus_lse and delta
-  static constexpr int kBytes = 2 * kKeyBytes + 2 * kStageBytes + kKeys * static_cast<int>(sizeof(int));
+  // Shared memory: keys, values, two stages, last_query() of each key.
+  static constexpr int kStagesAt = 2 * kKeyBytes, kLastsAt = kStagesAt + 2 * kStageBytes;
+  static constexpr int kBytes = kLastsAt + kKeys * static_cast<int>(sizeof(int));
+  static_assert(kStageBytes % (kH * 2) == 0);  // at_step()
 };
 
 // A warp's keys and the sums of their gradients; rows are keys, columns queries.
@@ -117,26 +118,29 @@ struct KeyRows {
 
   Sums<kRowTiles, kH> dk, dv;
 
-  // kStep queries from `query` on; `key` is the warp's first. `lasts`: the last query that sees each key, null where
+  // kStep queries from number `query` on; `key` is the number of the warp's first. `keys` and `queries` are their
+  // places in shared memory, `sums` are the queries' row sums, `lasts` the last query that sees each key, null where
   // all of these see all.
-  GOLF_DEVICE void add(const unsigned char* keys, const unsigned char* values, const unsigned char* queries,
-                       const unsigned char* douts, const float* minus_lse, const float* delta, float scale, int query,
+  GOLF_DEVICE void add(const unsigned char* shared, int keys, int queries, const float* sums, float scale, int query,
                        int key, const int* lasts, int lane) {
-    Sums<kRowTiles, kStep> p, ds;
+    Sums<kRowTiles, Tiles::kStep> p, ds;
     p.clear();
     ds.clear();
     const int by_rows = lane_of_rows<kH>(lane), by_columns = lane_of_columns<kH>(lane);
+    const int values = keys + Tiles::kKeyBytes, douts = queries + Tiles::kQueryBytes;
 #pragma unroll
-    for (int step = 0; step < kH / 16; ++step) {
-      add_by_columns<kH>(p, load_left<kH, kRowTiles>(keys, by_rows, step), queries, by_columns, step);
-      add_by_columns<kH>(ds, load_left<kH, kRowTiles>(values, by_rows, step), douts, by_columns, step);
-    }
+    for (int step = 0; step < kH / 16; ++step)
+      add_by_columns<kH>(p, load_left<kH, kRowTiles>(shared, keys + by_rows, step), shared, queries + by_columns, step);
+#pragma unroll
+    for (int step = 0; step < kH / 16; ++step)
+      add_by_columns<kH>(ds, load_left<kH, kRowTiles>(shared, values + by_rows, step), shared, douts + by_columns,
+                         step);
     if (lasts != nullptr)
       p.keep([&](int row) { return key + row - query; }, [&](int row) { return lasts[row] - query; }, lane);
 #pragma unroll
-    for (int j = 0; j < kStep / 8; ++j) {
-      const Pack<float, 2> exponents = load<2>(minus_lse + j * 8 + lane % 4 * 2);
-      const Pack<float, 2> deltas = load<2>(delta + j * 8 + lane % 4 * 2);
+    for (int j = 0; j < Tiles::kStep / 8; ++j) {
+      const Pack<float, 2> exponents = load<2>(sums + j * 8 + lane % 4 * 2);
+      const Pack<float, 2> deltas = load<2>(sums + Tiles::kQueries + j * 8 + lane % 4 * 2);
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
@@ -145,8 +149,12 @@ struct KeyRows {
           ds.at[r][j][e] = p.at[r][j][e] * (ds.at[r][j][e] - deltas.at[e % 2]);
         }
     }
-    add_by_rows<kH>(dv, p.left(0), douts, by_rows);
-    add_by_rows<kH>(dk, ds.left(0), queries, by_rows);
+#pragma unroll
+    for (int step = 0; step < Tiles::kStep / 16; ++step) {
+      const int rows = step * kBytesOf16Rows<kH> + by_rows;
+      add_by_rows<kH>(dv, p.left(step), shared, douts + rows);
+      add_by_rows<kH>(dk, ds.left(step), shared, queries + rows);
+    }
   }
 
   // Row tiles through the warp's rows of the keys' tile to dk and dv, whose rows lie `stride` apart.
@@ -175,28 +183,28 @@ struct KeyRows {
 template <int kH>
 GOLF_KERNEL(backward_keys, kThreads, 2, AttentionArgs args) {
   using Tiles = KeyTiles<kH>;
-  GOLF_DYNAMIC_SHARED(keys);
-  unsigned char *const values = keys + Tiles::kKeyBytes, *const stages = values + Tiles::kKeyBytes;
-  int* const lasts = reinterpret_cast<int*>(stages + 2 * Tiles::kStageBytes);  // last_query() of each key
+  GOLF_DYNAMIC_SHARED(shared);
+  int* const lasts = reinterpret_cast<int*>(shared + Tiles::kLastsAt);
   const int tokens = static_cast<int>(args.tokens), tiles = (tokens + Tiles::kKeys - 1) / Tiles::kKeys;
   const int group = args.heads / args.kv_heads;
-  const Place place = place_of_block(tiles, args.kv_heads);  // the oldest keys, which most queries see, first
-  const int key = place.tile * Tiles::kKeys;
-  copy_rows<Tiles::kKeys, kH>(keys, rows_of(args.k, args.k_strides, place.row, place.head), key, tokens);
-  copy_rows<Tiles::kKeys, kH>(values, rows_of(args.v, args.v_strides, place.row, place.head), key, tokens);
+  const Place block = place_of_block(tiles, args.kv_heads);  // the oldest keys, which most queries see, first
+  const int key = block.tile * Tiles::kKeys;
+  copy_rows<Tiles::kKeys, kH>(shared, rows_of(args.k, args.k_strides, block.row, block.head), key, tokens);
+  copy_rows<Tiles::kKeys, kH>(shared + Tiles::kKeyBytes, rows_of(args.v, args.v_strides, block.row, block.head), key,
+                              tokens);
   for (int i = static_cast<int>(threadIdx.x); i < Tiles::kKeys; i += kThreads)
     lasts[i] = last_query(args, least(key + i, tokens - 1));
   __syncthreads();
 
   const auto copy_stage = [&](int at, int head, int tile) {
-    unsigned char* const stage = stages + at * Tiles::kStageBytes;
+    unsigned char* const stage = shared + Tiles::kStagesAt + at * Tiles::kStageBytes;
     const int query = tile * Tiles::kQueries;
-    copy_rows<Tiles::kQueries, kH>(stage, rows_of(args.q, args.q_strides, place.row, head), query, tokens);
-    copy_rows<Tiles::kQueries, kH>(stage + Tiles::kQueryBytes, dout_of<kH>(args, place.row, head), query, tokens);
+    copy_rows<Tiles::kQueries, kH>(stage, rows_of(args.q, args.q_strides, block.row, head), query, tokens);
+    copy_rows<Tiles::kQueries, kH>(stage + Tiles::kQueryBytes, dout_of<kH>(args, block.row, head), query, tokens);
     constexpr int kPacks = Tiles::kQueries / 4;  // of each of the two sums
     const int thread = static_cast<int>(threadIdx.x);
     if (thread < 2 * kPacks) {
-      const RowSums sums = row_sums_of(args, place.row, head);
+      const RowSums sums = row_sums_of(args, block.row, head);
       const int first = query + thread % kPacks * 4, valid = most(0, least(4, tokens - first));
       cp_async(stage + 2 * Tiles::kQueryBytes + thread * 16,
                (thread < kPacks ? sums.minus_lse : sums.delta) + (valid > 0 ? first : 0),
@@ -205,41 +213,39 @@ GOLF_KERNEL(backward_keys, kThreads, 2, AttentionArgs args) {
     cp_async_commit();
   };
   const int oldest = key / Tiles::kQueries, newest = lasts[Tiles::kKeys - 1] / Tiles::kQueries;
-  int head = place.head * group, tile = oldest;
+  int head = block.head * group, tile = oldest;
   copy_stage(0, head, tile);
   cp_async_wait<0>();
   __syncthreads();
 
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, row = static_cast<int>(threadIdx.x) - lane;
   const int first_row = row / kWarpSize * Tiles::kWarpRows, mine = key + first_row;
-  const int count = least(Tiles::kWarpRows, tokens - mine);  // the warp's keys; may be none
-  unsigned char *const my_keys = keys + first_row * kH * 2, *const my_values = values + first_row * kH * 2;
-  const int see_all = lasts[first_row], last_seeing = lasts[first_row + Tiles::kWarpRows - 1];
+  const int* const my_lasts = lasts + first_row;
   const float scale = args.scale * kLog2E;
   KeyRows<kH> rows;
   rows.dk.clear();
   rows.dv.clear();
   for (int at = 0, head_end = head + group; head < head_end; at ^= 1) {
     const int query = tile * Tiles::kQueries;
-    const unsigned char* const stage = stages + at * Tiles::kStageBytes;
-    const float* const sums = reinterpret_cast<const float*>(stage + 2 * Tiles::kQueryBytes);
+    const int stage = Tiles::kStagesAt + at * Tiles::kStageBytes;
+    const float* const sums = reinterpret_cast<const float*>(shared + stage + 2 * Tiles::kQueryBytes);
     if (++tile > newest) ++head, tile = oldest;
     if (head < head_end) copy_stage(at ^ 1, head, tile);
 #pragma unroll 1
-    for (int i = 0; i < Tiles::kQueries; i += kStep) {
-      if (count <= 0 || query + i + kStep <= mine || query + i > last_seeing) continue;
-      const unsigned char* const queries = stage + i * kH * 2;
-      const bool hides = query + i < mine + Tiles::kWarpRows - 1 || query + i + kStep - 1 > see_all;
-      rows.add(my_keys, my_values, queries, queries + Tiles::kQueryBytes, sums + i, sums + Tiles::kQueries + i, scale,
-               query + i, mine, hides ? lasts + first_row : nullptr, lane);
+    for (int i = 0; i < Tiles::kQueries; i += Tiles::kStep) {
+      const int first = query + i, last = first + Tiles::kStep - 1;
+      if (mine >= tokens || last < mine || first > my_lasts[Tiles::kWarpRows - 1]) continue;
+      const bool hides = first < mine + Tiles::kWarpRows - 1 || last > my_lasts[0];
+      rows.add(shared, first_row * kH * 2, stage + i * kH * 2, sums + i, scale, first, mine, hides ? my_lasts : nullptr,
+               lane);
     }
     cp_async_wait<0>();
     __syncthreads();  // the next queries are there, and nobody reads these any more
   }
-  if (count <= 0) return;
-  const int64_t to = ((place.row * args.tokens + mine) * args.kv_heads + place.head) * kH;
-  rows.put(my_keys, static_cast<bf16*>(args.dk) + to, static_cast<bf16*>(args.dv) + to, int64_t{args.kv_heads} * kH,
-           args.scale, args.xsa, count);
+  if (mine >= tokens) return;
+  const int64_t to = ((block.row * args.tokens + mine) * args.kv_heads + block.head) * kH;
+  rows.put(shared + first_row * kH * 2, static_cast<bf16*>(args.dk) + to, static_cast<bf16*>(args.dv) + to,
+           int64_t{args.kv_heads} * kH, args.scale, args.xsa, least(Tiles::kWarpRows, tokens - mine));
 }
 
 // --- dq --------------------------------------------------------------------------------------------------------------
@@ -247,9 +253,12 @@ GOLF_KERNEL(backward_keys, kThreads, 2, AttentionArgs args) {
 template <int kH>
 struct QueryTiles {
   static constexpr int kRowTiles = kH <= 64 ? 2 : 1, kWarpRows = 16 * kRowTiles, kQueries = kWarps * kWarpRows;
-  static constexpr int kKeys = kH <= 64 ? 64 : 32;
+  static constexpr int kKeys = kH <= 64 ? 64 : 32, kStep = 16;  // kStep: that a warp takes at a time
   static constexpr int kQueryBytes = kQueries * kH * 2, kKeyBytes = kKeys * kH * 2;
-  static constexpr int kBytes = 2 * kQueryBytes + 4 * kKeyBytes + kQueries * static_cast<int>(sizeof(int));
+  // Shared memory: queries, their do, two tiles of keys, two of values, first_key() of each query.
+  static constexpr int kKeysAt = 2 * kQueryBytes, kValuesAt = kKeysAt + 2 * kKeyBytes;
+  static constexpr int kFirstsAt = kValuesAt + 2 * kKeyBytes;
+  static constexpr int kBytes = kFirstsAt + kQueries * static_cast<int>(sizeof(int));
 };
 
 // A warp's queries and the sums of their gradients.
@@ -262,12 +271,12 @@ struct QueryRows {
   Sums<kRowTiles, kH> dq;
   float minus_lse[kRowTiles][2], delta[kRowTiles][2];
 
-  GOLF_DEVICE void start(const unsigned char* queries, const unsigned char* douts, const RowSums& sums, int count,
-                         int lane) {
+  GOLF_DEVICE void start(const unsigned char* shared, int queries, const RowSums& sums, int count, int lane) {
+    const int by_rows = queries + lane_of_rows<kH>(lane);
 #pragma unroll
     for (int step = 0; step < kH / 16; ++step) {
-      q[step] = load_left<kH, kRowTiles>(queries, lane_of_rows<kH>(lane), step);
-      dout[step] = load_left<kH, kRowTiles>(douts, lane_of_rows<kH>(lane), step);
+      q[step] = load_left<kH, kRowTiles>(shared, by_rows, step);
+      dout[step] = load_left<kH, kRowTiles>(shared, Tiles::kQueryBytes + by_rows, step);
     }
     dq.clear();
 #pragma unroll
@@ -280,31 +289,33 @@ struct QueryRows {
       }
   }
 
-  // kStep keys from `key` on; `query` is the warp's first. `firsts`: the first key that each row sees, null where all
-  // of these are for every row.
-  GOLF_DEVICE void add(const unsigned char* keys, const unsigned char* values, float scale, int key, int query,
-                       const int* firsts, int lane) {
-    Sums<kRowTiles, kStep> p, ds;
+  // kStep keys from number `key` on; `query` is the number of the warp's first. `keys` is their place in shared memory,
+  // `firsts` the first key that each row sees, null where all of these are for every row.
+  GOLF_DEVICE void add(const unsigned char* shared, int keys, float scale, int key, int query, const int* firsts,
+                       int lane) {
+    Sums<kRowTiles, Tiles::kStep> p, ds;
     p.clear();
     ds.clear();
-    const int by_columns = lane_of_columns<kH>(lane);
+    const int by_columns = keys + lane_of_columns<kH>(lane);
 #pragma unroll
     for (int step = 0; step < kH / 16; ++step) {
-      add_by_columns<kH>(p, q[step], keys, by_columns, step);
-      add_by_columns<kH>(ds, dout[step], values, by_columns, step);
+      add_by_columns<kH>(p, q[step], shared, by_columns, step);
+      add_by_columns<kH>(ds, dout[step], shared, 2 * Tiles::kKeyBytes + by_columns, step);
     }
     if (firsts != nullptr)
       p.keep([&](int row) { return firsts[row] - key; }, [&](int row) { return query + row - key; }, lane);
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
-      for (int j = 0; j < kStep / 8; ++j)
+      for (int j = 0; j < Tiles::kStep / 8; ++j)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const float probability = exp2_fast(fmaf(p.at[r][j][e], scale, minus_lse[r][e / 2]));
           ds.at[r][j][e] = probability * (ds.at[r][j][e] - delta[r][e / 2]);
         }
-    add_by_rows<kH>(dq, ds.left(0), keys, lane_of_rows<kH>(lane));
+#pragma unroll
+    for (int step = 0; step < Tiles::kStep / 16; ++step)
+      add_by_rows<kH>(dq, ds.left(step), shared, keys + step * kBytesOf16Rows<kH> + lane_of_rows<kH>(lane));
   }
 
   GOLF_DEVICE void put(unsigned char* rows, bf16* out, int64_t stride, float scale, int count) {
@@ -322,27 +333,25 @@ struct QueryRows {
 template <int kH>
 GOLF_KERNEL(backward_queries, kThreads, 2, AttentionArgs args) {
   using Tiles = QueryTiles<kH>;
-  GOLF_DYNAMIC_SHARED(queries);
-  unsigned char *const douts = queries + Tiles::kQueryBytes, *const keys = douts + Tiles::kQueryBytes;
-  unsigned char* const values = keys + 2 * Tiles::kKeyBytes;
-  int* const firsts = reinterpret_cast<int*>(values + 2 * Tiles::kKeyBytes);  // first_key() of each query
+  GOLF_DYNAMIC_SHARED(shared);
+  int* const firsts = reinterpret_cast<int*>(shared + Tiles::kFirstsAt);
   const int tokens = static_cast<int>(args.tokens), tiles = (tokens + Tiles::kQueries - 1) / Tiles::kQueries;
-  const Place place = place_of_block(tiles, args.heads);
-  const int kv_head = place.head / (args.heads / args.kv_heads);
-  const int query = (tiles - 1 - place.tile) * Tiles::kQueries;  // the longest rows first
+  const Place block = place_of_block(tiles, args.heads);
+  const int kv_head = block.head / (args.heads / args.kv_heads);
+  const int query = (tiles - 1 - block.tile) * Tiles::kQueries;  // the longest rows first
   const int64_t stride = int64_t{args.heads} * kH;
-  copy_rows<Tiles::kQueries, kH>(queries, rows_of(args.q, args.q_strides, place.row, place.head), query, tokens);
-  copy_rows<Tiles::kQueries, kH>(douts, dout_of<kH>(args, place.row, place.head), query, tokens);
+  copy_rows<Tiles::kQueries, kH>(shared, rows_of(args.q, args.q_strides, block.row, block.head), query, tokens);
+  copy_rows<Tiles::kQueries, kH>(shared + Tiles::kQueryBytes, dout_of<kH>(args, block.row, block.head), query, tokens);
   for (int i = static_cast<int>(threadIdx.x); i < Tiles::kQueries; i += kThreads)
     firsts[i] = first_key(args, least(query + i, tokens - 1));
   __syncthreads();
 
-  const Rows k = rows_of(args.k, args.k_strides, place.row, kv_head);
-  const Rows v = rows_of(args.v, args.v_strides, place.row, kv_head);
+  const Rows k = rows_of(args.k, args.k_strides, block.row, kv_head);
+  const Rows v = rows_of(args.v, args.v_strides, block.row, kv_head);
   const auto copy_tile = [&](int tile) {
     const int at = tile % 2 * Tiles::kKeyBytes;
-    copy_rows<Tiles::kKeys, kH>(keys + at, k, tile * Tiles::kKeys, tokens);
-    copy_rows<Tiles::kKeys, kH>(values + at, v, tile * Tiles::kKeys, tokens);
+    copy_rows<Tiles::kKeys, kH>(shared + Tiles::kKeysAt + at, k, tile * Tiles::kKeys, tokens);
+    copy_rows<Tiles::kKeys, kH>(shared + Tiles::kValuesAt + at, v, tile * Tiles::kKeys, tokens);
     cp_async_commit();
   };
   const int oldest = firsts[0] / Tiles::kKeys, newest = (least(query + Tiles::kQueries, tokens) - 1) / Tiles::kKeys;
@@ -353,30 +362,29 @@ GOLF_KERNEL(backward_queries, kThreads, 2, AttentionArgs args) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, row = static_cast<int>(threadIdx.x) - lane;
   const int first_row = row / kWarpSize * Tiles::kWarpRows, mine = query + first_row;
   const int count = least(Tiles::kWarpRows, tokens - mine);  // the warp's queries; may be none
-  unsigned char* const my_queries = queries + first_row * kH * 2;
+  const int my_queries = first_row * kH * 2;
   const int first_seen = firsts[first_row], seen_by_all = firsts[first_row + Tiles::kWarpRows - 1];
   const float scale = args.scale * kLog2E;
-  const RowSums sums = row_sums_of(args, place.row, place.head);
+  const RowSums sums = row_sums_of(args, block.row, block.head);
   QueryRows<kH> rows;
-  rows.start(my_queries, douts + first_row * kH * 2, {sums.minus_lse + mine, sums.delta + mine}, count, lane);
+  rows.start(shared, my_queries, {sums.minus_lse + mine, sums.delta + mine}, count, lane);
   for (int tile = oldest; tile <= newest; ++tile) {
     if (tile < newest) copy_tile(tile + 1);
-    const unsigned char* const tile_keys = keys + tile % 2 * Tiles::kKeyBytes;
+    const int keys = Tiles::kKeysAt + tile % 2 * Tiles::kKeyBytes;
 #pragma unroll 1
-    for (int i = 0; i < Tiles::kKeys; i += kStep) {
-      const int key = tile * Tiles::kKeys + i;
-      if (count <= 0 || key >= mine + count || key + kStep <= first_seen) continue;
-      const unsigned char* const step_keys = tile_keys + i * kH * 2;
-      const bool hides = key < seen_by_all || key + kStep > mine + 1;
-      rows.add(step_keys, step_keys + 2 * Tiles::kKeyBytes, scale, key, mine, hides ? firsts + first_row : nullptr,
-               lane);
+    for (int i = 0; i < Tiles::kKeys; i += Tiles::kStep) {
+      const int first = tile * Tiles::kKeys + i, last = first + Tiles::kStep - 1;
+      if (count <= 0 || first >= mine + count || last < first_seen) continue;
+      const bool hides = first < seen_by_all || last > mine;
+      rows.add(shared, keys + i * kH * 2, scale, first, mine, hides ? firsts + first_row : nullptr, lane);
     }
     cp_async_wait<0>();
     __syncthreads();  // the next keys are there, and nobody reads these any more
   }
   if (count <= 0) return;
-  rows.put(my_queries, static_cast<bf16*>(args.dq) + ((place.row * args.tokens + mine) * args.heads + place.head) * kH,
-           stride, args.scale, count);
+  rows.put(shared + my_queries,
+           static_cast<bf16*>(args.dq) + ((block.row * args.tokens + mine) * args.heads + block.head) * kH, stride,
+           args.scale, count);
 }
 
 }  // namespace

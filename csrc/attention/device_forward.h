@@ -210,10 +210,10 @@ GOLF_KERNEL(forward, kThreads, 2, AttentionArgs args) {
     const int at = tile % 2 * Tiles::kKeyBytes;
 #pragma unroll 1
     for (int i = 0; i < Tiles::kKeys; i += Tiles::kStep) {
-      const int key = tile * Tiles::kKeys + i, place = at + i * kH * 2;
-      if (count <= 0 || key >= mine + count || key + Tiles::kStep <= first_seen) continue;
-      const bool hides = key < seen_by_all || key + Tiles::kStep > mine + 1;
-      rows.add(shared, my_queries, Tiles::kKeysAt + place, Tiles::kValuesAt + place, scale, key, mine,
+      const int first = tile * Tiles::kKeys + i, last = first + Tiles::kStep - 1, place = at + i * kH * 2;
+      if (count <= 0 || first >= mine + count || last < first_seen) continue;
+      const bool hides = first < seen_by_all || last > mine;
+      rows.add(shared, my_queries, Tiles::kKeysAt + place, Tiles::kValuesAt + place, scale, first, mine,
                hides ? firsts + row : nullptr, lane);
     }
     cp_async_wait<0>();

@@ -69,7 +69,7 @@ GOLF_DEVICE int last_query(const AttentionArgs& args, int key) {
   const int window = static_cast<int>(args.window);
   int last = static_cast<int>(args.tokens) - 1;
   if (window > 0) last = least(last, key + window - 1);
-  if (args.cu_seqlens != nullptr) last = least(last, most(key, __ldg(document_of(args, key) + 1) - 1));
+  if (args.cu_seqlens != nullptr) last = least(last, most(key + 1, __ldg(document_of(args, key) + 1)) - 1);
   return last;
 }
 

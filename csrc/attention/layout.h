@@ -47,7 +47,7 @@ struct AttentionArgs {
   void *dq, *dk, *dv, *dgate;
 
   // Working memory of backward on a GPU: the gradient of o, like dy, where there is xsa or a gate; two numbers for each
-  // query, [2, heads, batch, tokens rounded up to a multiple of 4].
+  // query, [heads, batch, 2, tokens rounded up to a multiple of 4].
   void* dout;
   float* row_sums;
 };

@@ -221,7 +221,7 @@ def _backward_device(
     dy, out = _in_packs(dy.contiguous()), _in_packs(out)
     arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _in_packs)
     dout = torch.empty_like(dy) if xsa or gate is not None else None  # else it is dy
-    row_sums = lse.new_empty(2, n, b, (t + 3) // 4 * 4)
+    row_sums = lse.new_empty(n, b, 2, (t + 3) // 4 * 4)
     call(
         q, "attention_backward", *arguments, address(out), address(lse), address(dy), address(dq), address(dk),
         address(dv), 0 if gate is None else address(dgate), address(dout), address(row_sums),
