@@ -31,6 +31,7 @@ void bind_norm_kernels(pybind11::module_& m);
 void bind_qk_kernels(pybind11::module_& m);
 
 inline void bind_kernels(pybind11::module_& m) {
+  m.def("device_lost", &device_lost);
   m.def("synchronize",
         [](int32_t device, uintptr_t stream) { run_on(device, [&] { return synchronize(stream_of(stream)); }); });
   bind_activation_kernels(m);
