@@ -7,23 +7,12 @@
 
 namespace golf {
 
-enum CudaError : int {
-  kErrorMemory = 2,
-  kErrorDriver = 35,  // older than the toolkit, or none
-  kErrorNoFunction = 98,
-  kErrorNoImage = 209,
-  kErrorEcc = 214,
-  kErrorPtx = 222,
-  kErrorAddress = 700,
-  kErrorTimeout = 702,
-  kErrorAssert = 710,
-  kErrorStack = 714,
-  kErrorInstruction = 715,
-  kErrorMisaligned = 716,
-  kErrorAddressSpace = 717,
-  kErrorProgramCounter = 718,
-  kErrorLaunch = 719,
-};
+constexpr int kErrorMemory = 2;
+constexpr int kErrorDriver = 35;  // older than the toolkit, or none
+constexpr int kErrorNoFunction = 98, kErrorNoImage = 209, kErrorPtx = 222;
+constexpr int kErrorEcc = 214, kErrorAddress = 700, kErrorTimeout = 702, kErrorAssert = 710, kErrorStack = 714,
+              kErrorInstruction = 715, kErrorMisaligned = 716, kErrorAddressSpace = 717, kErrorProgramCounter = 718,
+              kErrorLaunch = 719;
 
 // Errors of a kernel that ran: they come with a later call, and the process cannot use the device any more.
 inline bool loses_device(int code) noexcept {
@@ -31,7 +20,7 @@ inline bool loses_device(int code) noexcept {
          (code >= kErrorStack && code <= kErrorLaunch);
 }
 
-// Null where there is none.
+// Empty where there is none.
 inline const char* advice_of(int code) noexcept {
   switch (code) {
     case kErrorMemory:
@@ -43,7 +32,7 @@ inline const char* advice_of(int code) noexcept {
     case kErrorPtx:
       return "update the driver: it does not know the PTX of this build's toolkit";
     default:
-      return loses_device(code) ? "this process cannot use the device any more; start it again" : nullptr;
+      return loses_device(code) ? "this process cannot use the device any more; start it again" : "";
   }
 }
 
@@ -61,13 +50,17 @@ inline void describe_driver(char* text, size_t bytes, int driver, int toolkit) n
         driver / 1000, driver % 1000 / 10, toolkit / 1000);
 }
 
-// `what` is the kernel or call that failed, `name` CUDA's text.
+// `what` is the kernel or call that returned the error, `name` CUDA's text. A kernel's own error comes with whichever
+// call is next.
 inline void describe_error(char* text, size_t bytes, int code, const char* name, const char* what, int driver,
                            int toolkit) noexcept {
   char of_driver[192];
   describe_driver(of_driver, sizeof of_driver, driver, toolkit);
   const char* const more = code == kErrorDriver && of_driver[0] != '\0' ? of_driver : advice_of(code);
-  std::snprintf(text, bytes, more == nullptr ? "%s: %s" : "%s: %s; %s", what, name, more);
+  if (loses_device(code))
+    std::snprintf(text, bytes, "%s, noticed by %s; %s", name, what, more);
+  else
+    std::snprintf(text, bytes, more[0] == '\0' ? "%s: %s" : "%s: %s; %s", what, name, more);
 }
 
 }  // namespace golf

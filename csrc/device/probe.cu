@@ -58,7 +58,7 @@ Status synchronize(Stream stream) noexcept {
   const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capture);
   if (error != cudaSuccess) return cuda_status(error, "cudaStreamIsCapturing");
   if (capture != cudaStreamCaptureStatusNone) return Status::kOk;
-  return cuda_status(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "while a kernel ran");
+  return cuda_status(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
 }
 
 Status cuda_device_count(int32_t* count) noexcept {

@@ -101,7 +101,7 @@ Status select_device(int32_t) noexcept {
   return simt::happen(simt::Moment::kSelect, "cudaSetDevice");
 }
 
-Status synchronize(Stream) noexcept { return simt::report_pending("while a kernel ran"); }
+Status synchronize(Stream) noexcept { return simt::report_pending("cudaStreamSynchronize"); }
 
 const char* cuda_error() noexcept { return simt::error_text; }
 

@@ -29,6 +29,7 @@ class Gpu:
         mma_share: of that, what ``mma.sync`` reaches. Hopper's full rate takes wgmma: arXiv:2402.13499 measures 62 % by
             mma.sync. A100 has no other instruction.
         tensor_flops_clock: flops a multiprocessor's tensor cores do in a clock.
+        fp32_lanes: fused multiply-adds outside the tensor cores that a multiprocessor does in a clock.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Gpu:
     bf16_flops: float
     mma_share: float
     tensor_flops_clock: int
+    fp32_lanes: int
 
     @property
     def clock(self) -> float:
@@ -57,8 +59,8 @@ class Gpu:
 
     @property
     def fp32_flops(self) -> float:
-        """Of fused multiply-adds outside the tensor cores: 128 lanes a multiprocessor."""
-        return 2.0 * 128 * self.multiprocessors * self.clock
+        """Outside the tensor cores; a fused multiply-add is two."""
+        return 2.0 * self.fp32_lanes * self.multiprocessors * self.clock
 
     @property
     def special_rate(self) -> float:
@@ -69,12 +71,12 @@ class Gpu:
 H100 = Gpu(
     name="H100 SXM", image="sm_90a", multiprocessors=132, warps=64, blocks=32, registers=65_536, shared=228 << 10,
     block_shared=227 << 10, reserved_shared=1 << 10, bytes_s=3.35e12, bf16_flops=989.5e12, mma_share=0.62,
-    tensor_flops_clock=4096,
+    tensor_flops_clock=4096, fp32_lanes=128,
 )  # fmt: skip
 A100 = Gpu(
     name="A100 SXM", image="sm_80", multiprocessors=108, warps=64, blocks=32, registers=65_536, shared=164 << 10,
     block_shared=163 << 10, reserved_shared=1 << 10, bytes_s=2.039e12, bf16_flops=312e12, mma_share=1.0,
-    tensor_flops_clock=2048,
+    tensor_flops_clock=2048, fp32_lanes=64,
 )  # fmt: skip
 GPUS = (H100, A100)
 
@@ -108,3 +110,27 @@ def occupancy(gpu: Gpu, threads: int, registers: int, shared: int) -> Occupancy:
 
 def _up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
+
+
+def image_for(images: str, capability: tuple[int, int]) -> str:
+    """Which of a build's images a device of this compute capability runs; empty where there is none.
+
+    Args:
+        images: as CMake names them: ``80-real 90a-real 90-virtual``; without a suffix a number stands for both.
+        capability: ``(9, 0)``.
+
+    Returns:
+        ``sm_90a``, or ``compute_90`` for PTX that the driver has yet to compile. Machine code runs on its own and later
+        minor versions of one major, an architecture-specific one (``a``) on its own alone; PTX on everything later.
+    """
+    device = 10 * capability[0] + capability[1]
+    best, best_rank = "", (-1, -1)
+    for image in images.split():
+        number, _, kind = image.partition("-")
+        specific, value = number.endswith(("a", "f")), int(number.rstrip("af"))
+        runs = value == device if specific else value // 10 == device // 10 and value <= device
+        if kind != "virtual" and runs and (1, value) > best_rank:
+            best, best_rank = f"sm_{number}", (1, value)
+        if kind != "real" and not specific and value <= device and (0, value) > best_rank:
+            best, best_rank = f"compute_{number}", (0, value)
+    return best

@@ -21,6 +21,8 @@ from golfcore.errors import BuildError
 
 TOOLS = ("cuobjdump", "nvdisasm")  # the first calls the second
 REMEDY = "pip install 'golfcore[kernels]', or put the CUDA toolkit's bin on PATH"
+# Address, predicate, name and operands of an instruction.
+LINE = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:\{\s*)?(@!?U?P\w+)?\s*([A-Z][A-Z0-9_.]*)([^;]*);")
 RESERVED_SHARED = 1024  # from Hopper on, the system's share of a block's memory is counted where a kernel has any
 TENSOR_FLOPS = {"HMMA.16816": 4096, "HMMA.1688": 2048}  # of a warp's product m16n8k16, m16n8k8
 
@@ -172,10 +174,10 @@ def parse_code(text: str) -> dict[str, tuple[Instruction, ...]]:
             function = start.group(1)
             found[function] = []
             continue
-        match = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", line)
-        if match is None or not function:
+        match = LINE.match(line)
+        if match is None or not function or match.group(2) == "@!PT":  # never taken
             continue
-        address, name, operands = int(match.group(1), 16), match.group(2), match.group(3)
+        address, name, operands = int(match.group(1), 16), match.group(3), match.group(4)
         target = re.search(r"\b0x([0-9a-f]+)\s*$", operands) if name.startswith("BRA") else None
         found[function].append(Instruction(address, name, int(target.group(1), 16) if target else -1))
     return {name: _without_padding(code) for name, code in found.items()}
@@ -259,22 +261,20 @@ def find_tools() -> dict[str, Path]:
     Raises:
         BuildError: one of them is missing.
     """
-    folders = [*_package_folders(), *(Path(home) / "bin" for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda")
-                                      if home)]  # fmt: skip
     found = {}
     for tool in TOOLS:
-        path = shutil.which(tool) or next((str(f / tool) for f in folders if (f / tool).is_file()), None)
+        path = shutil.which(tool) or next((str(f / tool) for f in _folders() if (f / tool).is_file()), None)
         if path is None:
             raise BuildError(f"{tool} was not found, which reads a kernel's machine code: {REMEDY}")
         found[tool] = Path(path)
     return found
 
 
-def _package_folders() -> Iterator[Path]:
+def _folders() -> Iterator[Path]:
     spec = importlib.util.find_spec("nvidia")
     for location in (spec.submodule_search_locations or []) if spec else []:
         yield from sorted(Path(location).glob("cu*/bin"), reverse=True)
-        yield from sorted(Path(location).glob("cuda_*/bin"))
+    yield from (Path(home) / "bin" for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home)
 
 
 def read_kernels(binary: Path, image: str) -> list[Kernel]:

@@ -8,7 +8,7 @@ from golfcore.config import nearest
 from golfcore.errors import UsageError
 from golfcore.ops import check
 from golfcore.ops.cases import OP_CASES
-from golfcore.ops.registry import backends, leaves
+from golfcore.ops.registry import backends, leaves, on_device
 
 
 def names(op: str | None = None) -> list[str]:
@@ -39,6 +39,12 @@ def inventory() -> list[dict[str, Any]]:
         }
         for op, found in leaves().items()
     ]
+
+
+def kernel_owners() -> tuple[list[str], list[str]]:
+    """The operations that have kernels for GPUs, and those that have none."""
+    known, own = list(leaves()), on_device()
+    return [op for op in known if op in own], [op for op in known if op not in own]
 
 
 def examine(op: str) -> list[dict[str, Any]]:

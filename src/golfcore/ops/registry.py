@@ -198,22 +198,30 @@ def native(op: str, x: torch.Tensor) -> bool:
         return False
     if _mode == "simt":
         return x.device.type == "cpu" and op in _on_device
-    return x.device.type == "cpu" or (x.device.type == "cuda" and op in _on_device and not why_not(x.device.index or 0))
+    return x.device.type == "cpu" or (
+        x.device.type == "cuda" and op in _on_device and _kernels_run(x.device.index or 0)
+    )
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.cache
+def _kernels_run(index: int) -> bool:
+    """Whether the kernels can run on this GPU; says once why they cannot."""
+    reason = why_not(index)
+    if reason:
+        warnings.warn(
+            f"golfcore's kernels cannot run on cuda:{index}, so plain torch serves it, more slowly: {reason}; "
+            "golfcore doctor tells more", stacklevel=2,
+        )  # fmt: skip
+    return not reason
+
+
+@functools.cache
 def why_not(index: int) -> str:
     """Why the kernels cannot run on this GPU; an empty string where they can."""
     if not _core.has_cuda:
-        reason = f"golfcore's kernels are built for the CPU only ({_core.cuda_reason})"
-    else:
-        reason = _core.device.why_not(index)
-    if reason:
-        warnings.warn(
-            f"golfcore's kernels cannot run on cuda:{index}, so plain torch serves there, more slowly: {reason}; "
-            "golfcore doctor tells more", stacklevel=2,
-        )  # fmt: skip
+        return f"golfcore's kernels are built for the CPU only ({_core.cuda_reason})"
+    reason: str = _core.device.why_not(index)
     return reason
 
 
