@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,7 @@ def bench(
     tokens: int = 32_768,
     calibration_tokens: int = 32_768,
     wall: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "cpu",
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
@@ -46,7 +48,7 @@ def bench(
         case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack,
             quant, or roofline.
         vs: Whom to compare with: torch, compile (torch.compile of the same lines), reference; "" for nobody; default:
-            torch,compile. With pack: brotli, zstd, lrzip; default: all of them.
+            torch,compile (on a GPU torch,compile,sdpa,fa3). With pack: brotli, zstd, lrzip; default: all of them.
         seconds: Time for each case and dtype, over all contenders.
         save: Append the rows to RESULTS/SAVE.csv.
         compare: Show the change against the last rows in RESULTS/COMPARE.csv.
@@ -60,6 +62,8 @@ def bench(
         tokens: With quant: tokens of validation text; 0: all of it.
         calibration_tokens: With quant: tokens of training text for Hessians.
         wall: With quant: only times, ours and plain torch's.
+        device: cpu, or cuda (cuda:1): operations at the shapes of frontier_8xh100's step, timed by the GPU's events
+            with a cold L2 cache. Further rivals there: sdpa, fa3 (FlashAttention-3, where it is installed).
         json: Print one JSON document instead of tables.
     """
     if case == "roofline":
@@ -68,13 +72,16 @@ def bench(
         return _quant(weights or [], methods, fit, (tokens, calibration_tokens), wall, save, results, json)
     if case == "pack":
         return _pack(vs, weights or [], widths, script, save, results, json)
-    return _operations(case, "torch,compile" if vs is None else vs, seconds, save, compare, results, json)
+    return _operations(case, vs, seconds, save, compare, results, device, json)
 
 
 def _operations(
-    case: str | None, vs: str, seconds: float, save: str | None, compare: str | None, results: Path, json: bool
-) -> int:
+    case: str | None, vs: str | None, seconds: float, save: str | None, compare: str | None, results: Path, device: str,
+    json: bool,
+) -> int:  # fmt: skip
     from golfcore.bench import store
+    from golfcore.bench.clocks import DeviceClock
+    from golfcore.bench.device_cases import about, require_gpu
     from golfcore.bench.harness import measure_ceilings, run
     from golfcore.bench.workloads import parse_rivals, select
     from golfcore.environment import environment
@@ -83,16 +90,23 @@ def _operations(
 
     if not seconds > 0:
         raise UsageError(f"--seconds {seconds}: expected a positive number")
-    workloads = select(case, parse_rivals(vs))
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
+        raise UsageError(f"--device {device}: expected cpu, cuda or cuda:1")
+    found, clock = environment(), None
+    if device != "cpu":
+        require_gpu(device)
+        clock, found = DeviceClock(device), about(found, device)
+    usual = "torch,compile" if device == "cpu" else "torch,compile,sdpa,fa3"
+    workloads = select(case, parse_rivals(usual if vs is None else vs), device)
     before = store.read(store.path_of(results, compare)) if compare else []
     target = store.path_of(results, save) if save else None
     keep_freed_memory()
-    ceilings = measure_ceilings()
-    header = store.about(environment(), ceilings)
+    ceilings = measure_ceilings(device=device, clock=clock)
+    header = store.about(found, ceilings)
     rows: list[Row] = []
     for workload in workloads:
         output.err.print(f"{workload.case} {workload.dtype} {workload.shape}", markup=False)
-        measured = run(workload, ceilings, seconds)
+        measured = run(workload, ceilings, seconds, clock=clock)
         if target:
             store.save(target, header, measured)  # at once: a later case may fail its check
         rows += measured

@@ -48,9 +48,9 @@ def _adamw_plain(
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     params, grads, m_s, v_s, emas = (_split(x, sizes) for x in (p, g.float(), m, v, ema))
     torch._fused_adamw_(
-        params, grads, m_s, v_s, [], [torch.tensor(float(STEP)) for _ in params], lr=LR, beta1=BETAS[0],
+        params, grads, m_s, v_s, [], [p.new_tensor(float(STEP)) for _ in params], lr=LR, beta1=BETAS[0],
         beta2=BETAS[1], weight_decay=DECAY, eps=EPS, amsgrad=False, maximize=False,
-        grad_scale=torch.tensor(1 / GRAD_SCALE), found_inf=torch.tensor(0.0),
+        grad_scale=p.new_tensor(1 / GRAD_SCALE), found_inf=p.new_tensor(0.0),
     )  # fmt: skip
     torch._foreach_lerp_(emas, params, 1 - EMA)
     if shadow is None:
