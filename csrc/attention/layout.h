@@ -45,6 +45,11 @@ struct AttentionArgs {
   // Backward reads out (y where that is o) and lse, and writes these. dgate may be null.
   const void* dy;
   void *dq, *dk, *dv, *dgate;
+
+  // Working memory of backward on a GPU: the gradient of o, like dy, where there is xsa or a gate; two numbers for each
+  // query, [heads, batch, 2, tokens rounded up to a multiple of 4].
+  void* dout;
+  float* row_sums;
 };
 
 // Tokens in the longest document; -1 unless cu_seqlens runs from 0 to `tokens` without ever falling.
@@ -54,6 +59,13 @@ int64_t attention_scratch_bytes(const AttentionArgs& args, bool backward) noexce
 // `scratch`: 64-byte aligned, threads * attention_scratch_bytes() long.
 Status attention_forward(const AttentionArgs& args, void* scratch, int32_t threads) noexcept;
 Status attention_backward(const AttentionArgs& args, void* scratch, int32_t threads) noexcept;
+
+// On a GPU (kernels.cu): bf16 only, rows of q, k, v, out and dy at multiples of 16 bytes. Documents are told apart by
+// the mask, token for token, so a NaN in v or dy may reach every row of its row of the batch, and cu_seqlens is not
+// checked: wrong ones give a wrong result and touch nothing outside of the tensors. The same arguments give the same
+// bits.
+Status attention_forward_device(const AttentionArgs& args, Stream stream) noexcept;
+Status attention_backward_device(const AttentionArgs& args, Stream stream) noexcept;
 
 // Where a document lies: its row of the batch, its first token in that row, its length.
 struct Document {

@@ -7,13 +7,14 @@ import torch
 
 from golfcore.ops import check
 from golfcore.ops.cases import OP_CASES, Case
-from golfcore.ops.registry import on_device
+from golfcore.ops.registry import device_dtypes
 
 ROWS = [
     pytest.param(case, dtype, id=f"{case.id}-{str(dtype).removeprefix('torch.')}")
     for case in OP_CASES
-    if case.op in on_device() and not case.bench
+    if not case.bench
     for dtype in case.dtypes
+    if dtype in device_dtypes(case.op)
 ]
 
 

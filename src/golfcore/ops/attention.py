@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from golfcore.ops.reference.attention import attention as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
     address,
+    call,
     check_float,
     check_same,
     check_shape,
@@ -41,7 +43,8 @@ def attention(
 ) -> torch.Tensor:
     """``y_t = gate_t (o_t - (o_t . u_t) u_t)`` with ``o`` the causal attention and ``u = v / |v|``; see the options.
 
-    Query head ``n`` reads key/value head ``n // (N / K)``. Memory grows with T, never with T x T.
+    Query head ``n`` reads key/value head ``n // (N / K)``. Memory grows with T, never with T x T. The reference, whose
+    memory does, serves heads wider than 128 and, on a GPU, what is not bf16.
 
     Args:
         q_BTNH: [B, T, N, H] float, any strides; views with a contiguous last dimension are read in place.
@@ -49,7 +52,8 @@ def attention(
         v_BTKH: the same.
         gate_BTN: [B, T, N], dtype of q or fp32: a factor for each token and head; absent: 1.
         cu_seqlens: int32 [documents + 1], from 0 to T without falling, with B = 1: tokens
-            ``cu_seqlens[s] : cu_seqlens[s + 1]`` see only each other; absent: each row of the batch is a document.
+            ``cu_seqlens[s] : cu_seqlens[s + 1]`` see only each other; absent: each row of the batch is a document. On a
+            GPU its numbers are not checked, for which the processor would have to wait: wrong ones give a wrong result.
         window: how many keys a query sees at most, its own included; 0: all.
         scale: of the scores; absent: ``H ** -0.5``.
         xsa: exclusive self-attention: the component along the token's own value is taken out.
@@ -111,12 +115,22 @@ def _readable(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(3) == 1 else x.contiguous()
 
 
+def _in_packs(x: torch.Tensor) -> torch.Tensor:
+    """``x`` with rows that begin at multiples of 16 bytes, as the kernels for GPUs read them."""
+    at = [step * x.element_size() for size, step in zip(x.shape[:3], x.stride()[:3], strict=True) if size > 1]
+    if x.stride(3) == 1 and x.data_ptr() % 16 == 0 and all(step % 16 == 0 for step in at):
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 def _sizes(q: torch.Tensor, k: torch.Tensor, cu_seqlens: MaybeTensor, window: int) -> tuple[int, ...]:
     """B, T, N, K, H, window, documents, tokens of the longest document."""
     b, t, n, h = q.shape
     if cu_seqlens is None:
         return b, t, n, k.shape[2], h, window, b, t
     documents = cu_seqlens.numel() - 1
+    if cu_seqlens.is_cuda and documents > 0:  # a look at the numbers would make the processor wait
+        return b, t, n, k.shape[2], h, window, documents, t
     longest = _core.attention_longest(cu_seqlens.data_ptr(), documents, t) if documents >= 0 else -1
     if longest < 0:
         raise InputError(
@@ -132,8 +146,17 @@ def _scratch(dtype: int, sizes: tuple[int, ...], xsa: bool, backward: bool) -> t
     )
 
 
-def _strides(*tensors: torch.Tensor) -> tuple[int, ...]:
-    return tuple(step for x in tensors for step in x.stride()[:3])
+def _prepared(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor, window: int,
+    scale: float, xsa: bool, readable: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[tuple[Any, ...], tuple[MaybeTensor, ...]]:  # fmt: skip
+    """What every native function begins with, and the tensors whose addresses are in it: they must outlive the call."""
+    q, k, v = readable(q), readable(k), readable(v)
+    gate, cu_seqlens = (None if x is None else x.contiguous() for x in (gate, cu_seqlens))
+    strides = tuple(step for x in (q, k, v) for step in x.stride()[:3])
+    gate_code = 0 if gate is None else DTYPE_CODE[gate.dtype]
+    sizes, tensors = _sizes(q, k, cu_seqlens, window), (q, k, v, gate, cu_seqlens)
+    return (DTYPE_CODE[q.dtype], gate_code, sizes, tuple(map(address, tensors)), strides, (scale, xsa)), tensors
 
 
 def _forward(
@@ -143,16 +166,20 @@ def _forward(
     y, out, lse = _fake(q, k, v, gate, cu_seqlens, window, scale, xsa)
     if y.numel() == 0:
         return y, out, lse
-    q, k, v = _readable(q), _readable(k), _readable(v)
-    gate = None if gate is None else gate.contiguous()
-    cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
-    code, sizes = DTYPE_CODE[q.dtype], _sizes(q, k, cu_seqlens, window)
-    scratch = _scratch(code, sizes, xsa, False)
-    _core.attention_forward(
-        code, 0 if gate is None else DTYPE_CODE[gate.dtype], sizes,
-        (q.data_ptr(), k.data_ptr(), v.data_ptr(), address(gate), address(cu_seqlens)), _strides(q, k, v), (scale, xsa),
-        out.data_ptr(), y.data_ptr(), lse.data_ptr(), scratch.data_ptr(), threads(),
-    )  # fmt: skip
+    arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _readable)
+    scratch = _scratch(arguments[0], arguments[2], xsa, False)
+    _core.attention_forward(*arguments, out.data_ptr(), y.data_ptr(), lse.data_ptr(), scratch.data_ptr(), threads())
+    return y, out, lse
+
+
+def _forward_device(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor, window: int,
+    scale: float, xsa: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    y, out, lse = _fake(q, k, v, gate, cu_seqlens, window, scale, xsa)
+    if y.numel():
+        arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _in_packs)
+        call(q, "attention_forward", *arguments, address(out), address(y), address(lse))
     return y, out, lse
 
 
@@ -173,16 +200,31 @@ def _backward(
     dq, dk, dv, dgate = _backward_fake(dy, q, k, v, gate, cu_seqlens, out, lse, window, scale, xsa)
     if dq.numel() == 0:
         return dq, dk, dv, dgate
-    q, k, v, dy = _readable(q), _readable(k), _readable(v), dy.contiguous()
-    gate = None if gate is None else gate.contiguous()
-    cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
-    code, sizes = DTYPE_CODE[q.dtype], _sizes(q, k, cu_seqlens, window)
-    scratch = _scratch(code, sizes, xsa, True)
+    dy = dy.contiguous()
+    arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _readable)
+    scratch = _scratch(arguments[0], arguments[2], xsa, True)
     _core.attention_backward(
-        code, 0 if gate is None else DTYPE_CODE[gate.dtype], sizes,
-        (q.data_ptr(), k.data_ptr(), v.data_ptr(), address(gate), address(cu_seqlens)), _strides(q, k, v), (scale, xsa),
-        out.data_ptr(), lse.data_ptr(), dy.data_ptr(), dq.data_ptr(), dk.data_ptr(), dv.data_ptr(),
+        *arguments, out.data_ptr(), lse.data_ptr(), dy.data_ptr(), dq.data_ptr(), dk.data_ptr(), dv.data_ptr(),
         0 if gate is None else dgate.data_ptr(), scratch.data_ptr(), threads(),
+    )  # fmt: skip
+    return dq, dk, dv, dgate
+
+
+def _backward_device(
+    dy: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor,
+    out: torch.Tensor, lse: torch.Tensor, window: int, scale: float, xsa: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    dq, dk, dv, dgate = _backward_fake(dy, q, k, v, gate, cu_seqlens, out, lse, window, scale, xsa)
+    if dq.numel() == 0:
+        return dq, dk, dv, dgate
+    b, t, n, _ = q.shape
+    dy, out = _in_packs(dy.contiguous()), _in_packs(out)
+    arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _in_packs)
+    dout = torch.empty_like(dy) if xsa or gate is not None else None  # else it is dy
+    row_sums = lse.new_empty(n, b, 2, (t + 3) // 4 * 4)
+    call(
+        q, "attention_backward", *arguments, address(out), address(lse), address(dy), address(dq), address(dk),
+        address(dv), 0 if gate is None else address(dgate), address(dout), address(row_sums),
     )  # fmt: skip
     return dq, dk, dv, dgate
 
@@ -201,6 +243,8 @@ _leaf = leaf(
     " -> (Tensor, Tensor, Tensor)",
     _forward,
     _fake,
+    _forward_device,
+    (torch.bfloat16,),
 )
 _leaf_backward = leaf(
     "attention",
@@ -208,6 +252,8 @@ _leaf_backward = leaf(
     " Tensor lse, int window, float scale, bool xsa) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
+    _backward_device,
+    (torch.bfloat16,),
 )
 
 

@@ -38,7 +38,7 @@ except ImportError:  # built with GOLF_SIMT=OFF
 _ACCELERATOR: Any = getattr(torch, "AcceleratorError", ())
 _library: Any = torch.library.Library("golf", "DEF")  # type: ignore[no-untyped-call]
 _leaves: dict[str, list[str]] = {}
-_on_device: set[str] = set()  # operations with kernels for GPUs
+_on_device: dict[str, tuple[torch.dtype, ...]] = {}  # operations with kernels for GPUs, and what those serve
 
 
 def _mode_from_environment() -> str:
@@ -98,8 +98,9 @@ def _is_watched(arguments: tuple[Any, ...]) -> bool:
 
 
 def leaf(
-    op: str, schema: str, cpu: Callable[..., Any], fake: Callable[..., Any], device: Callable[..., Any] | None = None
-) -> Leaf:
+    op: str, schema: str, cpu: Callable[..., Any], fake: Callable[..., Any], device: Callable[..., Any] | None = None,
+    device_dtypes: tuple[torch.dtype, ...] = tuple(DTYPE_CODE),
+) -> Leaf:  # fmt: skip
     """Defines ``torch.ops.golf.<name>`` and returns what calls it.
 
     Args:
@@ -108,6 +109,7 @@ def leaf(
         cpu: the implementation; gets real CPU tensors and allocates its results.
         fake: the same signature; returns empty tensors of the right shape, dtype and strides.
         device: the implementation on a GPU, which passes every tensor through ``address``; often ``cpu`` itself.
+        device_dtypes: what it serves.
     """
     name = schema.partition("(")[0]
     _library.define(schema)
@@ -115,7 +117,7 @@ def leaf(
     _library.impl(name, serve, "CPU")
     if device is not None:
         _library.impl(name, serve, "CUDA")
-        _on_device.add(op)
+        _on_device[op] = device_dtypes
     torch.library.register_fake(f"golf::{name}", fake, lib=_library)
     _leaves.setdefault(op, []).append(name)
     return Leaf(getattr(torch.ops.golf, name).default, serve, mutates="!" in schema)
@@ -196,11 +198,10 @@ def native(op: str, x: torch.Tensor) -> bool:
     """Whether a native leaf of ``op`` serves tensors like ``x``; otherwise the reference does, more slowly."""
     if x.dtype not in DTYPE_CODE or _mode == "reference":
         return False
+    on_device = x.dtype in device_dtypes(op)
     if _mode == "simt":
-        return x.device.type == "cpu" and op in _on_device
-    return x.device.type == "cpu" or (
-        x.device.type == "cuda" and op in _on_device and _kernels_run(x.device.index or 0)
-    )
+        return x.device.type == "cpu" and on_device
+    return x.device.type == "cpu" or (x.device.type == "cuda" and on_device and _kernels_run(x.device.index or 0))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -246,6 +247,11 @@ def set_schedule(seed: int, host_threads: int) -> None:
 def on_device() -> frozenset[str]:
     """The operations that have kernels for GPUs."""
     return frozenset(_on_device)
+
+
+def device_dtypes(op: str) -> tuple[torch.dtype, ...]:
+    """What the kernels of ``op`` for GPUs serve; nothing where there are none."""
+    return _on_device.get(op, ())
 
 
 def leaves() -> dict[str, list[str]]:
