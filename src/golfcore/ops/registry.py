@@ -122,7 +122,7 @@ def _served(op: str, cpu: Callable[..., Any], kernels: Callable[..., Any]) -> Ca
     """``cpu`` or ``kernels``, by where the tensors lie and by the mode."""
 
     def serve(*args: Any) -> Any:
-        device = next(a.device for a in args if isinstance(a, torch.Tensor))
+        device = _tensors(args)[0].device
         if device.type == "cuda":
             with torch.cuda.device(device):
                 return _guarded(op, kernels, args)
@@ -131,13 +131,21 @@ def _served(op: str, cpu: Callable[..., Any], kernels: Callable[..., Any]) -> Ca
     return serve
 
 
+def _tensors(args: tuple[Any, ...]) -> list[torch.Tensor]:
+    """The tensors among a leaf's arguments, those in lists included."""
+    listed = (x for a in args for x in (a if isinstance(a, list | tuple) else (a,)))
+    return [x for x in listed if isinstance(x, torch.Tensor)]
+
+
 def _guarded(op: str, kernels: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """``kernels(*args)``; what goes wrong becomes an error that names the operation and its tensors."""
     try:
         return kernels(*args)
     except RuntimeError as error:  # torch.OutOfMemoryError among them
-        shown = ", ".join(f"{str(a.dtype)[6:]} {tuple(a.shape)}" for a in args if isinstance(a, torch.Tensor))
-        where = next(a.device for a in args if isinstance(a, torch.Tensor))
+        given = _tensors(args)
+        where, shown = given[0].device, ", ".join(f"{str(a.dtype)[6:]} {tuple(a.shape)}" for a in given[:8])
+        if len(given) > 8:
+            shown += f" and {len(given) - 8} more"
         hint = "" if _waits or where.type == "cpu" else "; an earlier kernel may be the cause: GOLF_SYNC=1 tells which"
         raise DeviceError(f"{op} on {where} of {shown}: {error}{hint}") from error
     finally:
@@ -224,6 +232,14 @@ def backends(device: torch.device | None = None) -> dict[str, str]:
 def threads() -> int:
     """The number of threads for a native call: torch's own, at the time of the call."""
     return torch.get_num_threads()
+
+
+def may_look(x: torch.Tensor) -> bool:
+    """Whether an operation may read numbers of ``x`` to check them: on a GPU that would wait for the device.
+
+    With GOLF_SYNC=1 every call waits anyway.
+    """
+    return not x.is_cuda or _waits
 
 
 def core(x: torch.Tensor) -> Any:
