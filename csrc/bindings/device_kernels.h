@@ -29,7 +29,9 @@ void run_on(int32_t device, const Fn& fn) {
 void bind_activation_kernels(pybind11::module_& m);
 void bind_bitpack_kernels(pybind11::module_& m);
 void bind_embed_kernels(pybind11::module_& m);
+void bind_head_kernels(pybind11::module_& m);
 void bind_norm_kernels(pybind11::module_& m);
+void bind_optim_kernels(pybind11::module_& m);
 void bind_qk_kernels(pybind11::module_& m);
 
 inline void bind_kernels(pybind11::module_& m) {
@@ -38,7 +40,9 @@ inline void bind_kernels(pybind11::module_& m) {
   bind_activation_kernels(m);
   bind_bitpack_kernels(m);
   bind_embed_kernels(m);
+  bind_head_kernels(m);
   bind_norm_kernels(m);
+  bind_optim_kernels(m);
   bind_qk_kernels(m);
 }
 
