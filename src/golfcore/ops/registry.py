@@ -271,6 +271,14 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
+def may_look(x: torch.Tensor) -> bool:
+    """Whether an operation may read numbers of ``x`` to check them: on a GPU that would wait for the device.
+
+    With GOLF_SYNC=1 every call waits anyway.
+    """
+    return not x.is_cuda or _waits
+
+
 def core(x: torch.Tensor) -> Any:
     """The module with the native functions for tensors like ``x``."""
     if x.is_cuda:

@@ -164,6 +164,8 @@ CASES = (
             ("one", (1,), True),
             ("empty-among", (0, 7, 0, 9), True),
             ("ragged", (70001, 1, 32768, 333), True),
+            ("whole", (4096, 8192 + 64), True),
+            ("many-tensors", (7, 16) * 50, True),  # more than a launch on a GPU takes
         )
     ),
     *(
@@ -175,6 +177,7 @@ CASES = (
             ("rows", (2, 40, 72), {"row_norm": True}),
             ("quintic", (2, 64, 96), {"coefficients": optim.QUINTIC}),
             ("many", (9, 32, 64), {}),
+            ("many-small", (50, 5, 9), {}),
             ("whole-waves", (3, 520, 1030), {}),
             ("vector", (2, 1, 19), {}),
             ("zeros", (2, 16, 24), {"zeros": True}),
