@@ -45,7 +45,8 @@ def test_attention_by_hand() -> None:
     forward, backward = step_work.attention(3, 1, 1, 4, 2.0, gated=False)
     assert forward.special == 6
     assert forward.mma == 2 * (2 * 6 * 4)  # q k and p v
-    assert backward.mma == 5 * (2 * 6 * 4)  # q k, dp, dv, dq, dk
+    assert backward.mma == 7 * (2 * 6 * 4)  # q k and dp twice, dv, dq, dk
+    assert backward.special == 2 * 6
     assert (forward.read, forward.written) == (3 * 24, 24 + 12)
     assert (backward.read, backward.written) == (5 * 24 + 12, 3 * 24)
 
@@ -67,12 +68,14 @@ def test_the_rest_by_hand() -> None:
     assert [(w.read, w.written) for w in residual] == [(96, 48), (96, 48)]
     embed = step_work.embed(3, 8, 10)
     assert [(w.read, w.written) for w in embed] == [(24 + 320, 48), (24 + 48 + 320, 320)]
-    products, entropy, _ = step_work.head(3, 8, 10)
+    products, entropy, chunks, _ = step_work.head(3, 8, 10)
     assert products.products == 3 * 2 * 3 * 8 * 10
-    assert entropy.special == 2 * 30
+    assert (entropy.special, entropy.cached) == (2 * 30, 120)  # logits in, gradients out
+    assert (chunks.calls, chunks.read, chunks.written) == (1, 6 * 80, 4 * 80)
+    assert step_work.head(98_304, 512, 8192)[2].calls == 48  # of 2,048 tokens
     (adamw,) = step_work.adamw(100, averaged=True)
     assert (adamw.read, adamw.written) == (5 * 400, 4 * 400)  # p, m, v, average and g; all but g written
-    assert step_work.newton_schulz_flops(4, 8, 2) == 2 * (4 * 4 * 8 + 4**3 + 2 * 4 * 4 * 8)
+    assert step_work.newton_schulz_flops(4, 8, 2) == 2 * (2 * 4 * 4 * 8 + 2 * 4**3 + 2 * 4 * 4 * 8)
     assert step_work.newton_schulz_flops(8, 4, 2) == step_work.newton_schulz_flops(4, 8, 2)
     dequantise, rounding, vector = step_work.bitpack(4, 64, 6)
     assert (dequantise.read, dequantise.written) == (4 * 48 + 16, 512)

@@ -93,7 +93,7 @@ def instructions_of(work: Work, kernels: Sequence[cubin.Kernel]) -> float:
         if work.mma and flops:
             estimates.append(len(kernel.loop) * work.mma / flops)
         elif not work.mma and not flops and moved:
-            estimates.append(len(kernel.loop) * (work.read + work.written) / moved)
+            estimates.append(len(kernel.loop) * (work.read + work.written + work.cached) / moved)
     return max(estimates, default=0.0)
 
 

@@ -14,6 +14,7 @@ from golfcore.config import RecipeConfig
 from golfcore.errors import UsageError
 from golfcore.model import get_family
 from golfcore.model.gpt_config import GATE_INPUTS, GPTConfig, layer_order
+from golfcore.ops.head import CHUNK_LOGITS_DEVICE
 
 BF16, FP32, INT64 = 2, 4, 8
 
@@ -28,6 +29,7 @@ class Work:
         backward: whether it belongs to the gradient.
         calls: of a step; everything below is of one call.
         read, written: bytes of memory.
+        cached: further bytes that a kernel reads or writes, which the L2 cache holds.
         products: flops of matrix products by cuBLAS.
         mma: flops of matrix products inside our kernels, by mma.sync.
         fp32: flops outside the tensor cores.
@@ -41,6 +43,7 @@ class Work:
     calls: int = 1
     read: float = 0.0
     written: float = 0.0
+    cached: float = 0.0
     products: float = 0.0
     mma: float = 0.0
     fp32: float = 0.0
@@ -150,8 +153,9 @@ def attention(
 ) -> list[Work]:
     """``ops.attention``, causal: scores of ``keys`` keys a query on average; keys and values come from L2 again.
 
-    A score takes one ex2 each way. Its fp32 work: scale and shift, maximum, sum, half a conversion; backward computes
-    it again and adds ``p (dp - delta)``.
+    A score takes one ex2. Its fp32 work: scale and shift, maximum, sum, half a conversion; backward adds
+    ``p (dp - delta)``. Sums in one order give dq and dk, dv blocks of their own: scores and dp are computed twice there,
+    seven products, where atomics would need five.
     """
     q, k = BF16 * n * heads * head_dim, BF16 * n * kv_heads * head_dim
     rows, scores = FP32 * n * heads, n * keys * heads
@@ -160,8 +164,8 @@ def attention(
         Work(name="attention", op="attention", calls=calls, read=q + 2 * k + gate, written=q + rows,
              mma=4 * scores * head_dim, fp32=4.5 * scores, special=scores),
         Work(name="attention, gradient", op="attention", backward=True, calls=calls,
-             read=3 * q + 2 * k + rows + gate, written=q + 2 * k + gate, mma=10 * scores * head_dim,
-             fp32=6.5 * scores, special=scores),
+             read=3 * q + 2 * k + rows + gate, written=q + 2 * k + gate, mma=14 * scores * head_dim,
+             fp32=13.0 * scores, special=2 * scores),
     ]  # fmt: skip
 
 
@@ -189,7 +193,8 @@ def embed(n: int, d: int, vocab: int) -> list[Work]:
     """``ops.embed`` with the smear gate: the table and the token before come from L2."""
     table = FP32 * vocab * d
     return [
-        Work(name="embedding", op="embed", read=INT64 * n + table, written=BF16 * n * d, fp32=2.0 * n * d, special=n),
+        Work(name="embedding", op="embed", read=INT64 * n + table, written=BF16 * n * d, fp32=2.0 * n * d, special=n,
+             cached=2.0 * FP32 * n * d),
         Work(name="embedding, gradient", op="embed", backward=True, read=INT64 * n + BF16 * n * d + table,
              written=table, fp32=5.0 * n * d, special=n),
     ]  # fmt: skip
@@ -198,14 +203,16 @@ def embed(n: int, d: int, vocab: int) -> list[Work]:
 def head(n: int, d: int, vocab: int) -> list[Work]:
     """``ops.linear_cross_entropy``: losses and gradients in one go, a chunk's logits in L2; one tanh and one ex2 each.
 
-    Its gradient in the backward pass is a multiplication by the loss's.
+    The chunks' weight gradients are added up in fp32. The backward pass multiplies by the loss's gradient.
     """
-    weight = n * d * vocab
+    weight, chunks = n * d * vocab, -(-n * vocab // CHUNK_LOGITS_DEVICE)
     return [
-        Work(name="head: products", op="cublas", calls=1, read=BF16 * (n * d + vocab * d),
-             written=BF16 * n * d + FP32 * vocab * d, products=6.0 * weight),
+        Work(name="head: products", op="cublas", read=BF16 * (n * d + vocab * d), written=BF16 * n * d,
+             products=6.0 * weight),
         Work(name="head: cross-entropy", op="head", fp32=10.0 * n * vocab, special=2.0 * n * vocab, read=INT64 * n,
-             written=FP32 * n),
+             written=FP32 * n, cached=2.0 * BF16 * n * vocab),
+        Work(name="head: weight gradients of chunks", op="head", calls=chunks, read=(BF16 + FP32) * vocab * d,
+             written=FP32 * vocab * d, fp32=1.0 * vocab * d),
         Work(name="head: gradients times the loss's", op="torch", backward=True, read=BF16 * n * d + FP32 * vocab * d,
              written=BF16 * n * d + FP32 * vocab * d),
     ]  # fmt: skip
@@ -240,9 +247,9 @@ def adamw(parameters: int, *, averaged: bool) -> list[Work]:
 
 
 def newton_schulz_flops(rows: int, columns: int, steps: int) -> float:
-    """Of one matrix: ``A = X X^T`` and ``A^2`` are symmetric, so half of each; then ``X <- a X + (b A + c A^2) X``."""
+    """Of one matrix, by three whole products a step: ``A = X X^T``, ``A^2``, and ``X <- a X + (b A + c A^2) X``."""
     small, large = min(rows, columns), max(rows, columns)
-    return steps * float(small * small * large + small**3 + 2 * small * small * large)
+    return steps * float(4 * small * small * large + 2 * small**3)
 
 
 def muon(shape: Shape) -> list[Work]:
