@@ -1,6 +1,6 @@
 # make run: text -> tokens -> 120 s of training -> model.golf -> its score.   make test: everything that is checked.
 # make test-sanitize: the kernels for GPUs on the host, with sanitizers.
-# All build into .venv; nothing outside it and the user's cache is touched.
+# All build into .venv and build/; nothing outside them and the user's cache is touched.
 
 PYTHON ?= python3
 VENV ?= .venv
