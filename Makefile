@@ -1,5 +1,6 @@
 # make run: text -> tokens -> 120 s of training -> model.golf -> its score.   make test: everything that is checked.
-# Both build into .venv; nothing outside it and the user's cache is touched.
+# make test-sanitize: the kernels for GPUs on the host, with sanitizers.
+# All build into .venv and build/; nothing outside them and the user's cache is touched.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,10 @@ BUILT_FROM := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -t
 INSTALLED := $(VENV)/.installed-$(GOLF_CUDA)
 TESTABLE := $(VENV)/.testable-$(GOLF_CUDA)
 
-.PHONY: run test test-kills lint clean
+SANITIZED := build/sanitize
+JOBS ?= 2
+
+.PHONY: run test test-kills test-sanitize lint clean
 
 run: $(INSTALLED)
 	@$(BIN)/golfcore run pocket
@@ -22,6 +26,17 @@ test: $(TESTABLE) lint
 
 test-kills: $(TESTABLE)
 	@PYTHONPATH=tests $(BIN)/python tests/train/kills.py --times 20
+
+# Every kernel for GPUs on the host (csrc/simt), with AddressSanitizer and UBSan. Leaks are not looked for: Python's.
+test-sanitize: $(TESTABLE)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja pybind11
+	@$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DGOLF_CUDA=OFF \
+	  -DGOLF_SANITIZE=address,undefined -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >$(SANITIZED).log
+	@$(BIN)/cmake --build $(SANITIZED) --target _simt -j $(JOBS) >>$(SANITIZED).log
+	@LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  $(BIN)/python tests/sanitized.py $(SANITIZED) tests/simt --timeout 1200
 
 lint: $(TESTABLE)
 	@$(BIN)/ruff check .

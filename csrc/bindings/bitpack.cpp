@@ -1,19 +1,6 @@
-#include <pybind11/stl.h>
-
-#include <array>
-
-#include "bindings/bindings.h"
-#include "bitpack/layout.h"
+#include "bindings/bitpack_arguments.h"
 
 namespace golf {
-namespace {
-
-// (address of data, address of scales) and (bits, rows, columns, group)
-PackedMatrix matrix_of(const std::array<uintptr_t, 2>& a, const std::array<int64_t, 4>& n) {
-  return {address<const uint8_t>(a[0]), address<const float>(a[1]), {static_cast<int32_t>(n[0])}, n[1], n[2], n[3]};
-}
-
-}  // namespace
 
 void bind_bitpack(pybind11::module_& m) {
   using Addresses = std::array<uintptr_t, 2>;
@@ -23,11 +10,11 @@ void bind_bitpack(pybind11::module_& m) {
     run([&] { return bitpack_pack(address<const int8_t>(q), {bits}, rows, columns, address<uint8_t>(data), threads); });
   });
   m.def("bitpack_unpack", [](const Addresses& a, const Sizes& n, uintptr_t q, int32_t threads) {
-    const PackedMatrix matrix = matrix_of(a, n);
+    const PackedMatrix matrix = packed_matrix(a, n);
     run([&] { return bitpack_unpack(matrix, address<int8_t>(q), threads); });
   });
   m.def("bitpack_dequantise", [](const Addresses& a, const Sizes& n, int32_t dtype, uintptr_t w, int32_t threads) {
-    const PackedMatrix matrix = matrix_of(a, n);
+    const PackedMatrix matrix = packed_matrix(a, n);
     run([&] { return bitpack_dequantise(matrix, dtype_of(dtype), address<void>(w), threads); });
   });
   m.def("bitpack_fake_quantise",
@@ -40,7 +27,7 @@ void bind_bitpack(pybind11::module_& m) {
   m.def("bitpack_workspace", [](int64_t batch, int64_t columns) { return bitpack_workspace(batch, columns); });
   m.def("bitpack_product", [](const Addresses& a, const Sizes& n, int32_t dtype, uintptr_t x, uintptr_t y,
                               int64_t batch, uintptr_t prepared, int32_t threads) {
-    const PackedMatrix matrix = matrix_of(a, n);
+    const PackedMatrix matrix = packed_matrix(a, n);
     run([&] {
       return bitpack_product(matrix, dtype_of(dtype), address<const void>(x), address<float>(y), batch,
                              address<void>(prepared), threads);

@@ -8,6 +8,7 @@
 #if GOLF_CUDA
 
 #include "bindings/device_kernels.h"
+#include "device/errors.h"
 #include "device/probe.h"
 
 namespace py = pybind11;
@@ -42,6 +43,16 @@ std::string why_not(int32_t device) {
 }  // namespace
 
 void bind_device(py::module_& m) {
+  m.def("cuda_versions", [] {
+    const CudaVersions found = cuda_versions();
+    return py::make_tuple(found.driver, found.toolkit);
+  });
+  m.def("driver_trouble", [] {
+    char text[192];
+    const CudaVersions found = cuda_versions();
+    describe_driver(text, sizeof text, found.driver, found.toolkit);
+    return std::string(text);
+  });
   m.def("cuda_devices", [] {
     int32_t count = 0;
     check_cuda(cuda_device_count(&count));
@@ -72,6 +83,7 @@ void bind_device(py::module_& m) {
 namespace golf {
 
 void bind_device(pybind11::module_& m) {
+  m.def("driver_trouble", []() -> std::string { return "golfcore was built without CUDA"; });
   m.def("cuda_devices", []() -> pybind11::list { throw std::runtime_error("golfcore was built without CUDA"); });
 }
 

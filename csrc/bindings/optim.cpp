@@ -1,27 +1,14 @@
-#include <pybind11/stl.h>
-
 #include <array>
-#include <vector>
 
-#include "bindings/bindings.h"
-#include "optim/layout.h"
+#include "bindings/optim_arguments.h"
 
 namespace py = pybind11;
 
 namespace golf {
 namespace {
 
-// Of Python's tuples (p, g, m, v, ema, shadow, n, lr, weight_decay, dtype of g); 0 for what is absent.
 std::vector<OptimTensor> tensors_of(const py::list& rows) {
-  std::vector<OptimTensor> tensors;
-  tensors.reserve(rows.size());
-  for (const py::handle& item : rows) {
-    const py::tuple row = py::cast<py::tuple>(item);
-    const auto at = [&](size_t i) { return row[i].cast<uintptr_t>(); };
-    tensors.push_back({address<float>(at(0)), address<const void>(at(1)), address<float>(at(2)), address<float>(at(3)),
-                       address<float>(at(4)), address<bf16>(at(5)), row[6].cast<int64_t>(), row[7].cast<float>(),
-                       row[8].cast<float>(), dtype_of(row[9].cast<int32_t>()), 0});
-  }
+  std::vector<OptimTensor> tensors = optim_tensors(rows);
   number_chunks(tensors.data(), static_cast<int64_t>(tensors.size()));
   return tensors;
 }

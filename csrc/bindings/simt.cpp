@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bindings/device_kernels.h"
+#include "simt/device.h"
 #include "simt/examples/examples.h"
 #include "simt/runtime.h"
 
@@ -36,6 +37,26 @@ PYBIND11_MODULE(_simt, m) {
   m.def("set_schedule", &simt::set_schedule);
   m.def("map_buffer", [](uintptr_t p, size_t bytes) { simt::map_buffer(address<void>(p), bytes); });
   m.def("unmap_buffers", &simt::unmap_buffers);
+  m.def("plan_error", [](const std::string& moment, int32_t code) {
+    const bool select = moment == "select", launch = moment == "launch";
+    if (!select && !launch && moment != "kernel") throw std::invalid_argument("expected select, launch or kernel");
+    simt::plan_error(select ? simt::Moment::kSelect : launch ? simt::Moment::kLaunch : simt::Moment::kKernel, code);
+  });
+  m.def("forget_errors", &simt::forget_errors);
+  m.def("record_launches", &simt::record_launches);
+  m.def("take_launches", [] {
+    py::list out;
+    for (const simt::LaunchRecord& launch : simt::take_launches()) {
+      py::dict row;
+      row["kernel"] = launch.kernel;
+      row["scope"] = launch.scope;
+      row["grid"] = py::make_tuple(launch.grid.x, launch.grid.y, launch.grid.z);
+      row["block"] = py::make_tuple(launch.block.x, launch.block.y, launch.block.z);
+      row["dynamic_shared"] = launch.dynamic_shared;
+      out.append(row);
+    }
+    return out;
+  });
   m.def("checks_every_access", &simt::checks_every_access);
   m.def("faulty_examples", [] { return names_of(simt::faulty()); });
   m.def("run_example", [](const std::string& name, const std::vector<uintptr_t>& buffers, int64_t n) {

@@ -57,6 +57,17 @@ constexpr CodeRange code_range(int32_t bits) noexcept {
   return bits == 0 ? CodeRange{-1, 1} : CodeRange{1 - (1 << (bits - 1)), (1 << (bits - 1)) - 1};
 }
 
+// The same on a GPU (kernels.cu). Packed bytes lie at multiples of 8; products come in the type of x and need no
+// workspace. Fewer than 2^35 values.
+Status bitpack_pack_device(const int8_t* q, BitFormat format, int64_t rows, int64_t columns, uint8_t* data,
+                           Stream stream) noexcept;
+Status bitpack_unpack_device(const PackedMatrix& m, int8_t* q, Stream stream) noexcept;
+Status bitpack_dequantise_device(const PackedMatrix& m, DType dtype, void* w, Stream stream) noexcept;
+Status bitpack_fake_quantise_device(DType dtype, const void* w, const float* scales, void* y, int32_t bits,
+                                    int64_t rows, int64_t columns, int64_t group, Stream stream) noexcept;
+Status bitpack_product_device(const PackedMatrix& m, DType dtype, const void* x, void* y, int64_t batch,
+                              Stream stream) noexcept;
+
 // One range of rows on one thread, for each instruction set.
 struct BitpackKernels {
   void (*pack)(const int8_t* q, BitFormat f, int64_t columns, uint8_t* data, int64_t begin, int64_t end);

@@ -22,7 +22,7 @@
   type* const name = ::golf::simt::shared_of<type, GolfShared_##name>(count)
 #define GOLF_DYNAMIC_SHARED(name) unsigned char* const name = ::golf::simt::dynamic_shared()
 #define GOLF_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ((void)(stream), ::golf::simt::launch(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__))
+  ((void)(stream), ::golf::simt::launch(#kernel, __PRETTY_FUNCTION__, kernel, grid, block, shared_bytes, __VA_ARGS__))
 
 #else
 

@@ -1,8 +1,9 @@
 #include <cuda_runtime.h>
 
-#include <cstdio>
+#include <atomic>
 #include <cstring>
 
+#include "device/errors.h"
 #include "device/probe.h"
 #include "device/runtime.h"
 #include "device/status.h"
@@ -15,23 +16,49 @@ __global__ void fill_f32(float* out, int64_t n, float value) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) out[i] = value;
 }
 
-thread_local char error_text[256];
+thread_local char error_text[384];
+std::atomic<bool> lost{false};
+
+static_assert(kErrorMemory == cudaErrorMemoryAllocation && kErrorDriver == cudaErrorInsufficientDriver &&
+              kErrorNoFunction == cudaErrorInvalidDeviceFunction && kErrorNoImage == cudaErrorNoKernelImageForDevice &&
+              kErrorEcc == cudaErrorECCUncorrectable && kErrorPtx == cudaErrorUnsupportedPtxVersion &&
+              kErrorAddress == cudaErrorIllegalAddress && kErrorTimeout == cudaErrorLaunchTimeout &&
+              kErrorAssert == cudaErrorAssert && kErrorStack == cudaErrorHardwareStackError &&
+              kErrorInstruction == cudaErrorIllegalInstruction && kErrorMisaligned == cudaErrorMisalignedAddress &&
+              kErrorAddressSpace == cudaErrorInvalidAddressSpace && kErrorProgramCounter == cudaErrorInvalidPc &&
+              kErrorLaunch == cudaErrorLaunchFailure);
 
 }  // namespace
 
+CudaVersions cuda_versions() noexcept {
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
+  (void)cudaGetLastError();
+  return {driver, CUDART_VERSION};
+}
+
 Status cuda_status(cudaError_t error, const char* what) noexcept {
   if (error == cudaSuccess) return Status::kOk;
-  std::snprintf(error_text, sizeof error_text, "%s: %s", what, cudaGetErrorString(error));
   (void)cudaGetLastError();  // the next call starts afresh
+  const CudaVersions versions = cuda_versions();
+  describe_error(error_text, sizeof error_text, error, cudaGetErrorString(error), what, versions.driver,
+                 versions.toolkit);
+  if (loses_device(error)) lost = true;
   return Status::kCudaError;
 }
 
 const char* cuda_error() noexcept { return error_text; }
 
+bool device_lost() noexcept { return lost; }
+
 Status select_device(int32_t device) noexcept { return cuda_status(cudaSetDevice(device), "cudaSetDevice"); }
 
 Status synchronize(Stream stream) noexcept {
-  return cuda_status(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "while the kernel ran");
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capture);
+  if (error != cudaSuccess) return cuda_status(error, "cudaStreamIsCapturing");
+  if (capture != cudaStreamCaptureStatusNone) return Status::kOk;
+  return cuda_status(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
 }
 
 Status cuda_device_count(int32_t* count) noexcept {
@@ -55,7 +82,7 @@ Status cuda_find_image(int32_t device) noexcept {
   const Status status = select_device(device);
   if (status != Status::kOk) return status;
   cudaFuncAttributes attributes;
-  return cuda_status(cudaFuncGetAttributes(&attributes, fill_f32), "no kernel of this build");
+  return cuda_status(cudaFuncGetAttributes(&attributes, fill_f32), "the kernels of this build");
 }
 
 Status cuda_fill_f32(float* out, int64_t n, float value, Stream stream) noexcept {

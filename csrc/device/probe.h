@@ -12,6 +12,12 @@ struct DeviceInfo {
   size_t memory_bytes;
 };
 
+// CUDA's versions as 1000 major + 10 minor: what the driver serves at most, 0 without a driver, and this build's.
+struct CudaVersions {
+  int32_t driver, toolkit;
+};
+CudaVersions cuda_versions() noexcept;
+
 Status cuda_device_count(int32_t* count) noexcept;
 Status cuda_device_info(int32_t device, DeviceInfo* out) noexcept;
 // An error where this build holds no kernel that the device can run.

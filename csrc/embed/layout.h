@@ -36,6 +36,30 @@ Status embed_forward(const EmbedInput& in, DType dtype, void* x, int64_t* place,
 Status embed_backward(const EmbedInput& in, DType dtype, const void* dx, const int64_t* place,
                       const EmbedGradients& out, float* de, double* partial, int64_t* order, int32_t threads) noexcept;
 
+// The same on a GPU (kernels.cu), where nobody has looked at the ids: one outside of the table gives NaN, and no row of
+// the table takes its gradient. Backward gets the tokens in order of their row, as a stable sort leaves them, so that a
+// row's sum has one order; e's gradient is not stored but made anew, from dx and two numbers a token, where it is
+// added.
+struct EmbedOrder {
+  const int32_t* rows;    // ascending
+  const int64_t* tokens;  // [tokens]
+};
+// Workspace of backward: factors [tokens, 2], partials [embed_partials_device(tokens), smear + 2] and
+// edges [embed_pieces_device(tokens), 2, width].
+struct EmbedScratch {
+  float* factors;
+  float* partials;
+  float* edges;
+};
+constexpr int64_t kEmbedMaxSmearDevice = 4096;
+int64_t embed_partials_device(int64_t tokens) noexcept;
+int64_t embed_pieces_device(int64_t tokens) noexcept;
+Status embed_forward_device(const EmbedInput& in, DType dtype, void* x, int64_t* place, Stream stream) noexcept;
+// `by_slot` is read where there is a bigram.
+Status embed_backward_device(const EmbedInput& in, DType dtype, const void* dx, const int64_t* place,
+                             const EmbedGradients& out, const EmbedOrder& by_id, const EmbedOrder& by_slot,
+                             const EmbedScratch& scratch, Stream stream) noexcept;
+
 // One range of tokens, or of table rows, on one thread, for each instruction set. place[t] is the bigram's slot (0
 // without a bigram) where t continues a document, and -1 - slot where it starts one.
 struct EmbedKernels {

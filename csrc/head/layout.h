@@ -19,6 +19,12 @@ Status head_cross_entropy(DType dtype, void* z, const int64_t* targets, const fl
 // total += part: the f32 sum of the chunks' bf16 weight gradients.
 Status head_accumulate(float* total, const bf16* part, int64_t n, int32_t threads) noexcept;
 
+// The same on a GPU (kernels.cu), where nobody has looked at the targets: one outside of the vocabulary makes its row's
+// loss and gradients NaN.
+Status head_cross_entropy_device(DType dtype, void* z, const int64_t* targets, const float* scale, float* losses,
+                                 int64_t rows, int64_t vocab, float cap, Stream stream) noexcept;
+Status head_accumulate_device(float* total, const bf16* part, int64_t n, Stream stream) noexcept;
+
 // One range on one thread, for each instruction set.
 struct HeadKernels {
   void (*rows_f32)(float* z, const int64_t* targets, const float* scale, float* losses, int64_t rows, int64_t vocab,

@@ -71,6 +71,7 @@ GOLF_KERNEL(forward, kThreads, 3, NormForward args) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) squares = fmaf(value.at[i], value.at[i], squares);
     }
+    if (args.h == nullptr) continue;  // the residual's sum alone
     const float rstd = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(args.d) + args.eps), scale = rstd * args.c;
     if (lane == 0) args.rstd[row] = rstd;
     const S* again = args.r != nullptr ? static_cast<const S*>(args.r) + row * args.d
@@ -135,7 +136,7 @@ GOLF_DEVICE void unmix(const NormBackward& args, int64_t row, int64_t at, Floats
   }
   if (args.ds != nullptr) add_product(sums.s, g, y);
   if (args.dy != nullptr) store_floats(static_cast<B*>(args.dy) + row * args.d + at, product(s, g));
-  store_floats(static_cast<S*>(args.dx) + row * args.d + at, g);
+  if (args.dx != nullptr) store_floats(static_cast<S*>(args.dx) + row * args.d + at, g);
 }
 
 // dh . r over the row; with kPacks both stay in registers.
@@ -169,7 +170,7 @@ GOLF_DEVICE void backward_rows(const NormBackward& args, int64_t first, int64_t 
   const int64_t lane = threadIdx.x % kWarpSize;
   for (int64_t row = first; row < args.n; row += step) {
     Row<S, B, kCount, kPacks> numbers;
-    const float rstd = args.rstd[row], scale = rstd * args.c;
+    const float rstd = args.dh != nullptr ? args.rstd[row] : 0.0f, scale = rstd * args.c;
     const float dot = args.dh != nullptr ? numbers.dot(args, row, lane) : 0.0f;
     const float pull = rstd * rstd * scale * dot / static_cast<float>(args.d);
 #pragma unroll
@@ -319,6 +320,7 @@ Status norm_forward_device(DType stream_type, DType branch_type, const NormForwa
   if (args.d <= 0 || args.n < 0) return Status::kInvalidArgument;
   if (args.n == 0) return Status::kOk;
   if ((args.b == nullptr) != (args.x0 == nullptr)) return Status::kInvalidArgument;
+  if (args.h == nullptr && args.r == nullptr) return Status::kInvalidArgument;
   if (stream_type == DType::kBF16)
     return branch_type == DType::kBF16 ? forward_of<bf16, bf16>(args, stream) : Status::kInvalidArgument;
   return branch_type == DType::kF32 ? forward_of<float, float>(args, stream) : forward_of<float, bf16>(args, stream);

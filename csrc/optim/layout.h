@@ -45,6 +45,14 @@ Status muon_momentum(const OptimTensor* tensors, int64_t count, int64_t rows, in
 Status muon_apply(const OptimTensor* tensors, int64_t count, const bf16* update, float factor, float ema_rate,
                   int32_t threads) noexcept;
 
+// The same on a GPU (kernels.cu). norms2 [count, rows] is workspace; matrices have one shape and are not empty.
+// Newton-Schulz is torch's there: see golfcore.ops.optim.
+Status adamw_step_device(const OptimTensor* tensors, int64_t count, const AdamStep& step, Stream stream) noexcept;
+Status muon_momentum_device(const OptimTensor* tensors, int64_t count, int64_t rows, int64_t columns, float momentum,
+                            bool row_norm, float eps, bf16* bank, float* norms2, Stream stream) noexcept;
+Status muon_apply_device(const OptimTensor* tensors, int64_t count, const bf16* update, float factor, float ema_rate,
+                         Stream stream) noexcept;
+
 // The polynomial of one Newton-Schulz step, or of two in a row, for `count` matrices x [m, k] with element strides
 // (row, column), one of them 1, and m <= k:
 //   G = x x^T,  out = a I + b G + c G^2;   two steps: P = that, G <- P G P, out = (a2 I + b2 G + c2 G^2) P.

@@ -37,10 +37,10 @@ struct Bounds {};
 
 // Copies the arguments to where all threads of the grid may read them, as a launch does.
 template <uint32_t kMaxThreads, class... Parameters, class... Arguments>
-Status launch(const char* name, void (*kernel)(Bounds<kMaxThreads>, Parameters...), dim3 grid, dim3 block,
-              size_t dynamic_shared, Arguments... arguments) noexcept {
+Status launch(const char* name, const char* scope, void (*kernel)(Bounds<kMaxThreads>, Parameters...), dim3 grid,
+              dim3 block, size_t dynamic_shared, Arguments... arguments) noexcept {
   const auto call = [kernel, arguments...] { kernel(Bounds<kMaxThreads>{}, arguments...); };
-  return run_grid({name, grid, block, dynamic_shared, kMaxThreads}, &call, sizeof call,
+  return run_grid({name, scope, grid, block, dynamic_shared, kMaxThreads}, &call, sizeof call,
                   [](const void* opaque) { (*static_cast<const decltype(call)*>(opaque))(); });
 }
 

@@ -11,13 +11,12 @@
 #include <numeric>
 #include <vector>
 
-#include "device/runtime.h"
 #include "parallel.h"
 #include "simt/block.h"
+#include "simt/device.h"
 #include "simt/runtime.h"
 
-namespace golf {
-namespace simt {
+namespace golf::simt {
 namespace {
 
 struct Range {
@@ -28,7 +27,6 @@ std::atomic<uint64_t> chosen_seed{0};
 std::atomic<int32_t> chosen_threads{1};
 std::vector<Range> buffers;    // sorted, apart; only changed between launches
 std::vector<Range> constants;  // this module's own image: tables that kernels read
-thread_local char error_text[512];
 
 Block& block_of_this_thread() {
   static thread_local std::unique_ptr<Block> block;
@@ -99,9 +97,12 @@ void unmap_buffers() noexcept { buffers.clear(); }
 
 Status run_grid(const Config& config, const void* arguments, size_t bytes, void (*body)(const void*)) noexcept {
   if (const char* why = refuse(config)) {
-    std::snprintf(error_text, sizeof error_text, "%s: launch refused: %s", config.name, why);
-    return Status::kCudaError;
+    char text[256];
+    std::snprintf(text, sizeof text, "%s: launch refused: %s", config.name, why);
+    return fail_call(text);
   }
+  if (const Status status = begin_launch(config); status != Status::kOk) return status;
+  if (recorded(config)) return Status::kOk;
   find_constants();
   const Launch launch{config, arguments, bytes, body, chosen_seed};
   const uint64_t count = uint64_t{config.grid.x} * config.grid.y * config.grid.z;
@@ -111,7 +112,7 @@ Status run_grid(const Config& config, const void* arguments, size_t bytes, void 
   for (uint64_t i = count; i > 1; --i) std::swap(order[i - 1], order[random.below(static_cast<uint32_t>(i))]);
   std::atomic<bool> failed{false};
   std::mutex mutex;
-  char text[sizeof error_text] = "";
+  char text[512] = "";
   parallel_for(static_cast<int64_t>(count), 1, chosen_threads, [&](int64_t, int64_t i, int64_t) {
     if (failed) return;
     Block& block = block_of_this_thread();
@@ -119,18 +120,8 @@ Status run_grid(const Config& config, const void* arguments, size_t bytes, void 
     std::lock_guard<std::mutex> lock(mutex);
     if (!failed.exchange(true)) std::memcpy(text, block.error(), sizeof text);
   });
-  if (!failed) return Status::kOk;
-  std::memcpy(error_text, text, sizeof text);
-  return Status::kCudaError;
+  return failed ? fail_call(text) : Status::kOk;
 }
-
-}  // namespace simt
-
-Status select_device(int32_t) noexcept { return Status::kOk; }
-Status synchronize(Stream) noexcept { return Status::kOk; }  // a launch returns when it is done
-const char* cuda_error() noexcept { return simt::error_text; }
-
-namespace simt {
 
 // --- what stands for instructions -----------------------------------------------------------------------------------
 
@@ -271,5 +262,4 @@ void named_barrier(uint32_t id, uint32_t threads, bool wait, int line) noexcept 
   block.barrier(id, threads, wait, false, line);
 }
 
-}  // namespace simt
-}  // namespace golf
+}  // namespace golf::simt

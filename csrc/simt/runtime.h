@@ -78,6 +78,7 @@ void named_barrier(uint32_t id, uint32_t threads, bool wait, int line) noexcept;
 
 struct Config {
   const char* name;
+  const char* scope;  // the function that launches it, for launches that are recorded (simt/device.h)
   dim3 grid, block;
   size_t dynamic_shared;
   uint32_t max_threads;  // of the kernel's launch bounds

@@ -26,6 +26,7 @@ class CoreInfo:
     detected_isa: str = "none"
     has_cuda: bool = False
     cuda_reason: str = ""
+    cuda_images: str = ""
     error: str = ""
 
 
@@ -41,6 +42,7 @@ def core_info() -> CoreInfo:
         detected_isa=core.detected_isa(),
         has_cuda=core.has_cuda,
         cuda_reason=core.cuda_reason,
+        cuda_images=core.cuda_images,
     )
 
 
@@ -53,6 +55,17 @@ def cuda_devices() -> tuple[list[dict[str, Any]], str]:
     except (ImportError, RuntimeError) as error:
         return [], one_line(error)
     return devices, "" if devices else "no CUDA device is visible"
+
+
+def driver_trouble() -> str:
+    """Why the NVIDIA driver cannot serve this build: there is none, or it is too old; empty where it can."""
+    try:
+        import golfcore._core as core
+
+        trouble: str = core.driver_trouble()
+    except ImportError as error:
+        return one_line(error)
+    return trouble
 
 
 def one_line(error: BaseException) -> str:

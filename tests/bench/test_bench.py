@@ -163,7 +163,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """One small case, so that the whole command runs in a moment."""
     case = next(c for c in op_cases.OP_CASES if c.id == "activation/relu2-ragged")
     monkeypatch.setattr(workloads, "OP_CASES", (replace(case, bench=True, shape="257x333"),))
-    monkeypatch.setattr(harness, "measure_ceilings", lambda: CEILINGS)
+    monkeypatch.setattr(harness, "measure_ceilings", lambda **_: CEILINGS)
     monkeypatch.setattr("golfcore.ops.memory.keep_freed_memory", lambda: True)  # for the rest of the process
 
 
@@ -192,8 +192,8 @@ def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_failed_check_keeps_the_rows_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = check.parity
 
-    def wrong_in_bf16(case: op_cases.Case, dtype: torch.dtype, function: Any) -> list[check.Finding]:
-        found = genuine(case, dtype, function)
+    def wrong_in_bf16(case: op_cases.Case, dtype: torch.dtype, function: Any, device: str) -> list[check.Finding]:
+        found = genuine(case, dtype, function, device)
         return [replace(f, ours=1e9) for f in found] if dtype == torch.bfloat16 else found
 
     monkeypatch.setattr(check, "parity", wrong_in_bf16)

@@ -12,13 +12,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from golfcore.bench.clocks import Clock, HostClock
 from golfcore.errors import RuleError
-from golfcore.ops.memory import peak_bytes
 
 NATIVE = "golfcore"  # the contender that the others are compared with
 
@@ -92,25 +93,27 @@ def last_cache_bytes() -> int:
     return max(sizes, default=32 << 20)
 
 
-def measure_ceilings(seconds: float = 0.5) -> Ceilings:
-    """The best of many short measurements, ``seconds`` for each of three, with the process's threads."""
-    n = max(1 << 24, 2 * last_cache_bytes() // 4)
-    x, y, out = torch.ones(n), torch.ones(n), torch.zeros(n)
-    bandwidth = 12 * n / _best(lambda: torch.add(x, y, out=out), seconds)
+def measure_ceilings(seconds: float = 0.5, device: str = "cpu", clock: Clock | None = None) -> Ceilings:
+    """The best of many short measurements, ``seconds`` for each of three, with the process's threads or on a GPU."""
+    n, side = max(1 << 24, 2 * last_cache_bytes() // 4), 1024
+    if device != "cpu":
+        n, side = 1 << 28, 8192
+    clock = clock or HostClock()
+    x, y, out = torch.ones(n, device=device), torch.ones(n, device=device), torch.zeros(n, device=device)
+    bandwidth = 12 * n / _best(partial(torch.add, x, y, out=out), seconds, clock)
     gemm = {}
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(1024, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
-        gemm[str(dtype).removeprefix("torch.")] = 2 * 1024**3 / _best(lambda a=a, b=b: a @ b, seconds)  # type: ignore[misc]
+        a, b = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
+        taken = _best(lambda a=a, b=b: a @ b, seconds, clock)  # type: ignore[misc]
+        gemm[str(dtype).removeprefix("torch.")] = 2 * side**3 / taken
     return Ceilings(bandwidth=bandwidth, gemm=gemm)
 
 
-def _best(function: Callable[[], object], seconds: float) -> float:
+def _best(function: Callable[[], object], seconds: float, clock: Clock) -> float:
     function()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        start = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock.seconds(function))
     return best
 
 
@@ -120,24 +123,27 @@ def sets_beyond_cache(arguments: Mapping[str, Any]) -> int:
     return min(16, max(2, -(-2 * last_cache_bytes() // max(1, size))))
 
 
-def run(workload: Workload, ceilings: Ceilings, seconds: float, min_rounds: int = 11) -> list[Row]:
+def run(
+    workload: Workload, ceilings: Ceilings, seconds: float, min_rounds: int = 11, clock: Clock | None = None
+) -> list[Row]:
     """Checks the contenders, then times them for about ``seconds`` in all.
 
     Raises:
         RuleError: a contender's results are wrong; nothing was timed.
     """
+    clock = clock or HostClock()
     workload.check()
     for work in workload.contenders.values():  # compiles, fills pools
         for i in range(3):
             work(i % workload.sets)
-    peaks = {name: peak_bytes(lambda work=work: work(0)) for name, work in workload.contenders.items()}  # type: ignore[misc]
-    times = _rounds(workload, seconds, min_rounds)
+    peaks = {name: clock.peak_bytes(lambda work=work: work(0)) for name, work in workload.contenders.items()}  # type: ignore[misc]
+    times = _rounds(workload, seconds, min_rounds, clock)
     least, ceiling = ceilings.seconds(workload)
     ours = statistics.median(times[NATIVE]) if NATIVE in times else None
     return [_row(workload, name, taken, peaks[name], least, ceiling, ours) for name, taken in times.items()]
 
 
-def _rounds(workload: Workload, seconds: float, min_rounds: int) -> dict[str, list[float]]:
+def _rounds(workload: Workload, seconds: float, min_rounds: int, clock: Clock) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in workload.contenders}
     names = list(times)
     end, done = time.perf_counter() + seconds, 0
@@ -148,11 +154,8 @@ def _rounds(workload: Workload, seconds: float, min_rounds: int) -> dict[str, li
         while done < min_rounds or time.perf_counter() < end:
             shift = done % len(names)  # nobody always follows the same neighbour
             for name in names[shift:] + names[:shift]:
-                work = workload.contenders[name]
-                start = time.perf_counter()
-                result = work(done % workload.sets)
-                times[name].append(time.perf_counter() - start)
-                del result
+                work = partial(workload.contenders[name], done % workload.sets)
+                times[name].append(clock.seconds(work))
             done += 1
     finally:
         if was_enabled:

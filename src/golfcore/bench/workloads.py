@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from golfcore.bench.device_cases import ATTENTIONS, attention_rivals, device_cases
 from golfcore.bench.harness import NATIVE, Workload, require, sets_beyond_cache
 from golfcore.bench.ranks import checkpoint, ranks
+from golfcore.bench.step_work import shape_of
 from golfcore.bench.train_step import train_step
 from golfcore.config import RecipeConfig, nearest
 from golfcore.errors import UsageError
@@ -27,7 +29,7 @@ STEPS: dict[str, Callable[[RecipeConfig, Sequence[str]], Workload]] = {
     "ranks": lambda recipe, _: ranks(recipe),
     "checkpoint": lambda recipe, _: checkpoint(recipe),
 }
-RIVALS = ("torch", "compile", "reference")
+RIVALS = ("torch", "compile", "reference", *ATTENTIONS)
 
 
 def parse_rivals(text: str) -> tuple[str, ...]:
@@ -43,29 +45,38 @@ def parse_rivals(text: str) -> tuple[str, ...]:
     return names
 
 
-def select(pattern: str | None, rivals: Sequence[str]) -> Iterator[Workload]:
+def select(pattern: str | None, rivals: Sequence[str], device: str = "cpu") -> Iterator[Workload]:
     """The workloads of an operation (``norm``), a case (``norm/all-pocket``), a pattern (``*/*-pocket``), or all.
 
-    ``train_step`` is the whole step of the pocket recipe, ``ranks`` the same on two ranks, ``checkpoint`` what saving
-    costs meanwhile.
+    On the processor ``train_step`` is the whole step of the pocket recipe, ``ranks`` the same on two ranks,
+    ``checkpoint`` what saving costs meanwhile; on a GPU the cases are those of ``device_cases``, in bf16.
 
     Each is built when its turn comes.
 
     Raises:
         UsageError: nothing matches.
     """
-    if pattern in STEPS:
+    on_gpu = device != "cpu"
+    if pattern in STEPS and not on_gpu:
         return iter([_step(pattern, rivals)])
-    cases = [case for case in OP_CASES if case.bench]
+    if on_gpu:
+        pairs = device_cases(shape_of(load_recipe("frontier_8xh100", environment={}).config))
+    else:
+        pairs = [(case, case) for case in OP_CASES if case.bench]
+    cases = [case for case, _ in pairs]
     if pattern is not None:
-        chosen = [case for case in cases if pattern == case.op or fnmatchcase(case.id, pattern)]
+        chosen = [pair for pair in pairs if pattern == pair[0].op or fnmatchcase(pair[0].id, pattern)]
         if not chosen:
             known = [*dict.fromkeys(case.op for case in cases), *(case.id for case in cases)]
-            known = [*STEPS, *known]
+            known = known if on_gpu else [*STEPS, *known]
             raise UsageError(f"no bench case {pattern!r}{nearest(pattern, known)}; known: {', '.join(known)}")
-        cases = chosen
-    workloads = (of_case(case, dtype, rivals) for case in cases for dtype in case.dtypes)
-    return workloads if pattern is not None else chain(workloads, (_step(name, rivals) for name in STEPS))
+        pairs = chosen
+    workloads = (
+        of_case(case, dtype, rivals, device, checked)
+        for case, checked in pairs
+        for dtype in ((torch.bfloat16,) if on_gpu else case.dtypes)
+    )
+    return workloads if pattern is not None or on_gpu else chain(workloads, (_step(name, rivals) for name in STEPS))
 
 
 def _step(name: str, rivals: Sequence[str]) -> Workload:
@@ -78,15 +89,20 @@ def _rival(case: Case, name: str) -> Callable[..., Any]:
     return case.plain if name == "torch" else case.reference
 
 
-def of_case(case: Case, dtype: torch.dtype, rivals: Sequence[str]) -> Workload:
-    """Forward and backward of one operation at one shape."""
-    first = check.build(case, dtype)
-    arguments = [first, *(check.build(case, dtype, draw) for draw in range(1, sets_beyond_cache(first)))]
+def of_case(
+    case: Case, dtype: torch.dtype, rivals: Sequence[str], device: str = "cpu", checked: Case | None = None
+) -> Workload:
+    """Forward and backward of one operation at one shape; ``checked`` is the same at a shape that can be judged."""
+    first = check.build(case, dtype, device=device)
+    sets = sets_beyond_cache(first) if device == "cpu" else 1  # a GPU's cache is filled before each call
+    arguments = [first, *(check.build(case, dtype, draw, device) for draw in range(1, sets))]
     seeds = [check.output_gradients(case, each) for each in arguments]
     functions: dict[str, Callable[..., Any]] = {NATIVE: case.call}
     for rival in rivals:
-        if not (case.in_place and rival == "compile"):  # torch's fused optimiser steps do not go through torch.compile
+        # torch's fused optimiser steps do not go through torch.compile
+        if rival not in ATTENTIONS and not (case.in_place and rival == "compile"):
             functions[rival] = _rival(case, rival)
+    functions |= dict(attention_rivals(case, rivals))
 
     timed = dict(zip((NATIVE, "reference", "torch"), case.in_place or (), strict=False))
 
@@ -98,7 +114,7 @@ def of_case(case: Case, dtype: torch.dtype, rivals: Sequence[str]) -> Workload:
         for name, function in functions.items():
             # A rival must do the same work, but its roundings are its own: compiled code sums 8,192 rows one by one.
             factor = 1 if name == NATIVE else 50
-            for finding in check.parity(case, dtype, function):
+            for finding in check.parity(checked or case, dtype, function, device):
                 require(finding.within(factor), f"{case.id} {dtype}: {name} is wrong, and was not timed: {finding}")
 
     return Workload(

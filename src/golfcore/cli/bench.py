@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from golfcore.cli import output
 
 if TYPE_CHECKING:
     from golfcore.bench.harness import Row
+    from golfcore.bench.roofline import Floor
     from golfcore.bench.store import Change
 
 
@@ -33,18 +35,20 @@ def bench(
     tokens: int = 32_768,
     calibration_tokens: int = 32_768,
     wall: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "cpu",
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
 
+    ``golfcore bench roofline`` says what each operation of the frontier's step must take on an H100, on paper.
     ``golfcore bench pack`` compares the bytes and speeds of the entropy coders with general compressors instead, and
     ``golfcore bench quant`` the quantisers with the contest's pipeline.
 
     Args:
         case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack,
-            or quant.
+            quant, or roofline.
         vs: Whom to compare with: torch, compile (torch.compile of the same lines), reference; "" for nobody; default:
-            torch,compile. With pack: brotli, zstd, lrzip; default: all of them.
+            torch,compile (on a GPU torch,compile,sdpa,fa3). With pack: brotli, zstd, lrzip; default: all of them.
         seconds: Time for each case and dtype, over all contenders.
         save: Append the rows to RESULTS/SAVE.csv.
         compare: Show the change against the last rows in RESULTS/COMPARE.csv.
@@ -59,19 +63,26 @@ def bench(
         tokens: With quant: tokens of validation text; 0: all of it.
         calibration_tokens: With quant: tokens of training text for Hessians.
         wall: With quant: only times, ours and plain torch's.
+        device: cpu, or cuda (cuda:1): operations at the shapes of frontier_8xh100's step, timed by the GPU's events
+            with a cold L2 cache. Further rivals there: sdpa, fa3 (FlashAttention-3, where it is installed).
         json: Print one JSON document instead of tables.
     """
+    if case == "roofline":
+        return _roofline(json)
     if case == "quant":
         return _quant(weights or [], methods, fit, (tokens, calibration_tokens), wall, save, results, json)
     if case == "pack":
         return _pack(vs, weights or [], widths, script, save, results, json)
-    return _operations(case, "torch,compile" if vs is None else vs, seconds, save, compare, results, json)
+    return _operations(case, vs, seconds, save, compare, results, device, json)
 
 
 def _operations(
-    case: str | None, vs: str, seconds: float, save: str | None, compare: str | None, results: Path, json: bool
-) -> int:
+    case: str | None, vs: str | None, seconds: float, save: str | None, compare: str | None, results: Path, device: str,
+    json: bool,
+) -> int:  # fmt: skip
     from golfcore.bench import store
+    from golfcore.bench.clocks import DeviceClock
+    from golfcore.bench.device_cases import about, require_gpu
     from golfcore.bench.harness import measure_ceilings, run
     from golfcore.bench.workloads import parse_rivals, select
     from golfcore.environment import environment
@@ -80,16 +91,23 @@ def _operations(
 
     if not seconds > 0:
         raise UsageError(f"--seconds {seconds}: expected a positive number")
-    workloads = select(case, parse_rivals(vs))
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
+        raise UsageError(f"--device {device}: expected cpu, cuda or cuda:1")
+    found, clock = environment(), None
+    if device != "cpu":
+        require_gpu(device)
+        clock, found = DeviceClock(device), about(found, device)
+    usual = "torch,compile" if device == "cpu" else "torch,compile,sdpa,fa3"
+    workloads = select(case, parse_rivals(usual if vs is None else vs), device)
     before = store.read(store.path_of(results, compare)) if compare else []
     target = store.path_of(results, save) if save else None
     keep_freed_memory()
-    ceilings = measure_ceilings()
-    header = store.about(environment(), ceilings)
+    ceilings = measure_ceilings(device=device, clock=clock)
+    header = store.about(found, ceilings)
     rows: list[Row] = []
     for workload in workloads:
         output.err.print(f"{workload.case} {workload.dtype} {workload.shape}", markup=False)
-        measured = run(workload, ceilings, seconds)
+        measured = run(workload, ceilings, seconds, clock=clock)
         if target:
             store.save(target, header, measured)  # at once: a later case may fail its check
         rows += measured
@@ -104,6 +122,52 @@ def _operations(
     if target:
         output.out.print(f"appended to {target}", markup=False)
     return 0
+
+
+def _roofline(json: bool) -> int:
+    from golfcore.bench.frontier import launches, served
+    from golfcore.bench.roofline import document, packed_floors, predict
+    from golfcore.bench.step_work import shape_of
+    from golfcore.errors import BuildError
+    from golfcore.gpu import H100
+    from golfcore.ops.cubin import built_kernels
+    from golfcore.recipes import load_recipe
+
+    recipe = load_recipe("frontier_8xh100", environment={}).config
+    shape = shape_of(recipe)
+    try:
+        pairs = served(launches(shape), built_kernels(H100.image))
+        kernels = {work: [kernel for kernel, _ in found] for work, found in pairs.items()}
+        note = "instruction estimates are from this build's machine code"
+    except BuildError as error:
+        kernels, note = {}, f"without instruction estimates: {error}"
+    steps, packed = predict(recipe, kernels), packed_floors(shape, kernels)
+    if json:
+        output.print_json(document(steps, packed) | {"note": note})
+        return 0
+    for step in steps:
+        output.out.print(f"{recipe.name}, {step.passes} layers run, {shape.tokens:,} tokens a GPU", markup=False)
+        _print_floors(step.floors)
+        logged = f"; the contest's best entry logged {step.logged_ms} ms" if step.logged_ms else ""
+        output.out.print(f"floor {step.floor_ms:.1f} ms, predicted {step.predicted_ms:.1f} ms{logged}\n", markup=False)
+    output.out.print("quantised operations, on a matrix of the MLP in six bits", markup=False)
+    _print_floors(packed)
+    output.out.print(f"\na model on paper, not a measurement: docs/cuda.md; {note}", markup=False)
+    return 0
+
+
+def _print_floors(floors: Sequence[Floor]) -> None:
+    numbers = ("calls", "MB", "GFLOP", "floor us", "issue us", "predicted us", "ms a step")
+    table = output.plain_table("operation", "by", *numbers, "limiter", right=numbers)
+    for floor in floors:
+        work = floor.work
+        table.add_row(
+            work.name, work.op, str(work.calls), f"{(work.read + work.written) / 1e6:.1f}",
+            f"{(work.products + work.mma + work.fp32) / 1e9:.1f}", f"{floor.floor_us:.1f}",
+            f"{floor.times['issue']:.1f}" if "issue" in floor.times else "", f"{floor.predicted_us:.1f}",
+            f"{floor.predicted_step_us / 1e3:.2f}", floor.limiter,
+        )  # fmt: skip
+    output.print_table(table)
 
 
 def _pack(

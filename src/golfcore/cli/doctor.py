@@ -75,6 +75,7 @@ def diagnose() -> list[Row]:
         ("torch", check_torch),
         ("core", check_core),
         ("gpu", check_gpus),
+        ("kernels", check_kernels),
         ("disk", check_disk),
         ("memory", check_memory),
         ("data", check_data),
@@ -170,12 +171,53 @@ def check_gpus() -> Row | list[Row]:
             return Row("gpu", MISSING, text, fix)
         return Row("gpu", SLOW, text, "nothing to do here: training runs on the CPU, in minutes at pocket size")
     devices, why = environment.cuda_devices()
-    if not devices:
-        text = f"compiled only: {core.cuda_reason}, but no GPU to run on ({why})"
+    if devices:
+        return [gpu_row(index, device) for index, device in enumerate(devices)]
+    if trouble := environment.driver_trouble():
+        text = f"compiled only: {core.cuda_reason}, but no GPU to run on: {trouble}"
         if has_nvidia_driver():
-            return Row("gpu", MISSING, text, "the driver is there: check nvidia-smi and CUDA_VISIBLE_DEVICES")
+            fix = "update the driver, or build golfcore with an older toolkit; in a container, start it with its GPUs"
+            return Row("gpu", MISSING, text, fix)
         return Row("gpu", OK, text, "to run kernels, use a machine with a driver; training here runs on the CPU")
-    return [gpu_row(index, device) for index, device in enumerate(devices)]
+    text = f"compiled only: {core.cuda_reason}, but no GPU to run on ({why})"
+    return Row("gpu", MISSING, text, "the driver is there: check nvidia-smi and CUDA_VISIBLE_DEVICES")
+
+
+def check_kernels() -> list[Row]:
+    """Which operations have kernels, and where they can run: a row a device, or one that says why on none."""
+    try:
+        from golfcore.ops.inventory import kernel_owners
+    except ImportError as error:
+        return [Row("kernels", MISSING, environment.one_line(error), "see torch and core above")]
+    core = environment.core_info()
+    own, rest = kernel_owners()
+    names = ", ".join(own) + (f" (plain torch serves {', '.join(rest)})" if rest else "")
+    devices = environment.cuda_devices()[0] if core.has_cuda else []
+    if devices:
+        found = (tuple(device["capability"]) for device in devices)
+        return [kernel_row(index, capability, names, core.cuda_images) for index, capability in enumerate(found)]
+    why = environment.driver_trouble() or "no GPU is visible"
+    if not core.has_cuda:
+        return [Row("kernels", OK, f"{names}: their source is checked on the host alone: {why}")]
+    text = (
+        f"{names}: compiled for {', '.join(core.cuda_images.split())}; their source is checked on the host alone: {why}"
+    )
+    return [Row("kernels", OK, text, "golfcore kernels list --resources shows what the compiler made of them")]
+
+
+def kernel_row(index: int, capability: tuple[int, int], names: str, images: str) -> Row:
+    """Whether the kernels run on one device, by which image, and why not."""
+    from golfcore.gpu import image_for
+    from golfcore.ops.registry import why_not
+
+    name, image = f"kernels {index}", image_for(images, capability)
+    if reason := why_not(index):
+        fix = "plain torch serves this device; golfcore's kernels need the above mended"
+        return Row(name, MISSING, f"{names}: cannot run on gpu {index}: {reason}", fix)
+    if image.startswith("compute_"):
+        fix = "build for this device: CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=native GOLF_CUDA=ON pip install ."
+        return Row(name, SLOW, f"{names}: run on gpu {index} once the driver has compiled {image}", fix)
+    return Row(name, OK, f"{names}: run on gpu {index} ({image})")
 
 
 def gpu_row(index: int, device: dict[str, Any]) -> Row:

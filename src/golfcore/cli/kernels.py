@@ -1,23 +1,35 @@
-"""``golfcore kernels``: which native operations there are, and whether they are right on this machine."""
+"""``golfcore kernels``: which native operations there are, what compilers made of them, and whether they are right."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from golfcore.cli import output
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from golfcore.bench.resources import Resources
+
 app = App(name="kernels", help="List and test the native operations.")
 
 
 @app.command(name="list")
-def list_(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def list_(
+    *, resources: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False
+) -> int:
     """Show each operation, what serves it here, its functions under torch.ops.golf, and its cases.
 
     Args:
+        resources: Show the kernels for GPUs instead: registers, memory, occupancy, and instructions by kind, from the
+            machine code of this build. Needs a build with CUDA and NVIDIA's cuobjdump and nvdisasm, but no GPU.
         json: Print one JSON document instead of the table.
     """
+    if resources:
+        return _resources(json)
     from golfcore.ops.inventory import inventory
 
     rows = inventory()
@@ -68,3 +80,46 @@ def test(op: str | None = None, /, *, json: Annotated[bool, Parameter(negative="
         for failure in row["failures"]:
             output.out.print(f"{row['op']} {row['level']}: {failure}", markup=False)
     return int(failed)
+
+
+def _resources(json: bool) -> int:
+    from golfcore.bench.resources import document, resources
+
+    rows = resources()
+    if json:
+        output.print_json(document(rows))
+        return 0
+    numbers = (
+        "threads", "registers", "shared", "dynamic", "stack", "occupancy", "tensor", "16-byte loads", "stores",
+        "narrower", "shared ", "local", "in loops",
+    )  # fmt: skip
+    for gpu in dict.fromkeys(row.gpu for row in rows):
+        output.out.print(f"{gpu.name}, {gpu.image}", markup=False)
+        table = output.plain_table("operation", "kernel", *numbers, right=numbers)
+        for row in (row for row in rows if row.gpu == gpu):
+            _add_resources(table, row)
+        output.print_table(table)
+        output.out.print("")
+    _explain(rows)
+    return 0
+
+
+def _add_resources(table: Table, row: Resources) -> None:
+    kernel, launch, fits, counts = row.kernel, row.launch, row.fits, row.kernel.counts
+    table.add_row(
+        kernel.op, kernel.name + (" *" if launch else ""),
+        str(launch.block if launch else kernel.threads or "?"), str(kernel.registers), str(kernel.shared),
+        str(launch.dynamic_shared) if launch else "?", str(kernel.stack),
+        f"{fits.share:.0%} {fits.limit}" if fits else "?", str(counts.tensor), str(counts.loads16),
+        str(counts.stores16), str(counts.narrow), str(counts.shared), str(counts.local), str(kernel.local_in_loops),
+    )  # fmt: skip
+
+
+def _explain(rows: Sequence[Resources]) -> None:
+    spilled = [row for row in rows if row.kernel.stack or row.kernel.counts.local]
+    output.out.print(
+        "* launched by frontier_8xh100: its block and dynamic shared memory; elsewhere the launch bounds' block, and "
+        "no dynamic shared memory. Registers and stack a thread, shared memory in bytes a block, instructions of the "
+        f"machine code. {len(spilled) or 'None'} of {len(rows)} {'keep' if len(spilled) != 1 else 'keeps'} registers "
+        "or arrays in local memory.", markup=False,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference import bitpack as reference
 from golfcore.ops.reference.bitpack import FORMATS
-from golfcore.ops.registry import DTYPE_CODE, check_float, check_shape, join, leaf, native, threads
+from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, check_shape, join, leaf, native
 
 
 def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
@@ -163,28 +163,36 @@ def _check_scales(scales: torch.Tensor, rows: int, columns: int, group: int) -> 
     check_shape("bitpack", "scales", scales, (rows, -(-columns // group)))
 
 
-def _pack_cpu(q: torch.Tensor, bits: int) -> torch.Tensor:
-    q = q.contiguous()
-    packed = q.new_empty(q.shape[0], _core.bitpack_row_bytes(bits, q.shape[1]), dtype=torch.uint8)
-    _core.bitpack_pack(q.data_ptr(), bits, *q.shape, packed.data_ptr(), threads())
+def _pack_native(q: torch.Tensor, bits: int) -> torch.Tensor:
+    q, packed = q.contiguous(), _pack_fake(q, bits)
+    call(q, "bitpack_pack", address(q), bits, *q.shape, address(packed))
     return packed
 
 
-def _unpack_cpu(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+def _pack_fake(q: torch.Tensor, bits: int) -> torch.Tensor:
+    return q.new_empty(q.shape[0], _core.bitpack_row_bytes(bits, int(q.shape[1])), dtype=torch.uint8)
+
+
+def _bytes(packed: torch.Tensor) -> torch.Tensor:
+    """``packed`` as the kernels read it: contiguous, at a multiple of 8."""
     packed = packed.contiguous()
+    return packed.clone() if packed.data_ptr() % 8 else packed
+
+
+def _unpack_native(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+    packed = _bytes(packed)
     q = packed.new_empty(packed.shape[0], columns, dtype=torch.int8)
-    _core.bitpack_unpack((packed.data_ptr(), 0), (bits, *q.shape, columns), q.data_ptr(), threads())
+    call(packed, "bitpack_unpack", (address(packed), 0), (bits, *q.shape, columns), address(q))
     return q
 
 
-def _dequantise_cpu(
+def _dequantise_native(
     packed: torch.Tensor, scales: torch.Tensor, bits: int, columns: int, group: int, dtype: int
 ) -> torch.Tensor:
-    packed, scales = packed.contiguous(), scales.contiguous()
+    packed, scales = _bytes(packed), scales.contiguous()
     w = _dequantise_fake(packed, scales, bits, columns, group, dtype)
-    _core.bitpack_dequantise(
-        (packed.data_ptr(), scales.data_ptr()), (bits, *w.shape, group), dtype, w.data_ptr(), threads()
-    )
+    matrix = (address(packed), address(scales)), (bits, *w.shape, group)
+    call(packed, "bitpack_dequantise", *matrix, dtype, address(w))
     return w
 
 
@@ -195,11 +203,17 @@ def _dequantise_fake(
     return scales.new_empty(packed.shape[0], columns, dtype=kind)
 
 
-def _fake_quantise_cpu(w: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+def _fake_quantise_native(w: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
     w, scales = w.contiguous(), scales.float().contiguous()
     y = torch.empty_like(w)
-    _core.bitpack_fake_quantise(
-        DTYPE_CODE[w.dtype], w.data_ptr(), scales.data_ptr(), y.data_ptr(), (bits, *w.shape, group), threads()
+    call(
+        w,
+        "bitpack_fake_quantise",
+        DTYPE_CODE[w.dtype],
+        address(w),
+        address(scales),
+        address(y),
+        (bits, *w.shape, group),
     )
     return y
 
@@ -210,32 +224,44 @@ def _product_cpu(x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, bi
     batch = x.numel() // columns
     y = x.new_empty(*x.shape[:-1], rows, dtype=torch.float32)
     prepared = x.new_empty(_core.bitpack_workspace(batch, columns), dtype=torch.uint8)
-    _core.bitpack_product(
-        (packed.data_ptr(), scales.data_ptr()), (bits, rows, columns, group), DTYPE_CODE[x.dtype], x.data_ptr(),
-        y.data_ptr(), batch, prepared.data_ptr(), threads(),
+    call(
+        x, "bitpack_product", (address(packed), address(scales)), (bits, rows, columns, group), DTYPE_CODE[x.dtype],
+        address(x), address(y), batch, address(prepared),
     )  # fmt: skip
     return y.to(x.dtype)
 
 
-_pack = leaf(
-    "bitpack", "pack(Tensor q, int bits) -> Tensor", _pack_cpu,
-    lambda q, bits: q.new_empty(q.shape[0], _core.bitpack_row_bytes(bits, int(q.shape[1])), dtype=torch.uint8),
-)  # fmt: skip
+def _product_device(x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+    x, packed, scales = x.contiguous(), _bytes(packed), scales.float().contiguous()
+    columns, rows = x.shape[-1], packed.shape[0]
+    y = _product_fake(x, packed, scales, bits, group)
+    call(
+        x, "bitpack_product", (address(packed), address(scales)), (bits, rows, columns, group), DTYPE_CODE[x.dtype],
+        address(x), address(y), x.numel() // columns,
+    )  # fmt: skip
+    return y
+
+
+def _product_fake(x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], packed.shape[0])
+
+
+_pack = leaf("bitpack", "pack(Tensor q, int bits) -> Tensor", _pack_native, _pack_fake, device=_pack_native)
 _unpack = leaf(
-    "bitpack", "unpack(Tensor packed, int bits, int columns) -> Tensor", _unpack_cpu,
-    lambda packed, bits, columns: packed.new_empty(packed.shape[0], columns, dtype=torch.int8),
+    "bitpack", "unpack(Tensor packed, int bits, int columns) -> Tensor", _unpack_native,
+    lambda packed, bits, columns: packed.new_empty(packed.shape[0], columns, dtype=torch.int8), device=_unpack_native,
 )  # fmt: skip
 _dequantise = leaf(
     "bitpack", "dequantise(Tensor packed, Tensor scales, int bits, int columns, int group, int dtype) -> Tensor",
-    _dequantise_cpu, _dequantise_fake,
+    _dequantise_native, _dequantise_fake, device=_dequantise_native,
 )  # fmt: skip
 _fake_quantise = leaf(
-    "bitpack", "fake_quantise(Tensor w, Tensor scales, int bits, int group) -> Tensor", _fake_quantise_cpu,
-    lambda w, scales, bits, group: w.new_empty(w.shape),
+    "bitpack", "fake_quantise(Tensor w, Tensor scales, int bits, int group) -> Tensor", _fake_quantise_native,
+    lambda w, scales, bits, group: w.new_empty(w.shape), device=_fake_quantise_native,
 )  # fmt: skip
 _product = leaf(
     "bitpack", "packed_linear(Tensor x, Tensor packed, Tensor scales, int bits, int group) -> Tensor", _product_cpu,
-    lambda x, packed, scales, bits, group: x.new_empty(*x.shape[:-1], packed.shape[0]),
+    _product_fake, device=_product_device,
 )  # fmt: skip
 
 

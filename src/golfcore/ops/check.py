@@ -70,9 +70,10 @@ def at_level(isa: str) -> Iterator[None]:
         _core.set_isa(ISAS[-1])
 
 
-def build(case: Case, dtype: torch.dtype, draw: int = 0) -> Tensors:
-    """The case's arguments; the same for the same ``draw``."""
-    return case.build(dtype, torch.Generator().manual_seed(1234 + draw))
+def build(case: Case, dtype: torch.dtype, draw: int = 0, device: str = "cpu") -> Tensors:
+    """The case's arguments; the same for the same ``draw``, on every device."""
+    made = case.build(dtype, torch.Generator().manual_seed(1234 + draw))
+    return {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in made.items()}
 
 
 def fp64(arguments: Tensors) -> Tensors:
@@ -90,7 +91,7 @@ def output_gradients(case: Case, arguments: Tensors) -> list[torch.Tensor]:
     """What flows back into the case's outputs: normal numbers, rounded once to each output's dtype."""
     generator = torch.Generator().manual_seed(99)
     out = outputs(case.call(**arguments))
-    return [torch.randn(o.shape, generator=generator).to(o.dtype) for o in out]
+    return [torch.randn(o.shape, generator=generator).to(o.device, o.dtype) for o in out]
 
 
 def error(x: torch.Tensor, exact: torch.Tensor) -> float:
@@ -99,11 +100,11 @@ def error(x: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @lru_cache(maxsize=2)  # the instruction sets are tried on one case after another
-def draws(case: Case, dtype: torch.dtype) -> tuple[Draw, ...]:
+def draws(case: Case, dtype: torch.dtype, device: str = "cpu") -> tuple[Draw, ...]:
     """Several draws where a case is small: on a single one plain torch can be right by luck."""
     made = []
     for index in range(5):
-        arguments = build(case, dtype, index)
+        arguments = build(case, dtype, index, device)
         seeds = output_gradients(case, arguments)
         exact = with_grads(case.reference, case, fp64(arguments), seeds)
         plain = with_grads(case.plain, case, arguments, seeds)
@@ -114,9 +115,11 @@ def draws(case: Case, dtype: torch.dtype) -> tuple[Draw, ...]:
     return tuple(made)
 
 
-def parity(case: Case, dtype: torch.dtype, function: Callable[..., Any] | None = None) -> list[Finding]:
+def parity(
+    case: Case, dtype: torch.dtype, function: Callable[..., Any] | None = None, device: str = "cpu"
+) -> list[Finding]:
     """Results and gradients of ``function`` (default: the case's own call) against the reference in fp64."""
-    judged = draws(case, dtype)
+    judged = draws(case, dtype, device)
     ours = [with_grads(function or case.call, case, draw.arguments, draw.seeds) for draw in judged]
     largest = max((float(e.abs().max()) for d in judged for e in d.exact if e is not None and e.numel()), default=0.0)
     return [

@@ -1,19 +1,20 @@
 """The input of a language model: token and hashed-bigram embedding with a smear gate, in one pass.
 
 Backward sorts the tokens by table row and adds each row's sum once, so it is deterministic, and with ``grad_into`` no
-gradient of the table's size exists: rows that the tokens do not name are neither cleared nor read.
+gradient of the table's size exists: rows that the tokens do not name are neither cleared nor read. On a GPU torch
+sorts, and kernels add.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference.embed import embed as reference
-from golfcore.ops.registry import DTYPE_CODE, check_shape, join, leaf, native, threads
+from golfcore.ops.registry import DTYPE_CODE, address, call, check_shape, core, join, leaf, may_look, native
 
 
 def embed(
@@ -41,10 +42,11 @@ def embed(
         [..., T, D].
 
     Raises:
-        InputError: shapes or dtypes that do not fit, or an id outside 0..V-1.
+        InputError: shapes or dtypes that do not fit, or an id outside 0..V-1. On a GPU, where looking would wait for
+            the device, such an id gives NaN instead, unless GOLF_SYNC=1.
     """
     _check(ids, table, bigram, bigram_scale, smear_w, smear_lambda, grad_into)
-    if not native("embed", table) or dtype not in DTYPE_CODE:
+    if not native("embed", table) or dtype not in DTYPE_CODE or _smear(smear_w) > core(table).embed_max_smear:
         if grad_into is not None:
             raise InputError("embed: grad_into needs the native operation; on this device or dtype leave it out")
         return reference(ids, table, bigram, bigram_scale, smear_w, smear_lambda, bos, dtype)
@@ -88,6 +90,10 @@ def _check(
 Parts = tuple[torch.Tensor | None, ...]
 
 
+def _smear(w: torch.Tensor | None) -> int:
+    return 0 if w is None else w.shape[0]
+
+
 def _native_input(ids: torch.Tensor, parts: Parts, bos: int) -> tuple[list[int], list[int], list[torch.Tensor | None]]:
     """Addresses and sizes as csrc/bindings/embed.cpp reads them, and the tensors that keep the addresses alive."""
     table, bigram, _, w, _ = parts
@@ -95,19 +101,19 @@ def _native_input(ids: torch.Tensor, parts: Parts, bos: int) -> tuple[list[int],
     kept = [None if part is None else part.contiguous() for part in (ids, *parts)]
     sizes = [
         ids.numel(), max(ids.shape[-1], 1), assert_table.shape[1], assert_table.shape[0],
-        0 if bigram is None else bigram.shape[0], 0 if w is None else w.shape[0], bos,
+        0 if bigram is None else bigram.shape[0], _smear(w), bos,
     ]  # fmt: skip
-    return [0 if part is None else part.data_ptr() for part in kept], sizes, kept
+    return [address(part) for part in kept], sizes, kept
 
 
 def _forward(
     ids: torch.Tensor, table: torch.Tensor, bigram: Any, scale: Any, w: Any, lam: Any, bos: int, dtype: int, into: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < table.shape[0]:
+    if may_look(ids) and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < table.shape[0]:
         raise InputError(f"embed: ids reach from {ids.min()} to {ids.max()}; expected 0 to {table.shape[0] - 1}")
     x, place = _fake(ids, table, bigram, scale, w, lam, bos, dtype, into)
     addresses, sizes, _kept = _native_input(ids, (table, bigram, scale, w, lam), bos)
-    _core.embed_forward(addresses, sizes, dtype, x.data_ptr(), place.data_ptr(), threads())
+    call(table, "embed_forward", addresses, sizes, dtype, address(x), address(place))
     return x, place
 
 
@@ -117,53 +123,83 @@ def _fake(ids: torch.Tensor, table: torch.Tensor, bigram: Any, scale: Any, w: An
     return table.new_empty(*ids.shape, table.shape[1], dtype=kind), ids.new_empty(ids.shape)
 
 
-def _backward_into(
+def _backward_into_cpu(
     dx: torch.Tensor, place: torch.Tensor, ids: torch.Tensor, table: torch.Tensor, bigram: Any, scale: Any, w: Any,
     lam: Any, bos: int, into: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    dx, n, smear = dx.contiguous(), ids.numel(), 0 if w is None else w.shape[0]
+    dx, n = dx.contiguous(), ids.numel()
     dbigram, scalars = _small_gradients(table, bigram, w)
     addresses, sizes, _kept = _native_input(ids, (table, bigram, scale, w, lam), bos)
     de = table.new_empty(n, table.shape[1])
-    partial = table.new_empty(-(-n // _core.embed_grain), smear + 2, dtype=torch.float64)
+    partial = table.new_empty(-(-n // core(table).embed_grain), _smear(w) + 2, dtype=torch.float64)
     order = ids.new_empty(n + max(table.shape[0], len(dbigram)) + 1)
-    _core.embed_backward(
-        addresses, sizes, DTYPE_CODE[dx.dtype], dx.data_ptr(), place.data_ptr(),
-        (into.data_ptr(), dbigram.data_ptr(), scalars.data_ptr()),
-        (de.data_ptr(), partial.data_ptr(), order.data_ptr()), threads(),
+    call(
+        table, "embed_backward", addresses, sizes, DTYPE_CODE[dx.dtype], address(dx), address(place),
+        (address(into), address(dbigram), address(scalars)), (address(de), address(partial), address(order)),
     )  # fmt: skip
     return dbigram, scalars
+
+
+def _backward_into_device(
+    dx: torch.Tensor, place: torch.Tensor, ids: torch.Tensor, table: torch.Tensor, bigram: Any, scale: Any, w: Any,
+    lam: Any, bos: int, into: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    dx, n, kernels = dx.contiguous(), ids.numel(), core(table)
+    dbigram, scalars = _small_gradients(table, bigram, w)
+    addresses, sizes, _kept = _native_input(ids, (table, bigram, scale, w, lam), bos)
+    by_id = _sorted(ids)
+    by_slot = () if bigram is None else _sorted(torch.where(place < 0, -1 - place, place))
+    factors, partials = table.new_empty(n, 2), table.new_empty(kernels.embed_partials(n), _smear(w) + 2)
+    edges = table.new_empty(kernels.embed_pieces(n), 2, table.shape[1])
+    call(
+        table, "embed_backward", addresses, sizes, DTYPE_CODE[dx.dtype], address(dx), address(place),
+        (address(into), 0 if bigram is None else address(dbigram), address(scalars)), [address(t) for t in by_id],
+        [address(t) for t in by_slot] or (0, 0), (address(factors), address(partials), address(edges)),
+    )  # fmt: skip
+    return dbigram, scalars
+
+
+def _sorted(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows in ascending order, and the token of each; equal ones in the text's order. int32 sorts faster."""
+    ordered, tokens = torch.sort(rows.reshape(-1).to(torch.int32), stable=True)
+    return ordered, tokens
 
 
 def _small_gradients(table: torch.Tensor, bigram: Any, w: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """The bigram table's gradient (empty without one), and those of w, lambda and the bigram's scale in one."""
     dbigram = table.new_empty(0, table.shape[1]) if bigram is None else torch.zeros_like(bigram)
-    return dbigram.contiguous(), table.new_empty((0 if w is None else w.shape[0]) + 2)
+    return dbigram.contiguous(), table.new_empty(_smear(w) + 2)
 
 
-def _backward(
-    dx: torch.Tensor, place: torch.Tensor, ids: torch.Tensor, table: torch.Tensor, bigram: Any, scale: Any, w: Any,
-    lam: Any, bos: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    dtable = table.new_zeros(table.shape)
-    return dtable, *_backward_into(dx, place, ids, table, bigram, scale, w, lam, bos, dtable)
+def _with_table(backward_into: Callable[..., Any]) -> Callable[..., Any]:
+    """The backward leaf that gives the table's gradient, from the one that adds to it."""
+
+    def backward(dx: torch.Tensor, place: torch.Tensor, ids: torch.Tensor, table: torch.Tensor, *rest: Any) -> Any:
+        dtable = table.new_zeros(table.shape)
+        return dtable, *backward_into(dx, place, ids, table, *rest, dtable)
+
+    return backward
 
 
 _SCHEMA = "Tensor ids, Tensor table, Tensor? bigram, Tensor? scale, Tensor? w, Tensor? lam, int bos"
-_leaf = leaf("embed", f"embed({_SCHEMA}, int dtype, Tensor? into) -> (Tensor, Tensor)", _forward, _fake)
+_leaf = leaf(
+    "embed", f"embed({_SCHEMA}, int dtype, Tensor? into) -> (Tensor, Tensor)", _forward, _fake, device=_forward
+)
 _leaf_backward = leaf(
     "embed",
     f"embed_backward(Tensor dx, Tensor place, {_SCHEMA}) -> (Tensor, Tensor, Tensor)",
-    _backward,
+    _with_table(_backward_into_cpu),
     lambda dx, place, ids, table, bigram, scale, w, lam, bos: (
         table.new_empty(table.shape), *_small_gradients(table, bigram, w)
     ),
+    device=_with_table(_backward_into_device),
 )  # fmt: skip
 _leaf_backward_into = leaf(
     "embed",
     f"embed_into_backward(Tensor dx, Tensor place, {_SCHEMA}, Tensor(a!) into) -> (Tensor, Tensor)",
-    _backward_into,
+    _backward_into_cpu,
     lambda dx, place, ids, table, bigram, scale, w, lam, bos, into: _small_gradients(table, bigram, w),
+    device=_backward_into_device,
 )
 
 

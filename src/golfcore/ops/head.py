@@ -3,7 +3,7 @@
 Logits exist for one chunk at a time: torch multiplies, in fp32 by oneDNN where torch has it, one native pass turns the
 chunk's logits into losses and, in place, into their gradients, torch multiplies those back. The mean loss is a scalar,
 so its gradients are finished in the forward pass and backward only scales them; per-token losses compute the chunks a
-second time instead.
+second time instead. On a GPU it is the same: cuBLAS, through torch, and one kernel between its products.
 """
 
 from __future__ import annotations
@@ -12,13 +12,24 @@ from typing import Any
 
 import torch
 
-from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference.head import linear_cross_entropy as reference
-from golfcore.ops.registry import DTYPE_CODE, check_float, check_shape, join, leaf, native, threads
+from golfcore.ops.registry import (
+    DTYPE_CODE,
+    address,
+    call,
+    check_float,
+    check_shape,
+    core,
+    join,
+    leaf,
+    may_look,
+    native,
+)
 
-# A chunk's logits: small enough to stay in an L3 cache between the two products, with rows enough for both.
-CHUNK_LOGITS, MIN_CHUNK = 1 << 21, 512
+# A chunk's logits: small enough to stay in a cache between the two products, with rows enough for both. A GPU's is L2,
+# 50 MB on an H100; a chunk of 32 MB in bf16 gives it 2,048 rows at the contest's vocabulary of 8,192.
+CHUNK_LOGITS, CHUNK_LOGITS_DEVICE, MIN_CHUNK = 1 << 21, 1 << 24, 512
 
 
 def linear_cross_entropy(
@@ -38,10 +49,11 @@ def linear_cross_entropy(
         fp32, a scalar or [...].
 
     Raises:
-        InputError: shapes or dtypes that do not fit, a target outside 0..V-1, a mean over no tokens.
+        InputError: shapes or dtypes that do not fit, a target outside 0..V-1, a mean over no tokens. On a GPU, where
+            looking would wait for the device, such a target gives NaN instead, unless GOLF_SYNC=1.
     """
     _check(x, w, targets, softcap, reduction)
-    if not native("head", x) or w.shape[0] > _core.head_max_vocab:
+    if not native("head", x) or w.shape[0] > core(x).head_max_vocab:
         return reference(x, w, targets, softcap, reduction)
     x_ND, targets_N = x.reshape(targets.numel(), x.shape[-1]), targets.reshape(-1)
     if reduction == "none":
@@ -69,23 +81,26 @@ def _check(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: flo
         raise InputError("head: the mean loss of no tokens does not exist; skip the batch or use reduction='none'")
 
 
-def _chunks(x_ND: torch.Tensor, w_VD: torch.Tensor, targets_N: torch.Tensor, softcap: float,
-            scale_N: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+def _chunks(
+    x_ND: torch.Tensor, w_VD: torch.Tensor, targets_N: torch.Tensor, softcap: float, scale_N: torch.Tensor | None,
+    on_device: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Losses [N] and, where ``scale_N`` holds the gradient of each, dx [N, D] and dw [V, D]; else empty tensors."""
     (n, _), v = x_ND.shape, w_VD.shape[0]
-    if n and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < v:
+    if n and may_look(targets_N) and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < v:
         raise InputError(f"head: targets reach from {targets_N.min()} to {targets_N.max()}; expected 0 to {v - 1}")
-    size = min(max(CHUNK_LOGITS // v, MIN_CHUNK), max(n, 1))
-    products = (_OneDnn if _onednn_serves(x_ND) else _Torch)(x_ND, w_VD.to(x_ND.dtype), size)
+    size = min(max((CHUNK_LOGITS_DEVICE if on_device else CHUNK_LOGITS) // v, MIN_CHUNK), max(n, 1))
+    by_onednn = not on_device and _onednn_serves(x_ND)
+    products = (_OneDnn if by_onednn else _Torch)(x_ND, w_VD.to(x_ND.dtype), size)
     targets_N, losses_N = targets_N.contiguous(), x_ND.new_empty(n, dtype=torch.float32)
     dx_ND = x_ND.new_empty(x_ND.shape if scale_N is not None else 0)
     for begin in range(0, n, size):
         x = x_ND[begin : begin + size]
         z = products.logits(x)
-        _core.head_cross_entropy(
-            DTYPE_CODE[z.dtype], z.data_ptr(), targets_N[begin:].data_ptr(),
-            0 if scale_N is None else scale_N[begin:].data_ptr(), losses_N[begin:].data_ptr(),
-            z.shape[0], v, softcap, threads(),
+        call(
+            z, "head_cross_entropy", DTYPE_CODE[z.dtype], address(z), address(targets_N[begin : begin + size]),
+            address(None if scale_N is None else scale_N[begin : begin + size]),
+            address(losses_N[begin : begin + size]), z.shape[0], v, softcap,
         )  # fmt: skip
         if scale_N is not None:
             products.input_gradient(z, dx_ND[begin : begin + size])
@@ -114,7 +129,7 @@ class _Torch:
             self._dw_VD.addmm_(z.t(), x)
         else:
             part = torch.mm(z.t(), x)
-            _core.head_accumulate(self._dw_VD.data_ptr(), part.data_ptr(), part.numel(), threads())
+            call(part, "head_accumulate", address(self._dw_VD), address(part), part.numel())
 
     def weight_gradient(self, w_VD: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(w_VD) if self._dw_VD is None else self._dw_VD.to(w_VD.dtype)
@@ -155,10 +170,13 @@ def _onednn_serves(x_ND: torch.Tensor) -> bool:
     return there and x_ND.dtype == torch.float32 and x_ND.shape[1] > 0
 
 
-def _mean_cpu(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, grads: bool) -> Any:
-    scale_N = x.new_full((x.shape[0],), 1.0 / x.shape[0], dtype=torch.float32) if grads else None
-    losses_N, dx, dw = _chunks(x, w, targets, softcap, scale_N)
-    return losses_N.mean(), dx, dw
+def _mean_on(on_device: bool) -> Any:
+    def mean(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, grads: bool) -> Any:
+        scale_N = x.new_full((x.shape[0],), 1.0 / x.shape[0], dtype=torch.float32) if grads else None
+        losses_N, dx, dw = _chunks(x, w, targets, softcap, scale_N, on_device)
+        return losses_N.mean(), dx, dw
+
+    return mean
 
 
 def _mean_fake(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, grads: bool) -> Any:
@@ -169,8 +187,9 @@ def _mean_fake(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap:
 _mean = leaf(
     "head",
     "head(Tensor x, Tensor w, Tensor targets, float softcap, bool grads) -> (Tensor, Tensor, Tensor)",
-    _mean_cpu,
+    _mean_on(False),
     _mean_fake,
+    device=_mean_on(True),
 )
 
 
@@ -189,17 +208,28 @@ def _mean_gradient(ctx: Any, dloss: torch.Tensor | None, *_: Any) -> Any:
 
 join(_mean, _mean_setup, _mean_gradient)
 
+
+def _losses_on(on_device: bool) -> Any:
+    return lambda x, w, targets, softcap: _chunks(x, w, targets, softcap, None, on_device)[0]
+
+
+def _losses_backward_on(on_device: bool) -> Any:
+    return lambda x, w, targets, dlosses, softcap: _chunks(x, w, targets, softcap, dlosses.contiguous(), on_device)[1:]
+
+
 _losses = leaf(
     "head",
     "head_losses(Tensor x, Tensor w, Tensor targets, float softcap) -> Tensor",
-    lambda x, w, targets, softcap: _chunks(x, w, targets, softcap, None)[0],
+    _losses_on(False),
     lambda x, w, targets, softcap: x.new_empty(x.shape[:1], dtype=torch.float32),
+    device=_losses_on(True),
 )
 _losses_backward = leaf(
     "head",
     "head_losses_backward(Tensor x, Tensor w, Tensor targets, Tensor dlosses, float softcap) -> (Tensor, Tensor)",
-    lambda x, w, targets, dlosses, softcap: _chunks(x, w, targets, softcap, dlosses.contiguous())[1:],
+    _losses_backward_on(False),
     lambda x, w, targets, dlosses, softcap: (x.new_empty(x.shape), w.new_empty(w.shape)),
+    device=_losses_backward_on(True),
 )
 
 

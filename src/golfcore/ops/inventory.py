@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from golfcore.config import nearest
 from golfcore.errors import UsageError
 from golfcore.ops import check
 from golfcore.ops.cases import OP_CASES
-from golfcore.ops.registry import backends, leaves
+from golfcore.ops.registry import backends, leaves, on_device, why_not
+
+GPU = "cuda:0"
 
 
 def names(op: str | None = None) -> list[str]:
@@ -41,16 +45,30 @@ def inventory() -> list[dict[str, Any]]:
     ]
 
 
+def kernel_owners() -> tuple[list[str], list[str]]:
+    """The operations that have kernels for GPUs, and those that have none."""
+    known, own = list(leaves()), on_device()
+    return [op for op in known if op in own], [op for op in known if op not in own]
+
+
 def examine(op: str) -> list[dict[str, Any]]:
-    """One row an instruction set: how many results were checked, the worst error against plain torch's, what failed."""
+    """One row an instruction set: how many results were checked, the worst error against plain torch's, what failed.
+
+    And one for the first GPU, where there is one that the operation's kernels run on.
+    """
+    gpus = [GPU] if torch.cuda.is_available() and op in on_device() and not why_not(0) else []
     rows: dict[str, dict[str, Any]] = {
-        level: {"op": op, "level": level, "checked": 0, "worst": 0.0, "failures": []} for level in check.levels()
+        level: {"op": op, "level": level, "checked": 0, "worst": 0.0, "failures": []}
+        for level in (*check.levels(), *gpus)
     }
     for case in OP_CASES:
         if case.op != op or case.bench:
             continue
         for dtype in case.dtypes:
             for level, row in rows.items():
+                if level == GPU:
+                    _add(row, f"{case.id} {dtype}", check.parity(case, dtype, device=GPU))
+                    continue
                 with check.at_level(level):
                     _add(row, f"{case.id} {dtype}", check.parity(case, dtype))
                     if check.promises_same_bits(case, dtype) and not check.same_for_any_threads(case, dtype):

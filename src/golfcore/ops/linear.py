@@ -1,7 +1,8 @@
 """Linear layers: torch's products, as one node of the graph for all the layers that read the same input.
 
 What autograd would do between the products falls away: the input's gradient is summed inside them instead of by
-additions of its own, and weights are cast once for both directions.
+additions of its own, and weights are cast once for both directions. There is nothing but products and casts, so torch
+serves GPUs in the same way.
 """
 
 from __future__ import annotations
@@ -123,7 +124,11 @@ def _backward_fake(
 
 
 _leaf = leaf(
-    "linear", "linear(Tensor x, Tensor w, Tensor? w2, Tensor? w3) -> (Tensor, Tensor, Tensor, Tensor)", _forward, _fake
+    "linear",
+    "linear(Tensor x, Tensor w, Tensor? w2, Tensor? w3) -> (Tensor, Tensor, Tensor, Tensor)",
+    _forward,
+    _fake,
+    device=_forward,
 )
 _leaf_backward = leaf(
     "linear",
@@ -131,6 +136,7 @@ _leaf_backward = leaf(
     " Tensor? dy3) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
+    device=_backward,
 )
 
 

@@ -1,7 +1,8 @@
 """Optimiser steps over many tensors in one call: AdamW and Muon, with the weight average and the bf16 copy.
 
 A step reads and writes each parameter and its state once. Muon's Newton-Schulz products are torch's, on a bank of
-same-shape matrices, but for the symmetric ones: a native kernel computes their lower triangle alone.
+same-shape matrices, but for the symmetric ones on a CPU: a native kernel computes their lower triangle alone. On a GPU
+cuBLAS multiplies them whole (docs/simt.md says why).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference import optim as reference
-from golfcore.ops.registry import DTYPE_CODE, check_float, check_shape, leaf, native, threads
+from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, check_shape, leaf, native
 
 Tensors = Sequence[torch.Tensor]
 Coefficients = Sequence[tuple[float, float, float]]
@@ -201,15 +202,15 @@ def _table(
     params: Tensors, grads: Tensors, m: Tensors, v: Tensors, emas: Tensors, shadows: Tensors, lr: Sequence[float],
     weight_decay: Sequence[float],
 ) -> list[tuple[Any, ...]]:  # fmt: skip
-    """The rows that csrc/bindings/optim.cpp reads; an empty list leaves its column 0."""
+    """The rows that csrc/bindings/optim_arguments.h reads; an empty list leaves its column 0."""
 
-    def address(tensors: Tensors, i: int) -> int:
-        return tensors[i].data_ptr() if tensors else 0
+    def at(tensors: Tensors, i: int) -> int:
+        return address(tensors[i]) if tensors else 0
 
     lead = params or m
     return [
         (
-            address(params, i), address(grads, i), address(m, i), address(v, i), address(emas, i), address(shadows, i),
+            at(params, i), at(grads, i), at(m, i), at(v, i), at(emas, i), at(shadows, i),
             lead[i].numel(), lr[i] if lr else 0.0, weight_decay[i] if lr else 0.0,
             DTYPE_CODE[grads[i].dtype] if grads else 0,
         )
@@ -217,32 +218,37 @@ def _table(
     ]  # fmt: skip
 
 
-def _adamw_cpu(
+def _adamw_native(
     params: Tensors, grads: Tensors, m: Tensors, v: Tensors, lr: Sequence[float], weight_decay: Sequence[float],
     betas: Sequence[float], eps: float, step: int, grad_scale: float, emas: Tensors, ema_decay: float, shadows: Tensors,
 ) -> None:  # fmt: skip
     grads = [g.contiguous() for g in grads]
     table = _table(params, grads, m, v, emas, shadows, lr, weight_decay)
     bias1, bias2 = 1 - betas[0] ** step, 1 - betas[1] ** step
-    _core.adamw_step(table, betas[0], betas[1], eps, grad_scale, 1 - ema_decay, bias1, bias2, threads())
+    call(params[0], "adamw_step", table, betas[0], betas[1], eps, grad_scale, 1 - ema_decay, bias1, bias2)
 
 
-def _momentum_cpu(grads: Tensors, buffers: Tensors, momentum: float, row_norm: bool) -> torch.Tensor:
+def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm: bool) -> torch.Tensor:
     rows, columns = buffers[0].shape
     grads = [g.contiguous() for g in grads]
     bank_BRC = buffers[0].new_empty(len(buffers), rows, columns, dtype=torch.bfloat16)
-    row_scale = buffers[0].new_empty(len(buffers), rows)
+    norms = buffers[0].new_empty(len(buffers), rows)  # workspace
     table = _table((), grads, buffers, (), (), (), (), ())
-    _core.muon_momentum(
-        table, rows, columns, momentum, row_norm, NORM_EPS, bank_BRC.data_ptr(), row_scale.data_ptr(), threads()
-    )
+    call(
+        buffers[0], "muon_momentum", table, rows, columns, momentum, row_norm, NORM_EPS, address(bank_BRC),
+        address(norms),
+    )  # fmt: skip
     return bank_BRC
 
 
 def _orthogonalise_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
-    bank_BRC = bank_BRC.contiguous()
-    steps = [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
-    return _by_symmetric_products(bank_BRC, steps) if _core.has_symmetric_product() else _by_torch(bank_BRC, steps)
+    if not _core.has_symmetric_product():
+        return _by_torch(bank_BRC, flat)
+    return _by_symmetric_products(bank_BRC.contiguous(), _steps(flat))
+
+
+def _steps(flat: Sequence[float]) -> list[tuple[float, ...]]:
+    return [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
 
 
 def _by_symmetric_products(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) -> torch.Tensor:
@@ -264,29 +270,30 @@ def _by_symmetric_products(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) 
         rows, y = x if wide else x.mT, results[turn % 2]
         _core.newton_schulz_polynomial(
             rows.data_ptr(), square.data_ptr(), poly.data_ptr(), rows.shape, rows.stride(),
-            [number for abc in steps[begin:end] for number in abc], packed.data_ptr(), threads(),
+            [number for abc in steps[begin:end] for number in abc], packed.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         x = torch.bmm(poly, x, out=y) if wide else torch.bmm(x, poly, out=y)
     return x
 
 
-def _by_torch(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) -> torch.Tensor:
+def _by_torch(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
+    x = bank_BRC.contiguous()
     wide = x.shape[1] <= x.shape[2]
-    for a, b, c in steps:
+    for a, b, c in _steps(flat):
         gram = torch.bmm(x, x.mT) if wide else torch.bmm(x.mT, x)
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, poly, x, beta=a) if wide else torch.baddbmm(x, x, poly, beta=a)
     return x
 
 
-def _apply_cpu(
+def _apply_native(
     params: Tensors, update_BRC: torch.Tensor, lr: float, weight_decay: float, factor: float, emas: Tensors,
     ema_decay: float, shadows: Tensors,
 ) -> None:  # fmt: skip
     each = [lr] * len(params), [weight_decay] * len(params)
     update_BRC = update_BRC.contiguous()
     table = _table(params, (), (), (), emas, shadows, *each)
-    _core.muon_apply(table, update_BRC.data_ptr(), factor, 1 - ema_decay, threads())
+    call(params[0], "muon_apply", table, address(update_BRC), factor, 1 - ema_decay)
 
 
 _adamw = leaf(
@@ -294,27 +301,31 @@ _adamw = leaf(
     "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] m, Tensor(c!)[] v, float[] lr, float[] weight_decay, "
     "float[] betas, float eps, int step, float grad_scale, Tensor(d!)[] emas, float ema_decay, Tensor(e!)[] shadows)"
     " -> ()",
-    _adamw_cpu,
+    _adamw_native,
     lambda *_: None,
+    device=_adamw_native,
 )
 _momentum = leaf(
     "optim",
     "muon_momentum_(Tensor[] grads, Tensor(a!)[] buffers, float momentum, bool row_norm) -> Tensor",
-    _momentum_cpu,
+    _momentum_native,
     lambda grads, buffers, momentum, row_norm: buffers[0].new_empty(
         len(buffers), *buffers[0].shape, dtype=torch.bfloat16
     ),
+    device=_momentum_native,
 )
 _orthogonalise = leaf(
     "optim",
     "orthogonalise(Tensor bank, float[] coefficients) -> Tensor",
     _orthogonalise_cpu,
     lambda bank, coefficients: bank.new_empty(bank.shape),
+    device=_by_torch,
 )
 _apply = leaf(
     "optim",
     "muon_apply_(Tensor(a!)[] params, Tensor update, float lr, float weight_decay, float factor, "
     "Tensor(b!)[] emas, float ema_decay, Tensor(c!)[] shadows) -> ()",
-    _apply_cpu,
+    _apply_native,
     lambda *_: None,
+    device=_apply_native,
 )

@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ try:
 except ImportError:  # built with GOLF_SIMT=OFF
     _simt = None  # type: ignore[assignment]
 
+# What torch raises where a kernel of its own, or one before it, has failed; torch 2.6 and 2.7 have RuntimeError alone.
+_ACCELERATOR: Any = getattr(torch, "AcceleratorError", ())
 _library: Any = torch.library.Library("golf", "DEF")  # type: ignore[no-untyped-call]
 _leaves: dict[str, list[str]] = {}
 _on_device: dict[str, tuple[torch.dtype, ...]] = {}  # operations with kernels for GPUs, and what those serve
@@ -124,7 +127,7 @@ def _served(op: str, cpu: Callable[..., Any], kernels: Callable[..., Any]) -> Ca
     """``cpu`` or ``kernels``, by where the tensors lie and by the mode."""
 
     def serve(*args: Any) -> Any:
-        device = next(a.device for a in args if isinstance(a, torch.Tensor))
+        device = _tensors(args)[0].device
         if device.type == "cuda":
             with torch.cuda.device(device):
                 return _guarded(op, kernels, args)
@@ -133,18 +136,40 @@ def _served(op: str, cpu: Callable[..., Any], kernels: Callable[..., Any]) -> Ca
     return serve
 
 
+def _tensors(args: tuple[Any, ...]) -> list[torch.Tensor]:
+    """The tensors among a leaf's arguments, those in lists included."""
+    listed = (x for a in args for x in (a if isinstance(a, list | tuple) else (a,)))
+    return [x for x in listed if isinstance(x, torch.Tensor)]
+
+
+class _Earlier(RuntimeError):
+    """A kernel before this call has failed."""
+
+
 def _guarded(op: str, kernels: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """``kernels(*args)``; what goes wrong becomes an error that names the operation and its tensors."""
     try:
         return kernels(*args)
     except RuntimeError as error:  # torch.OutOfMemoryError among them
-        shown = ", ".join(f"{str(a.dtype)[6:]} {tuple(a.shape)}" for a in args if isinstance(a, torch.Tensor))
-        where = next(a.device for a in args if isinstance(a, torch.Tensor))
-        hint = "" if _waits or where.type == "cpu" else "; an earlier kernel may be the cause: GOLF_SYNC=1 tells which"
-        raise DeviceError(f"{op} on {where} of {shown}: {error}{hint}") from error
+        raise DeviceError(_trouble(op, _tensors(args), error)) from error
     finally:
         if _mode == "simt":
             _simt.unmap_buffers()
+
+
+def _trouble(op: str, given: list[torch.Tensor], error: RuntimeError) -> str:
+    """Which operation, on which device, of which tensors, what went wrong, and what to do about it."""
+    where, shown = given[0].device, ", ".join(f"{str(a.dtype)[6:]} {tuple(a.shape)}" for a in given[:8])
+    if len(given) > 8:
+        shown += f" and {len(given) - 8} more"
+    if isinstance(error, _Earlier):
+        return f"on {where}, before {op} of {shown}, another operation failed: {error}"
+    hint = ""
+    if isinstance(error, torch.OutOfMemoryError):
+        hint = "; lower train.micro_batch_tokens"
+    elif not _waits and (core(given[0]).device_lost() or isinstance(error, _ACCELERATOR)):
+        hint = "; an earlier kernel may be the cause: GOLF_SYNC=1 tells which"
+    return f"{op} on {where} of {shown}: {error}{hint}"
 
 
 def join(forward: Leaf, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
@@ -176,10 +201,22 @@ def native(op: str, x: torch.Tensor) -> bool:
     on_device = x.dtype in device_dtypes(op)
     if _mode == "simt":
         return x.device.type == "cpu" and on_device
-    return x.device.type == "cpu" or (x.device.type == "cuda" and on_device and not why_not(x.device.index or 0))
+    return x.device.type == "cpu" or (x.device.type == "cuda" and on_device and _kernels_run(x.device.index or 0))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@functools.cache
+def _kernels_run(index: int) -> bool:
+    """Whether the kernels can run on this GPU; says once why they cannot."""
+    reason = why_not(index)
+    if reason:
+        warnings.warn(
+            f"golfcore's kernels cannot run on cuda:{index}, so plain torch serves it, more slowly: {reason}; "
+            "golfcore doctor tells more", stacklevel=2,
+        )  # fmt: skip
+    return not reason
+
+
 @functools.cache
 def why_not(index: int) -> str:
     """Why the kernels cannot run on this GPU; an empty string where they can."""
@@ -234,6 +271,14 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
+def may_look(x: torch.Tensor) -> bool:
+    """Whether an operation may read numbers of ``x`` to check them: on a GPU that would wait for the device.
+
+    With GOLF_SYNC=1 every call waits anyway.
+    """
+    return not x.is_cuda or _waits
+
+
 def core(x: torch.Tensor) -> Any:
     """The module with the native functions for tensors like ``x``."""
     if x.is_cuda:
@@ -248,6 +293,11 @@ def call(x: torch.Tensor, function: str, *args: Any) -> None:
         getattr(module, function)(*args, threads())
         return
     index, stream = (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else (0, 0)
+    if _waits:
+        try:  # what torch, or an operation on this stream before, has left
+            module.synchronize(index, stream)
+        except RuntimeError as error:
+            raise _Earlier(str(error)) from error
     getattr(module, function)(*args, index, stream)
     if _waits:
         module.synchronize(index, stream)

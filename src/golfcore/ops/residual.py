@@ -6,10 +6,21 @@ from typing import Any
 
 import torch
 
-from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops.reference.norm import residual as reference
-from golfcore.ops.registry import DTYPE_CODE, check_float, check_same, check_shape, join, leaf, native, rows, threads
+from golfcore.ops.registry import (
+    DTYPE_CODE,
+    address,
+    call,
+    check_float,
+    check_same,
+    check_shape,
+    core,
+    join,
+    leaf,
+    native,
+    rows,
+)
 
 
 def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -30,15 +41,17 @@ def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     check_same("residual", "y", y, "x", x)
     check_shape("residual", "s", s, (x.shape[-1],))
     check_same("residual", "s", s, "x", x, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-    r: torch.Tensor = _leaf(x, y, s) if native("residual", x) else reference(x, y, s)
+    if not native("residual", x) or x.shape[-1] > core(x).norm_max_width:
+        return reference(x, y, s)
+    r: torch.Tensor = _leaf(x, y, s)
     return r
 
 
 def _forward(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     x_ND, y_ND, s, r, code = rows(x), rows(y), s.contiguous(), x.new_empty(x.shape), DTYPE_CODE[x.dtype]
-    _core.norm_forward(
-        code, code, x_ND.data_ptr(), y_ND.data_ptr(), 0, 0, s.data_ptr(), 0, r.data_ptr(), 0, 0,
-        *x_ND.shape, x_ND.stride(0), y_ND.stride(0), 0, 1.0, 0.0, threads(),
+    call(
+        x, "norm_forward", code, code, address(x_ND), address(y_ND), 0, 0, address(s), 0, address(r), 0, 0,
+        *x_ND.shape, x_ND.stride(0), y_ND.stride(0), 0, 1.0, 0.0,
     )  # fmt: skip
     return r
 
@@ -46,10 +59,10 @@ def _forward(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
 def _backward(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     dr_ND, y_ND, s, code = rows(dr), rows(y), s.contiguous(), DTYPE_CODE[y.dtype]
     (n, d), (dy, ds) = y_ND.shape, _backward_fake(dr, y, s)
-    partials = s.new_empty(_core.norm_partials(n) * 3 * d)
-    _core.norm_backward(
-        code, code, dr_ND.data_ptr(), 0, 0, 0, 0, y_ND.data_ptr(), 0, 0, s.data_ptr(), 0, 0, dy.data_ptr(), 0,
-        0, ds.data_ptr(), 0, partials.data_ptr(), n, d, dr_ND.stride(0), 0, 0, 0, y_ND.stride(0), 0, 1.0, threads(),
+    partials = s.new_empty(core(y).norm_partials(n) * 3 * d)
+    call(
+        y, "norm_backward", code, code, address(dr_ND), 0, 0, 0, 0, address(y_ND), 0, 0, address(s), 0, 0, address(dy),
+        0, 0, address(ds), 0, address(partials), n, d, dr_ND.stride(0), 0, 0, 0, y_ND.stride(0), 0, 1.0,
     )  # fmt: skip
     return dy, ds
 
@@ -59,10 +72,18 @@ def _backward_fake(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[
 
 
 _leaf = leaf(
-    "residual", "residual(Tensor x, Tensor y, Tensor s) -> Tensor", _forward, lambda x, y, s: x.new_empty(x.shape)
+    "residual",
+    "residual(Tensor x, Tensor y, Tensor s) -> Tensor",
+    _forward,
+    lambda x, y, s: x.new_empty(x.shape),
+    device=_forward,
 )
 _leaf_backward = leaf(
-    "residual", "residual_backward(Tensor dr, Tensor y, Tensor s) -> (Tensor, Tensor)", _backward, _backward_fake
+    "residual",
+    "residual_backward(Tensor dr, Tensor y, Tensor s) -> (Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+    device=_backward,
 )
 
 

@@ -20,11 +20,11 @@ from itertools import chain, combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from golfcore.gpu import H100
 from golfcore.model.work import Work
 from golfcore.plan.evidence import Attention, LoggedRun, logged_runs
 
-H100_FLOPS = 989.5e12  # dense bf16, the data sheet's
-H100_BYTES_S = 3.35e12
+H100_FLOPS, H100_BYTES_S = H100.bf16_flops, H100.bytes_s
 MIB = 2.0**20
 
 TIME_TERMS = ("matrix products", "attention, SDPA", "attention, FlashAttention-3", "element-wise", "logits", "constant")

@@ -102,14 +102,16 @@ def _case(kind: str, name: str, fmt: str, shape: tuple[int, int], *, bench: bool
 
 CASES = (
     *(_case("product", fmt, fmt, (9, 333), batch=(2,)) for fmt in reference.FORMATS),
-    *(_case("product", f"{fmt}-groups", fmt, (5, 700), group=128, batch=(1,)) for fmt in reference.FORMATS),
+    *(_case("product", f"{fmt}-groups", fmt, (5, 704), group=128, batch=(1,)) for fmt in reference.FORMATS),
     _case("product", "vector", "int6", (7, 64)),
     _case("product", "one", "int4", (1, 1)),
     _case("product", "empty", "int6", (4, 64), batch=(0,)),
     _case("product", "no-rows", "int6", (0, 64), batch=(3,)),
     _case("product", "odd-groups", "int6", (3, 200), group=33, batch=(3, 3)),
     *(_case("dequantise", fmt, fmt, (6, 130), group=50) for fmt in reference.FORMATS),
+    *(_case("dequantise", f"{fmt}-whole", fmt, (3, 160), group=32) for fmt in reference.FORMATS),
     *(_case("fake", fmt, fmt, (6, 130), group=50) for fmt in reference.FORMATS),
+    _case("fake", "whole", "int6", (3, 160), group=32),
     _case("product", "matvec", "int6", (4096, 4096), bench=True),
     _case("product", "batch4", "int6", (4096, 4096), bench=True, batch=(4,)),
     _case("product", "matvec-ternary", "ternary", (4096, 4096), bench=True),

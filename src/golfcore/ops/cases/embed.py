@@ -81,6 +81,8 @@ TESTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ragged", {"shape": (3, 131), "v": 67, "d": 53, "slots": 129, "smear": 12}),
     ("smear-all", {"shape": (300,), "v": 9, "d": 20, "smear": 20}),
     ("bigram-only", {"shape": (2, 150), "v": 260, "d": 33, "slots": 2}),
+    # Rows of both tables longer than the GPU's pieces of the sorted tokens, and more columns than a warp's packs hold.
+    ("long-rows", {"shape": (2, 100), "v": 5, "d": 264, "slots": 3, "smear": 12}),
     ("strided", {"shape": (7, 5), "v": 11, "d": 16, "slots": 8, "smear": 4, "strided": True}),
 )
 

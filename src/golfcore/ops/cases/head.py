@@ -72,6 +72,10 @@ CASES = tuple(
         ("saturated", partial(_build, n=65, v=129, d=32, softcap=5.0, spread=12.0)),
         ("wide-cap", partial(_build, n=65, v=129, d=32, softcap=500.0, spread=90.0)),
         ("uncapped", partial(_build, n=65, v=129, d=32, softcap=0.0, spread=90.0)),
+        # On a GPU: rows that stay in registers, without and with a search for the largest logit; rows that do not fit.
+        ("packs", partial(_build, n=9, v=2568, d=16)),
+        ("packs-uncapped", partial(_build, n=9, v=2568, d=16, softcap=0.0, spread=20.0)),
+        ("long-rows", partial(_build, n=5, v=8208, d=8, softcap=500.0, spread=90.0)),
         ("master-weights", partial(_build, n=530, v=4100, d=16, w_fp32=True)),
         ("strided", _strided),
     )

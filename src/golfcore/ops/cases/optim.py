@@ -48,9 +48,9 @@ def _adamw_plain(
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     params, grads, m_s, v_s, emas = (_split(x, sizes) for x in (p, g.float(), m, v, ema))
     torch._fused_adamw_(
-        params, grads, m_s, v_s, [], [torch.tensor(float(STEP)) for _ in params], lr=LR, beta1=BETAS[0],
+        params, grads, m_s, v_s, [], [p.new_tensor(float(STEP)) for _ in params], lr=LR, beta1=BETAS[0],
         beta2=BETAS[1], weight_decay=DECAY, eps=EPS, amsgrad=False, maximize=False,
-        grad_scale=torch.tensor(1 / GRAD_SCALE), found_inf=torch.tensor(0.0),
+        grad_scale=p.new_tensor(1 / GRAD_SCALE), found_inf=p.new_tensor(0.0),
     )  # fmt: skip
     torch._foreach_lerp_(emas, params, 1 - EMA)
     if shadow is None:
@@ -164,6 +164,8 @@ CASES = (
             ("one", (1,), True),
             ("empty-among", (0, 7, 0, 9), True),
             ("ragged", (70001, 1, 32768, 333), True),
+            ("whole", (4096, 8192 + 64), True),
+            ("many-tensors", (7, 16) * 50, True),  # more than a launch on a GPU takes
         )
     ),
     *(
@@ -175,6 +177,7 @@ CASES = (
             ("rows", (2, 40, 72), {"row_norm": True}),
             ("quintic", (2, 64, 96), {"coefficients": optim.QUINTIC}),
             ("many", (9, 32, 64), {}),
+            ("many-small", (50, 5, 9), {}),
             ("whole-waves", (3, 520, 1030), {}),
             ("vector", (2, 1, 19), {}),
             ("zeros", (2, 16, 24), {"zeros": True}),

@@ -1,0 +1,151 @@
+"""Which kernels serve a recipe's operations, with which blocks: every operation is called once at the model's widths.
+
+Nothing is computed: launches are written down (``golfcore.ops.launches``). A few thousand tokens are enough, since more
+of them only make grids longer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from golfcore import ops
+from golfcore.bench.step_work import Shape
+from golfcore.ops.cubin import Kernel
+from golfcore.ops.launches import Launch, launches_of
+from golfcore.ops.registry import on_device
+
+TOKENS, HEAD_TOKENS = 2048, 256  # the head's products are torch's, on the processor
+
+# An operation of ``step_work`` by name -> the folder of its kernels, and its launches in order.
+Launches = dict[str, tuple[str, list[Launch]]]
+
+
+@dataclass
+class _Call:
+    """A call of a public function that does ``work``; gradients go to all of ``inputs``."""
+
+    op: str
+    work: str
+    function: Callable[..., object]
+    inputs: Sequence[Tensor] = ()
+    outputs: list[Tensor] = field(default_factory=list)
+
+    def forward(self) -> None:
+        result = self.function(*(x.requires_grad_() for x in self.inputs))
+        results = result if isinstance(result, tuple) else (result,)
+        self.outputs = [y for y in results if isinstance(y, Tensor) and y.requires_grad]
+
+    def backward(self) -> None:
+        if self.outputs:
+            seeds = [torch.ones_like(y) for y in self.outputs]
+            torch.autograd.grad(self.outputs, list(self.inputs), seeds, allow_unused=True)
+
+
+def launches(shape: Shape, tokens: int = TOKENS) -> Launches:
+    """The launches of every operation that has kernels for GPUs.
+
+    Raises:
+        BuildError: this build has no ``_simt``.
+    """
+    found: Launches = {}
+    for call in _calls(shape, tokens):
+        if call.op in on_device():
+            found[call.work] = call.op, launches_of(call.forward)
+            found[f"{call.work}, gradient"] = call.op, launches_of(call.backward)
+    return {work: (op, list(dict.fromkeys(rows))) for work, (op, rows) in found.items() if rows}
+
+
+def served(found: Launches, kernels: Sequence[Kernel]) -> dict[str, list[tuple[Kernel, Launch]]]:
+    """The machine code behind each launch; a launch whose kernel cannot be told from others is left out."""
+    result: dict[str, list[tuple[Kernel, Launch]]] = {}
+    for work, (op, rows) in found.items():
+        pairs = [(kernel_of(op, row, kernels), row) for row in rows]
+        result[work] = [(kernel, row) for kernel, row in pairs if kernel is not None]
+    return result
+
+
+def kernel_of(op: str, launch: Launch, kernels: Sequence[Kernel]) -> Kernel | None:
+    """The operation's kernel with the launch's name; a template argument that is no plain name or number fits all."""
+    name, arguments = _split(launch.kernel)
+    fits = []
+    for kernel in (k for k in kernels if k.op == op):
+        other, given = _split(kernel.name)
+        known = len(arguments) == len(given) and all(
+            mine == theirs or not re.fullmatch(r"[\w: *]+", mine) for mine, theirs in zip(arguments, given, strict=True)
+        )
+        if name == other and known:
+            fits.append(kernel)
+    return fits[0] if len(fits) == 1 else None
+
+
+def _split(name: str) -> tuple[str, list[str]]:
+    base, _, rest = name.partition("<")
+    inside = rest.removesuffix(">").strip()
+    return base.strip(), [part.strip() for part in inside.split(",")] if inside else []
+
+
+def _bf16(*sizes: int) -> Tensor:
+    return torch.zeros(*sizes, dtype=torch.bfloat16)
+
+
+def _calls(shape: Shape, n: int) -> list[_Call]:
+    d, heads, kv, h = shape.d, shape.heads, shape.kv_heads, shape.head_dim
+    x, y, x0 = (_bf16(n, d) for _ in range(3))
+    a, s, b = (torch.ones(d) for _ in range(3))
+    q, k, v = _bf16(1, n, heads, h), _bf16(1, n, kv, h), _bf16(1, n, kv, h)
+    angles = torch.zeros(n, h // 8)
+    ids, bounds = torch.ones(n, dtype=torch.int64), torch.tensor([0, n], dtype=torch.int32)
+    table, smear = torch.zeros(shape.vocab, d), torch.zeros(12)
+    weight, scales = torch.zeros(shape.hidden, d), torch.ones(shape.hidden, 1)
+    packed = torch.zeros(shape.hidden, ops.row_bytes("int6", d), dtype=torch.uint8)
+    return [
+        _Call("norm", "norm: plain", lambda x: ops.rms_norm(x)[1], (x,)),
+        _Call("norm", "norm: block's start", lambda x, x0, a, b: ops.rms_norm(x, None, x0, a=a, b=b), (x, x0, a, b)),
+        _Call("norm", "norm: after attention", lambda x, y, s: ops.rms_norm(x, y, s=s), (x, y, s)),
+        _Call("residual", "residual", ops.residual, (x, y, s)),
+        _Call("qk", "q and k", lambda q, k, gain: ops.qk(q, k, angles, angles, gain), (q, k, torch.ones(heads))),
+        _Call(
+            "attention", "attention",
+            lambda q, k, v, gate: ops.attention(q, k, v, gate, cu_seqlens=bounds, xsa=True),
+            (q, k, v, _bf16(1, n, heads)),
+        ),
+        _Call("activation", "activation", ops.leaky2, (_bf16(n, shape.hidden),)),
+        _Call(
+            "embed", "embedding", lambda table, w, lam: ops.embed(ids, table, smear_w=w, smear_lambda=lam),
+            (table, smear, torch.zeros(())),
+        ),
+        _Call(
+            "head", "head: cross-entropy", lambda x, w: ops.linear_cross_entropy(x, w, ids[:HEAD_TOKENS], 30.0),
+            (_bf16(HEAD_TOKENS, d), table),
+        ),
+        _Call("optim", "AdamW", lambda: _adamw(shape)),
+        _Call("optim", "Muon: momentum", lambda: _momentum(shape)),
+        _Call("optim", "Muon: apply", lambda: _apply(shape)),
+        _Call("bitpack", "bitpack: fake-quantise", lambda: ops.fake_quantise(weight.bfloat16(), scales, "int6")),
+        _Call(
+            "bitpack", "bitpack: dequantise",
+            lambda: ops.dequantise(packed, scales, "int6", d, dtype=torch.bfloat16),
+        ),
+        _Call("bitpack", "bitpack: times a vector", lambda: ops.packed_linear(_bf16(1, d), packed, scales, "int6")),
+    ]  # fmt: skip
+
+
+def _adamw(shape: Shape) -> None:
+    weights, gradients, first, second, averages = ([torch.zeros(shape.vocab, shape.d)] for _ in range(5))
+    ops.adamw_(weights, gradients, first, second, lr=0.1, step=1, emas=averages, ema_decay=0.9)
+
+
+def _momentum(shape: Shape) -> None:
+    gradients, buffers = ([torch.zeros(shape.d, shape.d)] for _ in range(2))
+    ops.muon_update(gradients, buffers, momentum=0.9, row_norm=True)
+
+
+def _apply(shape: Shape) -> None:
+    weights, averages = ([torch.zeros(shape.d, shape.d)] for _ in range(2))
+    update = torch.zeros(1, shape.d, shape.d, dtype=torch.bfloat16)
+    ops.muon_apply_(weights, update, lr=0.1, emas=averages, ema_decay=0.9)

@@ -1,0 +1,163 @@
+"""What a training step must at least take on an H100, and what it should take: a floor for every operation, on paper.
+
+A floor is the largest of an operation's times at the data sheet's rates (``golfcore.gpu``), one for each resource; that
+resource is its limiter. The prediction takes what kernels usually reach of each rate (``REACHED``) and adds up all
+operations, since one follows another. Nothing of this was measured: docs/cuda.md has the assumptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from golfcore.bench.step_work import Shape, Work, bitpack, shape_of, step_work
+from golfcore.config import RecipeConfig
+from golfcore.gpu import H100, Gpu
+from golfcore.ops import cubin
+from golfcore.plan.scaling import NVLINK_BYTES_S
+
+# The share of each rate that kernels usually reach: assumed, from others' measurements. cuBLAS in bf16 reaches 600 to
+# 650 TFLOP/s in products of this size; FlashAttention-2, which multiplies by mma.sync as ours does, about 350 forward
+# at head size 64 (arXiv:2407.08608, figure 5), which is 0.57 of what mma.sync has; plain copies 0.88 to 0.93.
+REACHED = {
+    "memory": 0.88, "products": 0.62, "mma": 0.57, "fp32": 0.70, "special": 0.80, "issue": 0.70, "link": 1.0,
+}  # fmt: skip
+# Milliseconds a step of the contest's best entry (PR 1855, seed 42), by layers run: before and after its loops begin.
+LOGGED_MS = {11: 96.3, 17: 140.9}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """One operation: all calls of a step, in microseconds.
+
+    Attributes:
+        work: what it does.
+        times: at the full rate of each resource that it uses, one call.
+        limiter: the slowest of them.
+        floor_us, predicted_us: a call at full rates, and at the rates that are reached.
+        instances: the kernels that the instruction estimate is from; empty where there is none.
+    """
+
+    work: Work
+    times: Mapping[str, float]
+    limiter: str
+    floor_us: float
+    predicted_us: float
+    instances: tuple[str, ...] = ()
+
+    @property
+    def step_us(self) -> float:
+        return self.work.calls * self.floor_us
+
+    @property
+    def predicted_step_us(self) -> float:
+        return self.work.calls * self.predicted_us
+
+
+def times_of(work: Work, gpu: Gpu = H100, instructions: float = 0.0) -> dict[str, float]:
+    """Microseconds of one call on each resource, at its full rate; ``instructions`` are those of warps, in all."""
+    rates = {
+        "memory": (work.read + work.written, gpu.bytes_s),
+        "products": (work.products, gpu.bf16_flops),
+        "mma": (work.mma, gpu.bf16_flops * gpu.mma_share),
+        "fp32": (work.fp32, gpu.fp32_flops),
+        "special": (work.special, gpu.special_rate),
+        "issue": (instructions, gpu.issue_rate),
+        "link": (work.link, NVLINK_BYTES_S),
+    }
+    return {name: 1e6 * amount / rate for name, (amount, rate) in rates.items() if amount}
+
+
+def floor_of(work: Work, gpu: Gpu = H100, kernels: Sequence[cubin.Kernel] = ()) -> Floor:
+    """The floor of one operation; ``kernels`` are those that serve it, for the instruction estimate."""
+    times = times_of(work, gpu, instructions_of(work, kernels))
+    limiter = max(times, key=lambda name: times[name])
+    reached = {name: value / REACHED[name] for name, value in times.items()}
+    return Floor(
+        work=work, times=times, limiter=limiter, floor_us=times[limiter], predicted_us=max(reached.values()),
+        instances=tuple(kernel.name for kernel in kernels if kernel.loop) if "issue" in times else (),
+    )  # fmt: skip
+
+
+def instructions_of(work: Work, kernels: Sequence[cubin.Kernel]) -> float:
+    """Instructions of warps for the whole call, from the loops that do the work; 0 where nothing is known.
+
+    A loop's instructions are divided by what it does on one pass, in flops on the tensor cores or in bytes of global
+    memory, and multiplied by what the operation does. Of several kernels the longest work counts: the rest finish sums.
+    Optional terms of a kernel are in its loop, on both sides of that division.
+    """
+    estimates = []
+    for kernel in kernels:
+        flops, moved = cubin.tensor_flops(kernel.loop), cubin.moved(kernel.loop)
+        if work.mma and flops:
+            estimates.append(len(kernel.loop) * work.mma / flops)
+        elif not work.mma and not flops and moved:
+            estimates.append(len(kernel.loop) * (work.read + work.written + work.cached) / moved)
+    return max(estimates, default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A phase of a run: every operation, and the sums in milliseconds beside what was logged."""
+
+    passes: int
+    floors: tuple[Floor, ...]
+    logged_ms: float | None
+
+    @property
+    def floor_ms(self) -> float:
+        return sum(f.step_us for f in self.floors) / 1e3
+
+    @property
+    def predicted_ms(self) -> float:
+        return sum(f.predicted_step_us for f in self.floors) / 1e3
+
+    def share(self, op: str) -> float:
+        """Predicted milliseconds of an operation."""
+        return sum(f.predicted_step_us for f in self.floors if f.work.op == op) / 1e3
+
+
+def predict(recipe: RecipeConfig, kernels: Mapping[str, Sequence[cubin.Kernel]] | None = None) -> list[Step]:
+    """A recipe on eight H100s: before its depth recurrence begins, and when all of it runs.
+
+    Args:
+        recipe: of a GPT.
+        kernels: those of an operation by its name, for the estimate of instructions.
+    """
+    steps = []
+    for phase in sorted({0, len(recipe.model.loop_starts)}):
+        shape = shape_of(recipe, phase)
+        floors = tuple(floor_of(w, H100, (kernels or {}).get(w.name, ())) for w in step_work(shape))
+        passes = len(shape.order)
+        logged = LOGGED_MS.get(passes) if recipe.name == "frontier_8xh100" else None
+        steps.append(Step(passes=passes, floors=floors, logged_ms=logged))
+    return steps
+
+
+def packed_floors(shape: Shape, kernels: Mapping[str, Sequence[cubin.Kernel]] | None = None) -> list[Floor]:
+    """The quantised operations, which no step has, on the widest matrix of a layer in six bits."""
+    return [floor_of(w, H100, (kernels or {}).get(w.name, ())) for w in bitpack(shape.hidden, shape.d, bits=6)]
+
+
+def document(steps: Sequence[Step], packed: Sequence[Floor]) -> dict[str, Any]:
+    """All of it, for programs."""
+
+    def row(f: Floor) -> dict[str, Any]:
+        return asdict(f.work) | {
+            "limiter": f.limiter, "floor_us": f.floor_us, "predicted_us": f.predicted_us, "times_us": dict(f.times),
+            "instruction_estimate_from": list(f.instances),
+        }  # fmt: skip
+
+    return {
+        "device": asdict(H100), "reached": REACHED,
+        "steps": [
+            {
+                "layers_run": s.passes, "floor_ms": s.floor_ms, "predicted_ms": s.predicted_ms,
+                "logged_ms": s.logged_ms, "operations": [row(f) for f in s.floors],
+            }
+            for s in steps
+        ],
+        "packed": [row(f) for f in packed],
+        "basis": "a model on paper; nothing was measured on a GPU",
+    }  # fmt: skip

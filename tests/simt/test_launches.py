@@ -1,0 +1,56 @@
+"""Launches that are written down: nothing runs, and each has the name that the compiler gives the kernel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from golfcore.ops import leaky2, qk, rms_norm, using
+from golfcore.ops.launches import Launch, instance, launches_of
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scope", "expected"),
+    [
+        ("add_partials", "golf::Status golf::run(int)", "add_partials"),
+        ("(forward<T, kCount>)", "Status launch(const void*) [with T = golf::bf16; int kCount = 8; Stream = void*]",
+         "forward<bf16, 8>"),
+        ("(forward<S, B, 8, 2>)", "Status f(const Args &) [S = float, B = golf::bf16]", "forward<float, bf16, 8, 2>"),
+        ("(f<T, kHeads / 2, true>)", "g() [with T = float]", "f<float, kHeads / 2, true>"),
+    ],
+)  # fmt: skip
+def test_instances(kernel: str, scope: str, expected: str) -> None:
+    assert instance(kernel, scope) == expected
+
+
+def test_a_launch_is_written_down_and_not_run() -> None:
+    x = torch.randn(1000, 64).bfloat16()
+    results = []
+    found = launches_of(lambda: results.append(leaky2(x)))
+    assert found == [Launch("forward<bf16, 8>", grid=32, block=256, dynamic_shared=0)]
+    with using("simt"):
+        assert torch.equal(leaky2(x), leaky2(x))
+    assert launches_of(lambda: None) == []
+
+
+def test_dynamic_shared_memory_is_the_launchers() -> None:
+    q, k = torch.randn(2, 5, 4, 32, requires_grad=True), torch.randn(2, 5, 2, 32, requires_grad=True)
+    angles, gain = torch.zeros(5, 8), torch.ones(4, requires_grad=True)
+    with using("simt"):
+        out = qk(q, k, angles, angles, gain)
+    found = launches_of(lambda: torch.autograd.grad(out, (q, k, gain), [torch.ones_like(y) for y in out]))
+    # Ten groups of lanes of a block of 256 threads take ten tokens of six heads in turn; a sum for each.
+    assert [launch.kernel for launch in found] == ["backward<float, 8, 4>", "add_partials"]
+    assert found[0].dynamic_shared == 4 * 6 * (256 // 4 // 6)
+
+
+def test_kernels_run_again_after_an_error_while_recording() -> None:
+    def fail() -> None:
+        rms_norm(torch.randn(2, 8))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        launches_of(fail)
+    x = torch.randn(3, 8)
+    with using("simt"):
+        assert torch.allclose(rms_norm(x)[1], rms_norm(x.double())[1].float(), atol=1e-5)
