@@ -97,10 +97,14 @@ struct Scales {
   GOLF_DEVICE Floats<kOctet> of(uint32_t octet) const {
     Floats<kOctet> out;
     const uint32_t first = octet * kOctet;
-    const bool same = one_a_row() || group % kOctet == 0;
-    const float one = row[one_a_row() ? 0 : first / group];
+    if (one_a_row() || group % kOctet == 0) {
+      const float one = row[one_a_row() ? 0 : first / group];
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) out.at[i] = same || first + i >= columns ? one : row[(first + i) / group];
+      for (int i = 0; i < kOctet; ++i) out.at[i] = one;
+      return out;
+    }
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) out.at[i] = first + i < columns ? row[(first + i) / group] : 0.0f;
     return out;
   }
 };

@@ -27,7 +27,7 @@ struct Rows {
   const int64_t* targets;
   const float* scale;  // null: losses alone
   float* losses;
-  int64_t rows, vocab;
+  int64_t vocab;
   float cap;
 };
 
@@ -59,55 +59,50 @@ struct Part {
 
 template <class T, int kCount, int kPacks>
 GOLF_KERNEL(cross_entropy, kThreads, 3, T* z, Rows args) {
-  GOLF_SHARED(float, scratch, 4 * kWarps);  // in turn, so that a row's need no barrier before the next row's
+  GOLF_SHARED(float, of_warps, 2 * kWarps);
   const float cap = args.cap, inverse = cap > 0.0f ? 1.0f / cap : 0.0f;
-  const bool shifted = !(cap > 0.0f && cap <= kNoShift);
-  int turn = 0;
-  for (int64_t row = blockIdx.x; row < args.rows; row += gridDim.x, turn ^= 1) {
-    Part<T, kCount, kPacks> part(z + row * args.vocab, args.vocab);
-    float shift = 0.0f, sum = 0.0f;
-    if (shifted) {
-      float largest = -INFINITY;
-      part.for_packs([&](const Floats<kCount>& values, int64_t) {
+  const int64_t row = blockIdx.x, target = args.targets[row];
+  Part<T, kCount, kPacks> part(z + row * args.vocab, args.vocab);
+  float shift = 0.0f, sum = 0.0f;
+  if (!(cap > 0.0f && cap <= kNoShift)) {
+    float largest = -INFINITY;
+    part.for_packs([&](const Floats<kCount>& values, int64_t) {
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) largest = max_nan(largest, values.at[i]);
-      });
-      shift = capped(block_max<kWarps>(largest, scratch + turn * kWarps), cap, inverse).y;
-    }
-    const int64_t target = args.targets[row];
-    const bool known = target >= 0 && target < args.vocab;  // where it is not the row becomes NaN
-    const Capped at_target = capped(known ? to_float(part.logits[target]) : 0.0f, cap, inverse);
-    part.for_packs([&](Floats<kCount>& values, int64_t) {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        const Capped c = capped(values.at[i], cap, inverse);
-        const float e = expf(c.y - shift);
-        sum += e;
-        values.at[i] = e * c.slope;
-      }
+      for (int i = 0; i < kCount; ++i) largest = max_nan(largest, values.at[i]);
     });
-    const float all = block_sum<kWarps>(sum, scratch + (2 + turn) * kWarps);
-    const float p_target = known ? expf(at_target.y - shift) / all : __uint_as_float(0x7fc00000u);
-    // The quotient keeps small losses exact to f32; the difference keeps large ones finite.
-    if (threadIdx.x == 0)
-      args.losses[row] =
-          p_target > 1e-6f ? -logf(p_target) : logf(all) + shift - at_target.y + (known ? 0.0f : p_target);
-    if (args.scale == nullptr) continue;
-    const float scale = known ? args.scale[row] : p_target, factor = scale / all;
-    part.for_packs([&](Floats<kCount>& values, int64_t at) {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        if constexpr (kPacks == 0) {
-          const Capped c = capped(values.at[i], cap, inverse);
-          values.at[i] = expf(c.y - shift) * c.slope;
-        }
-        values.at[i] *= factor;
-      }
-      store_floats(part.logits + at, values);
-      if (at <= target && target < at + kCount)
-        part.logits[target] = from_float<T>((p_target - 1.0f) * at_target.slope * scale);
-    });
+    shift = capped(block_max<kWarps>(largest, of_warps), cap, inverse).y;
   }
+  const bool known = target >= 0 && target < args.vocab;  // where it is not the row becomes NaN
+  const Capped at_target = capped(known ? to_float(part.logits[target]) : 0.0f, cap, inverse);
+  part.for_packs([&](Floats<kCount>& values, int64_t) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const Capped c = capped(values.at[i], cap, inverse);
+      const float e = expf(c.y - shift);
+      sum += e;
+      values.at[i] = e * c.slope;
+    }
+  });
+  const float all = block_sum<kWarps>(sum, of_warps + kWarps);  // its barrier: all have read the target's logit
+  const float p_target = known ? expf(at_target.y - shift) / all : __uint_as_float(0x7fc00000u);
+  // The quotient keeps small losses exact to f32; the difference keeps large ones finite.
+  if (threadIdx.x == 0)
+    args.losses[row] = p_target > 1e-6f ? -logf(p_target) : known ? logf(all) + shift - at_target.y : p_target;
+  if (args.scale == nullptr) return;
+  const float scale = known ? args.scale[row] : p_target, factor = scale / all;
+  part.for_packs([&](Floats<kCount>& values, int64_t at) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if constexpr (kPacks == 0) {
+        const Capped c = capped(values.at[i], cap, inverse);
+        values.at[i] = expf(c.y - shift) * c.slope;
+      }
+      values.at[i] *= factor;
+    }
+    store_floats(part.logits + at, values);
+    if (at <= target && target < at + kCount)
+      part.logits[target] = from_float<T>((p_target - 1.0f) * at_target.slope * scale);
+  });
 }
 
 template <int kCount>
@@ -125,8 +120,7 @@ GOLF_KERNEL(accumulate, kThreads, 8, float* total, const bf16* part, int64_t n) 
 }
 
 template <class T>
-Status launch_rows(T* z, const Rows& args, Stream stream) noexcept {
-  const unsigned blocks = blocks_for(args.rows, 1);
+Status launch_rows(T* z, const Rows& args, unsigned blocks, Stream stream) noexcept {
   if (args.vocab % 8 != 0 || !aligned<16>(z))
     return GOLF_LAUNCH((cross_entropy<T, 1, 0>), blocks, kThreads, 0, stream, z, args);
   if (args.vocab <= 8 * kThreads) return GOLF_LAUNCH((cross_entropy<T, 8, 1>), blocks, kThreads, 0, stream, z, args);
@@ -139,10 +133,12 @@ Status launch_rows(T* z, const Rows& args, Stream stream) noexcept {
 Status head_cross_entropy_device(DType dtype, void* z, const int64_t* targets, const float* scale, float* losses,
                                  int64_t rows, int64_t vocab, float cap, Stream stream) noexcept {
   if (rows == 0) return Status::kOk;
-  if (rows < 0 || vocab < 1 || vocab > kHeadMaxVocab || !(cap >= 0)) return Status::kInvalidArgument;
-  const Rows args{targets, scale, losses, rows, vocab, cap};
-  return dtype == DType::kF32 ? launch_rows(static_cast<float*>(z), args, stream)
-                              : launch_rows(static_cast<bf16*>(z), args, stream);
+  if (rows < 0 || rows >= int64_t{1} << 31 || vocab < 1 || vocab > kHeadMaxVocab || !(cap >= 0))
+    return Status::kInvalidArgument;
+  const Rows args{targets, scale, losses, vocab, cap};
+  const unsigned blocks = static_cast<unsigned>(rows);
+  return dtype == DType::kF32 ? launch_rows(static_cast<float*>(z), args, blocks, stream)
+                              : launch_rows(static_cast<bf16*>(z), args, blocks, stream);
 }
 
 Status head_accumulate_device(float* total, const bf16* part, int64_t n, Stream stream) noexcept {

@@ -144,31 +144,27 @@ GOLF_KERNEL(momentum, kThreads, 4, Batch batch, int64_t rows, int64_t columns, f
 template <int kCount>
 GOLF_KERNEL(normalise, kThreads, 4, Batch batch, int64_t rows, int64_t columns, float mu, bool row_norm, float eps,
             const float* norms2, bf16* bank) {
-  GOLF_SHARED(float, scratch, kWarps);
+  GOLF_SHARED(float, of_warps, kWarps);
   const int64_t warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
   const int64_t pieces = (rows + kRowsOfBlock - 1) / kRowsOfBlock;
-  for (int64_t item = blockIdx.x; item < batch.count * pieces; item += gridDim.x) {
-    const int64_t matrix = item / pieces, first = item % pieces * kRowsOfBlock;
-    const float* const norms = norms2 + matrix * rows;
-    const auto scaled = [&](float norm) { return row_norm ? norm / (norm + eps) : norm; };
-    float total = 0.0f;
-    for (int64_t row = threadIdx.x; row < rows; row += kThreads) {
-      const float norm = scaled(sqrtf(norms[row]));
-      total = fmaf(norm, norm, total);
-    }
-    const float whole = 1.0f / (sqrtf(block_sum<kWarps>(total, scratch)) + eps);
-    const OptimTensor& t = batch.tensors[matrix];
-    for (int64_t row = first + warp; row < first + kRowsOfBlock && row < rows; row += kWarps) {
-      const float scale = row_norm ? whole / (sqrtf(norms[row]) + eps) : whole;
-      for (int64_t i = lane * kCount; i < columns; i += kWarpSize * kCount) {
-        const Floats<kCount> g = load_gradient<kCount>(t, row * columns + i);
-        Floats<kCount> u = load_floats<kCount>(t.m + row * columns + i);
+  const int64_t matrix = blockIdx.x / pieces, first = blockIdx.x % pieces * kRowsOfBlock;
+  const float* const norms = norms2 + matrix * rows;
+  float total = 0.0f;
+  for (int64_t row = threadIdx.x; row < rows; row += kThreads) {
+    const float norm = sqrtf(norms[row]), scaled = row_norm ? norm / (norm + eps) : norm;
+    total = fmaf(scaled, scaled, total);
+  }
+  const float whole = 1.0f / (sqrtf(block_sum<kWarps>(total, of_warps)) + eps);
+  const OptimTensor& t = batch.tensors[matrix];
+  for (int64_t row = first + warp; row < first + kRowsOfBlock && row < rows; row += kWarps) {
+    const float scale = row_norm ? whole / (sqrtf(norms[row]) + eps) : whole;
+    for (int64_t i = lane * kCount; i < columns; i += kWarpSize * kCount) {
+      const Floats<kCount> g = load_gradient<kCount>(t, row * columns + i);
+      Floats<kCount> u = load_floats<kCount>(t.m + row * columns + i);
 #pragma unroll
-        for (int j = 0; j < kCount; ++j) u.at[j] = fmaf(mu, u.at[j], g.at[j]) * scale;
-        store_floats(bank + (matrix * rows + row) * columns + i, u);
-      }
+      for (int j = 0; j < kCount; ++j) u.at[j] = fmaf(mu, u.at[j], g.at[j]) * scale;
+      store_floats(bank + (matrix * rows + row) * columns + i, u);
     }
-    __syncthreads();  // scratch has been read
   }
 }
 
@@ -201,7 +197,7 @@ Status launch_momentum(const Batch& batch, int64_t rows, int64_t columns, float 
                                     batch, rows, columns, mu, norms2);
   if (status != Status::kOk) return status;
   const int64_t pieces = batch.count * ((rows + kRowsOfBlock - 1) / kRowsOfBlock);
-  return GOLF_LAUNCH((normalise<kCount>), blocks_for(pieces, 1), kThreads, 0, stream, batch, rows, columns, mu,
+  return GOLF_LAUNCH((normalise<kCount>), static_cast<unsigned>(pieces), kThreads, 0, stream, batch, rows, columns, mu,
                      row_norm, eps, static_cast<const float*>(norms2), bank);
 }
 
@@ -215,7 +211,7 @@ Status adamw_step_device(const OptimTensor* tensors, int64_t count, const AdamSt
 
 Status muon_momentum_device(const OptimTensor* tensors, int64_t count, int64_t rows, int64_t columns, float momentum,
                             bool row_norm, float eps, bf16* bank, float* norms2, Stream stream) noexcept {
-  if (rows < 1 || columns < 1) return Status::kInvalidArgument;
+  if (rows < 1 || columns < 1 || rows >= int64_t{1} << 26) return Status::kInvalidArgument;
   return for_batches(tensors, count, [&](const Batch& batch, int64_t, int64_t first) {
     bool packs = columns % kPack == 0 && aligned<16>(bank);
     for (int32_t i = 0; i < batch.count; ++i)
