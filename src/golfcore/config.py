@@ -296,6 +296,8 @@ class RecipeConfig:
     def steps_s(self) -> float:
         """Seconds of the training clock that steps may use, 0 for no limit; Hessians of training text take the rest."""
         reserve_s = self.quant.reserve_s if self.quant.method == "gptq" else 0.0
+        if not reserve_s:
+            return self.track.train_s
         return max(self.track.train_s - reserve_s, 0.01) if self.track.train_s else 0.0
 
 

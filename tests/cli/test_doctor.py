@@ -25,11 +25,12 @@ def test_json_is_one_document_with_every_part(capsys: pytest.CaptureFixture[str]
     answer = json.loads(capsys.readouterr().out)
     assert answer["healthy"]
     names = [row["name"] for row in answer["rows"]]
-    assert [name.split()[0].rstrip(":") for name in names if not name.startswith("gpu")] == [
+    assert [name.split()[0].rstrip(":") for name in names if not name.startswith(("gpu", "kernels"))] == [
         "python", "compiler", "torch", "core", "disk", "disk", "memory", "data",
         "huggingface_hub", "sentencepiece", "tiktoken",
     ]  # fmt: skip
     assert any(name.startswith("gpu") for name in names)
+    assert any(name.startswith("kernels") for name in names)
     assert all(row["fix"] for row in answer["rows"] if row["status"] != "ok")
 
 
@@ -67,18 +68,25 @@ def gpu_rows(
     why: str,
     driver: bool,
     fill: str = "",
+    trouble: str = "",
 ) -> list[Row]:
     monkeypatch.setattr(environment, "core_info", lambda: core)
     monkeypatch.setattr(environment, "cuda_devices", lambda: (devices, why))
+    monkeypatch.setattr(environment, "driver_trouble", lambda: trouble)
     monkeypatch.setattr(doctor_module, "has_nvidia_driver", lambda: driver)
     monkeypatch.setattr(doctor_module, "fill_on_torch_stream", lambda index: fill)
     found = check_gpus()
     return found if isinstance(found, list) else [found]
 
 
-def test_kernels_that_are_only_compiled_are_ok(monkeypatch: pytest.MonkeyPatch) -> None:
-    (row,) = gpu_rows(monkeypatch, WITH_CUDA, [], "no CUDA-capable device is detected", driver=False)
-    assert row.status == "ok"
+@pytest.mark.parametrize(("driver", "status", "fix"), [(False, "ok", "with a driver"), (True, "missing", "update")])
+def test_kernels_that_are_only_compiled_say_why(
+    driver: bool, status: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is amiss where there is no driver; one that cannot serve the build is too old."""
+    (row,) = gpu_rows(monkeypatch, WITH_CUDA, [], "", driver, trouble="no CUDA-capable device is detected")
+    assert row.status == status
+    assert fix in row.fix
     assert "compiled only: nvcc 13.0.1" in row.detail
     assert "no CUDA-capable device is detected" in row.detail
 

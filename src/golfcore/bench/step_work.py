@@ -154,8 +154,8 @@ def attention(
     """``ops.attention``, causal: scores of ``keys`` keys a query on average; keys and values come from L2 again.
 
     A score takes one ex2. Its fp32 work: scale and shift, maximum, sum, half a conversion; backward adds
-    ``p (dp - delta)``. Sums in one order give dq and dk, dv blocks of their own: scores and dp are computed twice there,
-    seven products, where atomics would need five.
+    ``p (dp - delta)``. Sums in one order give dq and dk, dv blocks of their own: scores and dp are computed twice
+    there, seven products, where atomics would need five.
     """
     q, k = BF16 * n * heads * head_dim, BF16 * n * kv_heads * head_dim
     rows, scores = FP32 * n * heads, n * keys * heads

@@ -348,7 +348,9 @@ def evaluate_artifact(
         world.note("evaluation, the probe")
         moved = future_flip(module, text.tokens, context=context)
         world.barrier()
-    with world.watched(), _telling_layers(module, world):
+    # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
+    pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
+    with world.watched(pause_s), _telling_layers(module, world):
         result = score(
             module, text, context=context, stride=stride, batch_tokens=batch_tokens,
             rank=world.rank, world_size=world.size, combine=world.sum,
