@@ -154,7 +154,7 @@ def test_a_mark_without_its_signal_is_finished_by_the_next_process(tmp_path: Pat
 
 
 def test_an_interrupt_ends_the_runs_and_a_later_process_goes_on(tmp_path: Path) -> None:
-    process = begin(tmp_path, "toy.steps=100", 2, 2)
+    process = begin(tmp_path, "toy.steps=400", 2, 2)
     until = time.monotonic() + 30
     while len(lines(tmp_path / "started.txt")) < 2 and time.monotonic() < until:
         time.sleep(0.02)
