@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from golfcore.config import RecipeConfig
 from golfcore.model import Family
@@ -55,11 +56,8 @@ def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int, step: floa
     """Parameters and predicted bytes by group, as arithmetic on shapes; ``step`` as of ``fitted_step``."""
     quant, rows = recipe.quant, []
     for group, (kind, params, scales) in family.counts(recipe.model, vocab_size).items():
-
-        def expected(sigmas: float = CLIP_SIGMAS[1], row_bytes: float = -1.0) -> float:
-            return group_bytes(group, kind, params, scales, quant, step=step, sigmas=sigmas, row_bytes=row_bytes)  # noqa: B023
-
-        middle = expected()
+        expected = partial(group_bytes, group, kind, params, scales, quant, step=step)
+        middle = expected(sigmas=CLIP_SIGMAS[1])
         if bits_and_clip(kind, quant, group)[0] == 0:
             low, high = (share * middle / FP16_RANGE[1] for share in FP16_RANGE)
         elif kind == "matrix" and quant.format != "int":
@@ -67,8 +65,8 @@ def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int, step: floa
         else:
             least, most = AGAINST_GAUSSIAN[kind]
             scale_low, scale_high = (bytes_ * scales for bytes_ in SCALE_RANGE[quant.scales])
-            low = least * expected(CLIP_SIGMAS[0], 0.0) + scale_low
-            high = most * expected(CLIP_SIGMAS[2], 0.0) + scale_high
+            low = least * expected(sigmas=CLIP_SIGMAS[0], row_bytes=0.0) + scale_low
+            high = most * expected(sigmas=CLIP_SIGMAS[2], row_bytes=0.0) + scale_high
         rows.append(RoleCost(group, kind, params, round(low), round(middle), round(high)))
     return rows
 
