@@ -41,7 +41,10 @@ def by_name(entries: list[Entry]) -> dict[str, Entry]:
 
 def begin(folder: Path, axes: str, seeds: int, slots: int) -> subprocess.Popen[bytes]:
     script = Path(__file__).parent / "toy_sweep.py"
-    return subprocess.Popen([sys.executable, str(script), str(folder), axes, str(seeds), str(slots)])
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), axes, str(seeds), str(slots)],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    )
 
 
 def test_every_run_of_a_sweep_is_done_once(tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_a_mark_without_its_signal_is_finished_by_the_next_process(tmp_path: Pat
 
 
 def test_an_interrupt_ends_the_runs_and_a_later_process_goes_on(tmp_path: Path) -> None:
-    process = begin(tmp_path, "toy.steps=400", 2, 2)
+    process = begin(tmp_path, "toy.steps=100", 2, 2)
     until = time.monotonic() + 30
     while len(lines(tmp_path / "started.txt")) < 2 and time.monotonic() < until:
         time.sleep(0.02)
