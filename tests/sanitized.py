@@ -6,13 +6,23 @@ For a build of that module with AddressSanitizer and UBSan beside the package th
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+# Examples of csrc/simt/examples/faulty.cu, and what the sanitizers say of them.
+FAULTS = {
+    "global_out_of_bounds": "AddressSanitizer: heap-buffer-overflow",
+    "shared_out_of_bounds": "AddressSanitizer: use-after-poison",
+    "misaligned_cast": "misaligned address",
+}
 
-def main(folder: Path, arguments: list[str]) -> int:
+
+def load(folder: Path) -> ModuleType:
+    """The build's module, in place of the package's own."""
     (path,) = folder.glob("_simt.*.so")
     spec = importlib.util.spec_from_file_location("golfcore._simt", path)
     if spec is None or spec.loader is None:
@@ -24,8 +34,31 @@ def main(folder: Path, arguments: list[str]) -> int:
 
     if _simt is not module or module.checks_every_access():
         sys.exit(f"{path} is no build with GOLF_SANITIZE, or is not the one that golfcore took")
-    return int(pytest.main(arguments))
+    return module
+
+
+def fail(folder: Path, name: str) -> None:
+    """Runs a faulty example, which should not return."""
+    import torch
+
+    load(folder)
+    from simt_model import run
+
+    run(name, torch.randn(256), torch.zeros(256), n=1)
+
+
+def main(folder: Path, arguments: list[str]) -> int:
+    for name, said in FAULTS.items():
+        child = subprocess.run([sys.executable, __file__, folder, "--fail", name], stderr=subprocess.PIPE, text=True)
+        if child.returncode == 0 or said not in child.stderr:
+            sys.exit(f"{name}: the sanitizers should have said {said!r}, not:\n{child.stderr[-2000:]}")
+    load(folder)
+    # A report of the sanitizers goes to the file descriptor and ends the process: pytest may not hold it back.
+    return int(pytest.main(["--capture=sys", *arguments]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    if sys.argv[2] == "--fail":
+        fail(Path(sys.argv[1]), sys.argv[3])
+    else:
+        sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

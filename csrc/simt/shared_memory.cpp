@@ -16,6 +16,7 @@ namespace golf::simt {
 
 namespace {
 constexpr int kPoison = 0xff;  // a NaN in every float type, -1 in every integer
+constexpr bool kSeesPlainWrites = GOLF_SIMT_HOOKS;
 }
 
 SharedMemory::SharedMemory() : storage_(new unsigned char[kArena + 1024]), bytes_(new Byte[kArena]()) {
@@ -102,7 +103,7 @@ const char* SharedMemory::access(uint32_t thread, const void* p, size_t bytes, A
     if ((byte.flags & kCopying) != 0)
       return describe("touches shared memory into which thread %u copies asynchronously, before it has waited",
                       byte.thread);
-    if (access != Access::kWrite && (byte.flags & kWritten) == 0)
+    if (kSeesPlainWrites && access != Access::kWrite && (byte.flags & kWritten) == 0)
       return describe("reads shared memory that nobody has written");
     const bool both_atomic = access == Access::kAtomic && (byte.flags & kByAtomic) != 0;
     if ((byte.flags & kWritten) != 0 && !both_atomic && !before(thread, byte.thread, byte.time))

@@ -30,17 +30,19 @@ FOUND = {
     "named_barrier_count": "of 32 threads, while others wait there for 64|is reached by 32 of 64 threads",
     "too_much_static_shared": "more than 49152 bytes of static shared memory",
 }
+every_access = pytest.mark.skipif(
+    not _simt.checks_every_access(), reason="this build leaves accesses to AddressSanitizer"
+)
 
 
 def test_every_fault_is_expected() -> None:
     assert set(FOUND) == set(_simt.faulty_examples())
 
 
+@every_access
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", FOUND)
 def test_fault_is_found(name: str, seed: int) -> None:
-    if not _simt.checks_every_access():
-        pytest.skip("this build relies on AddressSanitizer instead of checking every access")
     x, out = torch.randn(256), torch.zeros(256)
     with pytest.raises(RuntimeError, match=FOUND[name]):
         run(name, x, out, n=1, seed=seed)
@@ -54,6 +56,7 @@ def test_nothing_is_found_without_the_fault(name: str, seed: int) -> None:
     assert out.any()
 
 
+@every_access
 def test_a_failed_launch_leaves_nothing_behind() -> None:
     x, out = torch.randn(256), torch.zeros(256)
     for _ in range(3):
@@ -63,6 +66,7 @@ def test_a_failed_launch_leaves_nothing_behind() -> None:
         assert torch.equal(out, x.roll(-37))
 
 
+@every_access
 def test_a_block_that_failed_is_named() -> None:
     x, out = torch.randn(4 * 128), torch.zeros(6 * 128)
     with pytest.raises(RuntimeError, match=r"reverse, block \([45], 0, 0\), thread .* outside of every buffer"):
