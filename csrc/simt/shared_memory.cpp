@@ -17,7 +17,7 @@ namespace golf::simt {
 namespace {
 constexpr int kPoison = 0xff;  // a NaN in every float type, -1 in every integer
 constexpr bool kSeesPlainWrites = GOLF_SIMT_HOOKS;
-}
+}  // namespace
 
 SharedMemory::SharedMemory() : storage_(new unsigned char[kArena + 1024]), bytes_(new Byte[kArena]()) {
   arena_ = reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(storage_.get()) + 1023) & ~uintptr_t{1023});
