@@ -8,6 +8,7 @@
 
 #include "attention/layout.h"
 #include "device/cuda.h"
+#include "device/math.h"
 #include "device/memory.h"
 #include "device/ptx.h"
 #include "device/reduce.h"
@@ -17,7 +18,6 @@ namespace golf {
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * kWarpSize;
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
 GOLF_DEVICE int least(int a, int b) { return a < b ? a : b; }
 GOLF_DEVICE int most(int a, int b) { return a > b ? a : b; }

@@ -48,8 +48,8 @@ PYBIND11_MODULE(_simt, m) {
     py::list out;
     for (const simt::LaunchRecord& launch : simt::take_launches()) {
       py::dict row;
-      row["kernel"] = launch.kernel;
-      row["scope"] = launch.scope;
+      row["instance"] = launch.source.instance;
+      row["file"] = launch.source.file;
       row["grid"] = py::make_tuple(launch.grid.x, launch.grid.y, launch.grid.z);
       row["block"] = py::make_tuple(launch.block.x, launch.block.y, launch.block.z);
       row["dynamic_shared"] = launch.dynamic_shared;

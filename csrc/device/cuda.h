@@ -21,8 +21,9 @@
   struct GolfShared_##name;            \
   type* const name = ::golf::simt::shared_of<type, GolfShared_##name>(count)
 #define GOLF_DYNAMIC_SHARED(name) unsigned char* const name = ::golf::simt::dynamic_shared()
-#define GOLF_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ((void)(stream), ::golf::simt::launch(#kernel, __PRETTY_FUNCTION__, kernel, grid, block, shared_bytes, __VA_ARGS__))
+#define GOLF_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                 \
+  ((void)(stream), ::golf::simt::launch({#kernel, ::golf::simt::instance<kernel>(), __FILE__}, kernel, grid, block, \
+                                        shared_bytes, __VA_ARGS__))
 
 #else
 

@@ -90,6 +90,13 @@ GOLF_DEVICE float exp2_fast(float x) {
   return y;
 }
 
+// 1 / x, off by at most 1 ulp; subnormal results are 0.
+GOLF_DEVICE float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 }  // namespace golf
 
 #endif

@@ -17,9 +17,16 @@ struct Capped {
   float y, slope;  // slope = dy / dz
 };
 
+// Logits in bf16 are off by up to 2^-9 of themselves: what the fast functions add is far below that.
+template <class T>
+GOLF_DEVICE float exp_of(float x) {
+  return sizeof(T) == 2 ? exp2_fast(x * kLog2E) : expf(x);
+}
+
+template <class T>
 GOLF_DEVICE Capped capped(float z, float cap, float inverse) {
   if (!(cap > 0.0f)) return {z, 1.0f};
-  const float t = tanh_rational(z * inverse);
+  const float t = sizeof(T) == 2 ? tanh_fast(z * inverse) : tanh_rational(z * inverse);
   return {cap * t, fmaf(-t, t, 1.0f)};
 }
 
@@ -70,21 +77,21 @@ GOLF_KERNEL(cross_entropy, kThreads, 3, T* z, Rows args) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) largest = max_nan(largest, values.at[i]);
     });
-    shift = capped(block_max<kWarps>(largest, of_warps), cap, inverse).y;
+    shift = capped<T>(block_max<kWarps>(largest, of_warps), cap, inverse).y;
   }
   const bool known = target >= 0 && target < args.vocab;  // where it is not the row becomes NaN
-  const Capped at_target = capped(known ? to_float(part.logits[target]) : 0.0f, cap, inverse);
+  const Capped at_target = capped<T>(known ? to_float(part.logits[target]) : 0.0f, cap, inverse);
   part.for_packs([&](Floats<kCount>& values, int64_t) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const Capped c = capped(values.at[i], cap, inverse);
-      const float e = expf(c.y - shift);
+      const Capped c = capped<T>(values.at[i], cap, inverse);
+      const float e = exp_of<T>(c.y - shift);
       sum += e;
       values.at[i] = e * c.slope;
     }
   });
   const float all = block_sum<kWarps>(sum, of_warps + kWarps);  // its barrier: all have read the target's logit
-  const float p_target = known ? expf(at_target.y - shift) / all : __uint_as_float(0x7fc00000u);
+  const float p_target = known ? exp_of<T>(at_target.y - shift) / all : __uint_as_float(0x7fc00000u);
   // The quotient keeps small losses exact to f32; the difference keeps large ones finite.
   if (threadIdx.x == 0)
     args.losses[row] = p_target > 1e-6f ? -logf(p_target) : known ? logf(all) + shift - at_target.y : p_target;
@@ -94,8 +101,8 @@ GOLF_KERNEL(cross_entropy, kThreads, 3, T* z, Rows args) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       if constexpr (kPacks == 0) {
-        const Capped c = capped(values.at[i], cap, inverse);
-        values.at[i] = expf(c.y - shift) * c.slope;
+        const Capped c = capped<T>(values.at[i], cap, inverse);
+        values.at[i] = exp_of<T>(c.y - shift) * c.slope;
       }
       values.at[i] *= factor;
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <typeinfo>
 
 #include "simt/runtime.h"
 
@@ -35,12 +36,23 @@ namespace golf::simt {
 template <uint32_t kMaxThreads>
 struct Bounds {};
 
+template <auto kKernel>
+struct Kernel;
+template <class T>
+struct Tag {};
+// A kernel's name with its template's arguments, inside that of a type and mangled: what the compiler tells of it
+// wherever the launch stands, in a lambda of a template too.
+template <auto kKernel>
+const char* instance() noexcept {
+  return typeid(Tag<Kernel<kKernel>>).name();
+}
+
 // Copies the arguments to where all threads of the grid may read them, as a launch does.
 template <uint32_t kMaxThreads, class... Parameters, class... Arguments>
-Status launch(const char* name, const char* scope, void (*kernel)(Bounds<kMaxThreads>, Parameters...), dim3 grid,
-              dim3 block, size_t dynamic_shared, Arguments... arguments) noexcept {
+Status launch(const Source& source, void (*kernel)(Bounds<kMaxThreads>, Parameters...), dim3 grid, dim3 block,
+              size_t dynamic_shared, Arguments... arguments) noexcept {
   const auto call = [kernel, arguments...] { kernel(Bounds<kMaxThreads>{}, arguments...); };
-  return run_grid({name, scope, grid, block, dynamic_shared, kMaxThreads}, &call, sizeof call,
+  return run_grid({source, grid, block, dynamic_shared, kMaxThreads}, &call, sizeof call,
                   [](const void* opaque) { (*static_cast<const decltype(call)*>(opaque))(); });
 }
 

@@ -75,8 +75,8 @@ std::vector<LaunchRecord> take_launches() {
 }
 
 Status begin_launch(const Config& config) noexcept {
-  if (const Status status = report_pending(config.name); status != Status::kOk) return status;
-  if (const Status status = happen(Moment::kLaunch, config.name); status != Status::kOk) return status;
+  if (const Status status = report_pending(config.source.name); status != Status::kOk) return status;
+  if (const Status status = happen(Moment::kLaunch, config.source.name); status != Status::kOk) return status;
   if (const int32_t code = planned[static_cast<int32_t>(Moment::kKernel)].exchange(kNothing); code != kNothing)
     pending = code;
   return Status::kOk;
@@ -85,7 +85,7 @@ Status begin_launch(const Config& config) noexcept {
 bool recorded(const Config& config) noexcept {
   if (!recording) return false;
   std::lock_guard<std::mutex> lock(records_mutex);
-  records.push_back({config.name, config.scope, config.grid, config.block, config.dynamic_shared});
+  records.push_back({config.source, config.grid, config.block, config.dynamic_shared});
   return true;
 }
 

@@ -2,7 +2,6 @@
 // run.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "simt/runtime.h"
@@ -19,8 +18,7 @@ void plan_error(Moment moment, int32_t code) noexcept;
 void forget_errors() noexcept;
 
 struct LaunchRecord {
-  std::string kernel;  // as GOLF_LAUNCH has it: "(forward<T, kCount>)"
-  std::string scope;   // the function around it, with its template's arguments in the compiler's words
+  Source source;
   dim3 grid, block;
   size_t dynamic_shared;
 };

@@ -98,7 +98,7 @@ void unmap_buffers() noexcept { buffers.clear(); }
 Status run_grid(const Config& config, const void* arguments, size_t bytes, void (*body)(const void*)) noexcept {
   if (const char* why = refuse(config)) {
     char text[256];
-    std::snprintf(text, sizeof text, "%s: launch refused: %s", config.name, why);
+    std::snprintf(text, sizeof text, "%s: launch refused: %s", config.source.name, why);
     return fail_call(text);
   }
   if (const Status status = begin_launch(config); status != Status::kOk) return status;

@@ -27,9 +27,8 @@ inline void barrier_arrive(uint32_t id, uint32_t threads, int line = __builtin_L
   simt::named_barrier(id, threads, false, line);
 }
 
-inline float exp2_fast(float x) {
-  const float y = std::exp2(x);
-  return y < 0x1p-126f ? 0.0f : y;  // NaN stays
-}
+inline float flush_subnormal(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float exp2_fast(float x) { return flush_subnormal(std::exp2(flush_subnormal(x))); }
+inline float reciprocal_fast(float x) { return flush_subnormal(1.0f / flush_subnormal(x)); }
 
 }  // namespace golf

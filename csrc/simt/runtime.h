@@ -76,9 +76,15 @@ void named_barrier(uint32_t id, uint32_t threads, bool wait, int line) noexcept;
 
 // --- launches -------------------------------------------------------------------------------------------------------
 
+// Which kernel is launched.
+struct Source {
+  const char* name;      // as GOLF_LAUNCH has it: "(forward<T, kCount>)"
+  const char* instance;  // simt/cuda.h
+  const char* file;
+};
+
 struct Config {
-  const char* name;
-  const char* scope;  // the function that launches it, for launches that are recorded (simt/device.h)
+  Source source;
   dim3 grid, block;
   size_t dynamic_shared;
   uint32_t max_threads;  // of the kernel's launch bounds

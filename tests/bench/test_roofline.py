@@ -10,7 +10,7 @@ import torch
 
 from golfcore import ops
 from golfcore.bench import roofline, step_work
-from golfcore.bench.frontier import kernel_of, launches, served
+from golfcore.bench.frontier import launches, served
 from golfcore.bench.resources import document, rows_of
 from golfcore.bench.roofline import floor_of, instructions_of, predict, times_of
 from golfcore.bench.step_work import Path, Shape, Work, shape_of, walk
@@ -70,7 +70,7 @@ def test_the_rest_by_hand() -> None:
     assert [(w.read, w.written) for w in embed] == [(24 + 320, 48), (24 + 48 + 320, 320)]
     products, entropy, chunks, _ = step_work.head(3, 8, 10)
     assert products.products == 3 * 2 * 3 * 8 * 10
-    assert (entropy.special, entropy.cached) == (2 * 30, 120)  # logits in, gradients out
+    assert (entropy.special, entropy.cached) == (3 * 30, 120)  # logits in, gradients out
     assert (chunks.calls, chunks.read, chunks.written) == (1, 6 * 80, 4 * 80)
     assert step_work.head(98_304, 512, 8192)[2].calls == 48  # of 2,048 tokens
     (adamw,) = step_work.adamw(100, averaged=True)
@@ -188,29 +188,30 @@ def test_instructions_by_hand() -> None:
 
 def test_launches_find_their_kernels() -> None:
     found = launches(shape_of(FRONTIER), tokens=256)
-    assert {op for op, _ in found.values()} == on_device() - {"linear"}
-    op, rows = found["activation, gradient"]
-    assert op == "activation"
+    assert {row.folder for rows in found.values() for row in rows} == on_device() - {"linear", "residual"}
+    assert {(row.folder, row.kernel) for row in found["residual"]} == {("norm", "forward<bf16, bf16, 8, 2>")}
+    assert [row.kernel for row in found["attention, gradient"]] == [
+        "prepare<64>", "backward_keys<64>", "backward_queries<64>",
+    ]  # fmt: skip
+    assert [row.kernel for row in found["bitpack: dequantise"]] == ["dequantise<6, bf16, true>"]
+    rows = found["activation, gradient"]
     assert [row.kernel for row in rows] == ["backward<bf16, 8>"]
     mine, other = (kernel(op, "backward<bf16, 8>", loop("FADD")) for op in ("activation", "qk"))
     pairs = served(found, [mine, other, kernel("activation", "backward<float, 4>", loop("FADD"))])
     assert pairs["activation, gradient"] == [(mine, rows[0])]
     assert pairs["activation"] == []
-    launch = Launch("f<T, kHeads / 2>", 1, 32, 0)
-    halves = [kernel("x", f"f<T, {n}>", ()) for n in (2, 4)]
-    assert kernel_of("x", launch, halves[:1]) is halves[0]
-    assert kernel_of("x", launch, halves) is None  # either might be meant
 
 
 def test_rows_of_resources() -> None:
-    found = {"q and k": ("qk", [Launch("f", 10, 96, 1 << 10), Launch("f", 10, 96, 100 << 10)])}
+    found = {"q and k": [Launch("qk", "f", 10, 96, 1 << 10), Launch("qk", "f", 10, 96, 100 << 10)]}
     kernels = [kernel("qk", "f", loop("FADD"), shared=1 << 10), kernel("qk", "g", (), threads=0)]
     launched, unknown = rows_of(H100, kernels, found)
     assert launched.fits is not None
     assert (launched.fits.blocks, launched.fits.limit) == (2, "shared")  # 102 KB a block, with the system's own
     assert unknown.fits is None
     first, second = document([launched, unknown])
-    assert (first["threads"], first["dynamic_shared"], first["instructions"]) == (96, 100 << 10, 2)
+    assert (first["threads"], first["shared"], first["dynamic_shared"]) == (96, 1 << 10, 100 << 10)
+    assert (first["code"]["instructions"], first["code"]["shared"]) == (2, 0)
     assert (second["threads"], second["dynamic_shared"], second["occupancy"]) == (None, None, None)
 
 

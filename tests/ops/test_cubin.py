@@ -99,6 +99,14 @@ def test_loops() -> None:
     assert loops(parse_code(CODE)["straight"]) == []
 
 
+def test_what_a_branch_leaves_out_is_rare_without_memory_and_products() -> None:
+    names = ["BRA", "FSEL", "FSEL", "FADD", "BRA", "LDG.E.128", "BRA", "FMUL", "BRA", "MUFU.EX2", "STG.E.128", "BRA"]
+    targets = {0: 3, 4: 6, 6: 9, 8: 10, 11: 0}  # a mask; an optional load; either of two ways; the loop
+    code = [Instruction(16 * i, name, 16 * targets[i] if i in targets else -1) for i, name in enumerate(names)]
+    assert [i.address // 16 for i in cubin.usual(code)] == [0, 3, 4, 5, 6, 9, 10, 11]
+    assert cubin.usual(code[3:4]) == (code[3],)
+
+
 def test_a_kernel() -> None:
     code = parse_code(CODE)
     kernel = cubin.Kernel("x", "outer", "sm_90a", 128, 168, 0, 24, code["outer"])

@@ -6,28 +6,27 @@ import pytest
 import torch
 
 from golfcore.ops import leaky2, qk, rms_norm, using
-from golfcore.ops.launches import Launch, instance, launches_of
+from golfcore.ops.launches import Launch, kernel_of, launches_of
 
 
 @pytest.mark.parametrize(
-    ("kernel", "scope", "expected"),
+    ("tag", "expected"),
     [
-        ("add_partials", "golf::Status golf::run(int)", "add_partials"),
-        ("(forward<T, kCount>)", "Status launch(const void*) [with T = golf::bf16; int kCount = 8; Stream = void*]",
-         "forward<bf16, 8>"),
-        ("(forward<S, B, 8, 2>)", "Status f(const Args &) [S = float, B = golf::bf16]", "forward<float, bf16, 8, 2>"),
-        ("(f<T, kHeads / 2, true>)", "g() [with T = float]", "f<float, kHeads / 2, true>"),
+        ("golf::simt::Tag<golf::simt::Kernel<&golf::(anonymous namespace)::add_partials> >", "add_partials"),
+        ("golf::simt::Tag<golf::simt::Kernel<&(void golf::(anonymous namespace)::forward<golf::bf16, 8, true>"
+         "(golf::simt::Bounds<256u>, golf::bf16 const*, float (*)(int)))> >", "forward<bf16, 8, true>"),
+        ("golf::simt::Tag<golf::simt::Kernel<&(void golf::f<(int)6>(golf::simt::Bounds<256u>, int))>>", "f<6>"),
     ],
 )  # fmt: skip
-def test_instances(kernel: str, scope: str, expected: str) -> None:
-    assert instance(kernel, scope) == expected
+def test_names(tag: str, expected: str) -> None:
+    assert kernel_of(tag) == expected
 
 
 def test_a_launch_is_written_down_and_not_run() -> None:
     x = torch.randn(1000, 64).bfloat16()
     results = []
     found = launches_of(lambda: results.append(leaky2(x)))
-    assert found == [Launch("forward<bf16, 8>", grid=32, block=256, dynamic_shared=0)]
+    assert found == [Launch("activation", "forward<bf16, 8>", grid=32, block=256, dynamic_shared=0)]
     with using("simt"):
         assert torch.equal(leaky2(x), leaky2(x))
     assert launches_of(lambda: None) == []

@@ -152,3 +152,19 @@ def test_conversions() -> None:
         assert (ours[~numbers] == 0x7FFF).all()
         assert torch.equal(values[numbers], expected.float()[numbers])
         assert values[~numbers].isnan().all()
+
+
+def test_functions() -> None:
+    """Those of device/ptx.h and device/math.h, as exact as they say; NaN and infinities too."""
+    nan, inf = float("nan"), float("inf")
+    special = torch.tensor([0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, 1e-8, -150.0, 128.0, -130.0, inf, -inf, nan])
+    x = torch.cat([special, torch.linspace(-20, 20, 30_001), torch.logspace(-30, 30, 999)])
+    out = torch.zeros(4, len(x))
+    run("functions", x, out, n=len(x))
+    power, inverse, fast, rational = out
+    normal = torch.where(x.abs() < 2.0**-126, torch.zeros(()).copysign(x), x).double()
+    for ours, exact in ((power, torch.exp2(normal)), (inverse, 1 / normal)):
+        exact = torch.where(exact.abs() < 2.0**-126, 0.0, exact).float()
+        assert torch.allclose(ours, exact, rtol=2.0**-22, atol=0.0, equal_nan=True)
+    assert torch.allclose(fast, x.double().tanh().float(), rtol=0.0, atol=2e-7, equal_nan=True)
+    assert torch.allclose(rational, x.double().tanh().float(), rtol=8 * 2.0**-24, atol=0.0, equal_nan=True)

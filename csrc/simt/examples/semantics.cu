@@ -1,5 +1,6 @@
 // What the CUDA programming guide says of threads, shuffles, votes, barriers, atomics and asynchronous copies.
 #include "device/cuda.h"
+#include "device/math.h"
 #include "device/memory.h"
 #include "device/ptx.h"
 #include "device/reduce.h"
@@ -182,11 +183,25 @@ Status run_conversions(void* const* b, int64_t n) {
                      n);
 }
 
+// Four functions of in[0..n), one after the other.
+GOLF_KERNEL(functions, 128, 1, const float* in, float* out, int64_t n) {
+  for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < n; i += gridDim.x * int64_t{128}) {
+    out[i] = exp2_fast(in[i]);
+    out[n + i] = reciprocal_fast(in[i]);
+    out[2 * n + i] = tanh_fast(in[i]);
+    out[3 * n + i] = tanh_rational(in[i]);
+  }
+}
+
+Status run_functions(void* const* b, int64_t n) {
+  return GOLF_LAUNCH(functions, 4, 128, 0, nullptr, buffer<float>(b, 0), buffer<float>(b, 1), n);
+}
+
 constexpr Example kExamples[] = {
-    {"coordinates", run_coordinates}, {"shuffles", run_shuffles}, {"votes", run_votes},
-    {"reverse", run_reverse},         {"counts", run_counts},     {"pipeline", run_pipeline},
-    {"atomics", run_atomics},         {"fetch", run_fetch},       {"arrivals", run_arrivals},
-    {"conversions", run_conversions},
+    {"coordinates", run_coordinates}, {"shuffles", run_shuffles},   {"votes", run_votes},
+    {"reverse", run_reverse},         {"counts", run_counts},       {"pipeline", run_pipeline},
+    {"atomics", run_atomics},         {"fetch", run_fetch},         {"arrivals", run_arrivals},
+    {"conversions", run_conversions}, {"functions", run_functions},
 };
 
 }  // namespace

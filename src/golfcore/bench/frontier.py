@@ -6,7 +6,6 @@ of them only make grids longer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,12 +16,11 @@ from golfcore import ops
 from golfcore.bench.step_work import Shape
 from golfcore.ops.cubin import Kernel
 from golfcore.ops.launches import Launch, launches_of
-from golfcore.ops.registry import on_device
+from golfcore.ops.registry import address, call, on_device
 
 TOKENS, HEAD_TOKENS = 2048, 256  # the head's products are torch's, on the processor
 
-# An operation of ``step_work`` by name -> the folder of its kernels, and its launches in order.
-Launches = dict[str, tuple[str, list[Launch]]]
+Launches = dict[str, list[Launch]]  # an operation of ``step_work`` by name -> what it launches, in order
 
 
 @dataclass
@@ -53,40 +51,20 @@ def launches(shape: Shape, tokens: int = TOKENS) -> Launches:
         BuildError: this build has no ``_simt``.
     """
     found: Launches = {}
-    for call in _calls(shape, tokens):
-        if call.op in on_device():
-            found[call.work] = call.op, launches_of(call.forward)
-            found[f"{call.work}, gradient"] = call.op, launches_of(call.backward)
-    return {work: (op, list(dict.fromkeys(rows))) for work, (op, rows) in found.items() if rows}
+    for row in _calls(shape, tokens):
+        if row.op in on_device():
+            found[row.work] = launches_of(row.forward)
+            found[f"{row.work}, gradient"] = launches_of(row.backward)
+    return {work: list(dict.fromkeys(rows)) for work, rows in found.items() if rows}
 
 
 def served(found: Launches, kernels: Sequence[Kernel]) -> dict[str, list[tuple[Kernel, Launch]]]:
-    """The machine code behind each launch; a launch whose kernel cannot be told from others is left out."""
-    result: dict[str, list[tuple[Kernel, Launch]]] = {}
-    for work, (op, rows) in found.items():
-        pairs = [(kernel_of(op, row, kernels), row) for row in rows]
-        result[work] = [(kernel, row) for kernel, row in pairs if kernel is not None]
-    return result
-
-
-def kernel_of(op: str, launch: Launch, kernels: Sequence[Kernel]) -> Kernel | None:
-    """The operation's kernel with the launch's name; a template argument that is no plain name or number fits all."""
-    name, arguments = _split(launch.kernel)
-    fits = []
-    for kernel in (k for k in kernels if k.op == op):
-        other, given = _split(kernel.name)
-        known = len(arguments) == len(given) and all(
-            mine == theirs or not re.fullmatch(r"[\w: *]+", mine) for mine, theirs in zip(arguments, given, strict=True)
-        )
-        if name == other and known:
-            fits.append(kernel)
-    return fits[0] if len(fits) == 1 else None
-
-
-def _split(name: str) -> tuple[str, list[str]]:
-    base, _, rest = name.partition("<")
-    inside = rest.removesuffix(">").strip()
-    return base.strip(), [part.strip() for part in inside.split(",")] if inside else []
+    """The machine code behind each launch; a launch that this build holds none for is left out."""
+    known = {(kernel.op, kernel.name): kernel for kernel in kernels}
+    return {
+        work: [(known[row.folder, row.kernel], row) for row in rows if (row.folder, row.kernel) in known]
+        for work, rows in found.items()
+    }
 
 
 def _bf16(*sizes: int) -> Tensor:
@@ -123,6 +101,7 @@ def _calls(shape: Shape, n: int) -> list[_Call]:
             "head", "head: cross-entropy", lambda x, w: ops.linear_cross_entropy(x, w, ids[:HEAD_TOKENS], 30.0),
             (_bf16(HEAD_TOKENS, d), table),
         ),
+        _Call("head", "head: weight gradients of chunks", lambda: _accumulate(shape)),
         _Call("optim", "AdamW", lambda: _adamw(shape)),
         _Call("optim", "Muon: momentum", lambda: _momentum(shape)),
         _Call("optim", "Muon: apply", lambda: _apply(shape)),
@@ -133,6 +112,12 @@ def _calls(shape: Shape, n: int) -> list[_Call]:
         ),
         _Call("bitpack", "bitpack: times a vector", lambda: ops.packed_linear(_bf16(1, d), packed, scales, "int6")),
     ]  # fmt: skip
+
+
+def _accumulate(shape: Shape) -> None:
+    """The head itself launches it from its second chunk on, which would take products of seconds here."""
+    total, part = torch.zeros(shape.vocab, shape.d), _bf16(shape.vocab, shape.d)
+    call(part, "head_accumulate", address(total), address(part), part.numel())
 
 
 def _adamw(shape: Shape) -> None:

@@ -79,8 +79,8 @@ def document(rows: Sequence[Resources]) -> list[dict[str, Any]]:
             "max_threads": row.kernel.threads, "threads": row.launch.block if row.launch else None,
             "registers": row.kernel.registers, "shared": row.kernel.shared,
             "dynamic_shared": row.launch.dynamic_shared if row.launch else None, "stack": row.kernel.stack,
-            "occupancy": asdict(row.fits) if row.fits else None, **asdict(row.kernel.counts),
-            "local_in_loops": row.kernel.local_in_loops,
+            "occupancy": asdict(row.fits) if row.fits else None,
+            "code": asdict(row.kernel.counts) | {"local_in_loops": row.kernel.local_in_loops},
         }
         for row in rows
     ]  # fmt: skip

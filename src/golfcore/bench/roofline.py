@@ -76,24 +76,26 @@ def floor_of(work: Work, gpu: Gpu = H100, kernels: Sequence[cubin.Kernel] = ()) 
     reached = {name: value / REACHED[name] for name, value in times.items()}
     return Floor(
         work=work, times=times, limiter=limiter, floor_us=times[limiter], predicted_us=max(reached.values()),
-        instances=tuple(kernel.name for kernel in kernels if kernel.loop) if "issue" in times else (),
+        instances=tuple(kernel.name for kernel in kernels) if "issue" in times else (),
     )  # fmt: skip
 
 
 def instructions_of(work: Work, kernels: Sequence[cubin.Kernel]) -> float:
     """Instructions of warps for the whole call, from the loops that do the work; 0 where nothing is known.
 
-    A loop's instructions are divided by what it does on one pass, in flops on the tensor cores or in bytes of global
-    memory, and multiplied by what the operation does. Of several kernels the longest work counts: the rest finish sums.
-    Optional terms of a kernel are in its loop, on both sides of that division.
+    A loop's instructions, without those that rarely run (``cubin.usual``), are divided by what it does on one pass, in
+    flops on the tensor cores or in bytes of global memory, and multiplied by what the operation does; of a kernel
+    without loops all its code counts. Of several kernels the longest work counts: the rest finish sums. Optional terms
+    of a kernel are in its loop, on both sides of that division.
     """
     estimates = []
     for kernel in kernels:
-        flops, moved = cubin.tensor_flops(kernel.loop), cubin.moved(kernel.loop)
+        code = cubin.usual(kernel.loop) or kernel.code
+        flops, moved = cubin.tensor_flops(code), cubin.moved(code)
         if work.mma and flops:
-            estimates.append(len(kernel.loop) * work.mma / flops)
+            estimates.append(len(code) * work.mma / flops)
         elif not work.mma and not flops and moved:
-            estimates.append(len(kernel.loop) * (work.read + work.written + work.cached) / moved)
+            estimates.append(len(code) * (work.read + work.written + work.cached) / moved)
     return max(estimates, default=0.0)
 
 

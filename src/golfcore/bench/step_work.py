@@ -201,15 +201,17 @@ def embed(n: int, d: int, vocab: int) -> list[Work]:
 
 
 def head(n: int, d: int, vocab: int) -> list[Work]:
-    """``ops.linear_cross_entropy``: losses and gradients in one go, a chunk's logits in L2; one tanh and one ex2 each.
+    """``ops.linear_cross_entropy``: losses and gradients in one go, a chunk's logits in L2.
 
-    The chunks' weight gradients are added up in fp32. The backward pass multiplies by the loss's gradient.
+    A logit takes three special functions: ex2 and rcp for its tanh, since that of the GPU itself is too coarse for
+    scores, and ex2. The chunks' weight gradients are added up in fp32. The backward pass multiplies by the loss's
+    gradient.
     """
     weight, chunks = n * d * vocab, -(-n * vocab // CHUNK_LOGITS_DEVICE)
     return [
         Work(name="head: products", op="cublas", read=BF16 * (n * d + vocab * d), written=BF16 * n * d,
              products=6.0 * weight),
-        Work(name="head: cross-entropy", op="head", fp32=10.0 * n * vocab, special=2.0 * n * vocab, read=INT64 * n,
+        Work(name="head: cross-entropy", op="head", fp32=10.0 * n * vocab, special=3.0 * n * vocab, read=INT64 * n,
              written=FP32 * n, cached=2.0 * BF16 * n * vocab),
         Work(name="head: weight gradients of chunks", op="head", calls=chunks, read=(BF16 + FP32) * vocab * d,
              written=FP32 * vocab * d, fp32=1.0 * vocab * d),

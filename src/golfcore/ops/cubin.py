@@ -153,6 +153,22 @@ def loops(code: Sequence[Instruction]) -> list[tuple[Instruction, ...]]:
     return [tuple(i for i in code if start <= i.address <= end) for start, end in sorted(set(found))]
 
 
+def usual(code: Sequence[Instruction]) -> tuple[Instruction, ...]:
+    """``code`` without what branches leave out that has neither tensor-core products nor global memory in it.
+
+    Such stretches are masks at edges, new maxima, slow paths of divisions: rarely run. Of two alternatives one stays.
+    """
+    places = {instruction.address: at for at, instruction in enumerate(code)}
+    found, at = [], 0
+    while at < len(code):
+        found.append(code[at])
+        after = places.get(code[at].target, 0) if code[at].opcode == "BRA" else 0
+        skipped = code[at + 1 : after]
+        rare = after > at and not moved(skipped) and not tensor_flops(skipped)
+        at = after if rare else at + 1
+    return tuple(found)
+
+
 def innermost_loops(code: Sequence[Instruction]) -> list[tuple[Instruction, ...]]:
     """Those with no other one inside."""
     spans = [(loop[0].address, loop[-1].address, loop) for loop in loops(code) if loop]
@@ -216,11 +232,14 @@ def parse_name(mangled: str, names: Mapping[str, str]) -> tuple[str, str]:
     nvcc puts the source's name into that of the unnamed namespace: ``norm_kernels.cu``.
     """
     source = re.search(r"_GLOBAL__N__\w+?_\d+_([a-z0-9]+)(?:_kernels)?_cu_", mangled)
-    full = names.get(mangled, mangled)
+    return (source.group(1) if source else "", plain_name(names.get(mangled, mangled)))
+
+
+def plain_name(full: str) -> str:
+    """``forward<bf16, 8>`` of ``void golf::(anonymous namespace)::forward<golf::bf16, 8>(golf::NormForward)``."""
     plain = re.sub(r"\(anonymous namespace\)::|\b_GLOBAL__N__\w+::", "", full.partition("(golf")[0])
     plain = _until_parameters(plain).removeprefix("void ").replace("golf::", "")
-    plain = re.sub(r"\((?:int|long|bool|unsigned int)\)", "", plain)
-    return (source.group(1) if source else "", plain)
+    return re.sub(r"\((?:int|long|bool|unsigned int)\)", "", plain)
 
 
 def _until_parameters(text: str) -> str:

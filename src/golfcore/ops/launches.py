@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from golfcore.ops.cubin import demangle, plain_name
 from golfcore.ops.registry import core, using
 
 
@@ -21,12 +23,13 @@ class Launch:
     """One launch.
 
     Attributes:
-        kernel: ``forward<bf16, 8>``; a template argument that is neither a parameter of the launcher's own template
-            nor a number stays as the source has it.
+        folder: of csrc, where the kernel's source is; an operation may launch another's kernels.
+        kernel: ``forward<bf16, 8>``, the name that machine code has for it too.
         grid, block: blocks and threads, in all.
         dynamic_shared: bytes a block.
     """
 
+    folder: str
     kernel: str
     grid: int
     block: int
@@ -47,32 +50,22 @@ def launches_of(function: Callable[[], object]) -> list[Launch]:
         finally:
             model.record_launches(False)
             rows: list[dict[str, Any]] = model.take_launches()
+    names = demangle([row["instance"] for row in rows])
     return [
         Launch(
-            instance(row["kernel"], row["scope"]), grid=_product(row["grid"]), block=_product(row["block"]),
-            dynamic_shared=row["dynamic_shared"],
+            Path(row["file"]).parent.name, kernel_of(names[row["instance"]]), grid=_product(row["grid"]),
+            block=_product(row["block"]), dynamic_shared=row["dynamic_shared"],
         )
         for row in rows
     ]  # fmt: skip
 
 
+def kernel_of(tag: str) -> str:
+    """``f<8>`` of ``Tag<Kernel<&(void f<8>(Bounds<256>))> >``, the type with a kernel's name (csrc/simt/cuda.h)."""
+    found = re.search(r"::Kernel<&\(?(.*?)\)?> ?>$", tag)
+    return plain_name(found.group(1)) if found else tag
+
+
 def _product(sizes: tuple[int, int, int]) -> int:
     x, y, z = sizes
     return x * y * z
-
-
-def instance(kernel: str, scope: str) -> str:
-    """``(forward<T, kCount>)`` in ``... [with T = golf::bf16; int kCount = 8]``: ``forward<bf16, 8>``.
-
-    ``scope`` is the launcher's name as gcc or clang (commas, no types of numbers) writes it.
-    """
-    arguments = scope.partition("[with ")[2].rstrip("]") or scope.rpartition("[")[2].rstrip("]")
-    bound = {}
-    for part in re.split(r"[;,] ", arguments):
-        name, sign, value = part.partition(" = ")
-        if sign:
-            bound[name.split()[-1]] = value.replace("golf::", "").replace("{anonymous}::", "")
-    text = kernel.strip()
-    if text.startswith("(") and text.endswith(")"):
-        text = text[1:-1]
-    return re.sub(r"\b[A-Za-z_]\w*\b", lambda match: bound.get(match.group(), match.group()), text)
