@@ -61,11 +61,14 @@ $(INSTALLED): $(BUILT_FROM)
 	  { echo "golfcore needs a C++17 compiler: install g++ or clang++ (on Debian: apt install g++)" >&2; exit 1; }
 	@echo "setting up $(VENV) (once; a minute or two, CUDA: $(GOLF_CUDA))" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.$(EXTRAS)'
 	@rm -f $(VENV)/.installed-* $(VENV)/.testable-* && touch $@
+	@$(if $(EXTRAS),touch $(TESTABLE))
 
+# Beside what runs, what tests: in the same go where nothing is installed yet, since each go compiles.
+$(TESTABLE): EXTRAS := [dev]
 $(TESTABLE): $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	@test -e $@ || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:
