@@ -48,7 +48,7 @@ PYBIND11_MODULE(_simt, m) {
     py::list out;
     for (const simt::LaunchRecord& launch : simt::take_launches()) {
       py::dict row;
-      row["instance"] = launch.source.instance;
+      row["kernel"] = simt::kernel_name(launch.source);
       row["file"] = launch.source.file;
       row["grid"] = py::make_tuple(launch.grid.x, launch.grid.y, launch.grid.z);
       row["block"] = py::make_tuple(launch.block.x, launch.block.y, launch.block.z);

@@ -237,8 +237,8 @@ void Block::report_standstill() noexcept {
 
 void Block::say(uint32_t thread, const char* text) noexcept {
   const uint3 b = index_, t = fibers_[thread].lane->thread_idx;
-  std::snprintf(error_, sizeof error_, "%s, block (%u, %u, %u), thread (%u, %u, %u): %s", launch_->config.source.name,
-                b.x, b.y, b.z, t.x, t.y, t.z, text);
+  std::snprintf(error_, sizeof error_, "block (%u, %u, %u), thread (%u, %u, %u): %s", b.x, b.y, b.z, t.x, t.y, t.z,
+                text);
   failed_ = true;
 }
 

@@ -1,7 +1,11 @@
 #include "simt/device.h"
 
+#include <cxxabi.h>
+
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <mutex>
 
 #include "device/errors.h"
@@ -65,6 +69,23 @@ void forget_errors() noexcept {
   for (std::atomic<int32_t>& code : planned) code = kNothing;
   pending = kNothing;
   lost = false;
+}
+
+std::string kernel_name(const Source& source) {
+  // Tag<Kernel<&(void golf::(anonymous namespace)::forward<golf::bf16, 8>(golf::simt::Bounds<256u>, ...))> >, or, of
+  // one that is no template, Tag<Kernel<&golf::(anonymous namespace)::adamw> >.
+  const std::unique_ptr<char, decltype(&std::free)> type(
+      abi::__cxa_demangle(source.instance, nullptr, nullptr, nullptr), &std::free);
+  std::string text = type == nullptr ? "" : type.get();
+  const size_t begin = text.find("::Kernel<&");
+  if (begin == std::string::npos) return source.name;
+  text.erase(0, begin + 10);
+  const size_t end = text.find("(golf::simt::Bounds");
+  text.resize(end != std::string::npos ? end : text.find('>'));
+  if (text.rfind("(void ", 0) == 0) text.erase(0, 6);
+  for (const std::string part : {"golf::", "(anonymous namespace)::"})
+    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part)) text.erase(at, part.size());
+  return text;
 }
 
 void record_launches(bool on) noexcept { recording = on; }

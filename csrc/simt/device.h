@@ -2,6 +2,7 @@
 // run.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "simt/runtime.h"
@@ -22,6 +23,9 @@ struct LaunchRecord {
   dim3 grid, block;
   size_t dynamic_shared;
 };
+
+// "forward<bf16, 8>", as machine code has it too.
+std::string kernel_name(const Source& source);
 
 // From now on launches are written down and not run, or run again.
 void record_launches(bool on) noexcept;

@@ -98,7 +98,7 @@ void unmap_buffers() noexcept { buffers.clear(); }
 Status run_grid(const Config& config, const void* arguments, size_t bytes, void (*body)(const void*)) noexcept {
   if (const char* why = refuse(config)) {
     char text[256];
-    std::snprintf(text, sizeof text, "%s: launch refused: %s", config.source.name, why);
+    std::snprintf(text, sizeof text, "%s: launch refused: %s", kernel_name(config.source).c_str(), why);
     return fail_call(text);
   }
   if (const Status status = begin_launch(config); status != Status::kOk) return status;
@@ -112,13 +112,14 @@ Status run_grid(const Config& config, const void* arguments, size_t bytes, void 
   for (uint64_t i = count; i > 1; --i) std::swap(order[i - 1], order[random.below(static_cast<uint32_t>(i))]);
   std::atomic<bool> failed{false};
   std::mutex mutex;
-  char text[512] = "";
+  char text[640] = "";
   parallel_for(static_cast<int64_t>(count), 1, chosen_threads, [&](int64_t, int64_t i, int64_t) {
     if (failed) return;
     Block& block = block_of_this_thread();
     if (block.run(launch, order[static_cast<size_t>(i)])) return;
     std::lock_guard<std::mutex> lock(mutex);
-    if (!failed.exchange(true)) std::memcpy(text, block.error(), sizeof text);
+    if (!failed.exchange(true))
+      std::snprintf(text, sizeof text, "%s, %s", kernel_name(config.source).c_str(), block.error());
   });
   return failed ? fail_call(text) : Status::kOk;
 }

@@ -6,20 +6,7 @@ import pytest
 import torch
 
 from golfcore.ops import leaky2, qk, rms_norm, using
-from golfcore.ops.launches import Launch, kernel_of, launches_of
-
-
-@pytest.mark.parametrize(
-    ("tag", "expected"),
-    [
-        ("golf::simt::Tag<golf::simt::Kernel<&golf::(anonymous namespace)::add_partials> >", "add_partials"),
-        ("golf::simt::Tag<golf::simt::Kernel<&(void golf::(anonymous namespace)::forward<golf::bf16, 8, true>"
-         "(golf::simt::Bounds<256u>, golf::bf16 const*, float (*)(int)))> >", "forward<bf16, 8, true>"),
-        ("golf::simt::Tag<golf::simt::Kernel<&(void golf::f<(int)6>(golf::simt::Bounds<256u>, int))>>", "f<6>"),
-    ],
-)  # fmt: skip
-def test_names(tag: str, expected: str) -> None:
-    assert kernel_of(tag) == expected
+from golfcore.ops.launches import Launch, launches_of
 
 
 def test_a_launch_is_written_down_and_not_run() -> None:

@@ -232,14 +232,11 @@ def parse_name(mangled: str, names: Mapping[str, str]) -> tuple[str, str]:
     nvcc puts the source's name into that of the unnamed namespace: ``norm_kernels.cu``.
     """
     source = re.search(r"_GLOBAL__N__\w+?_\d+_([a-z0-9]+)(?:_kernels)?_cu_", mangled)
-    return (source.group(1) if source else "", plain_name(names.get(mangled, mangled)))
-
-
-def plain_name(full: str) -> str:
-    """``forward<bf16, 8>`` of ``void golf::(anonymous namespace)::forward<golf::bf16, 8>(golf::NormForward)``."""
+    full = names.get(mangled, mangled)
     plain = re.sub(r"\(anonymous namespace\)::|\b_GLOBAL__N__\w+::", "", full.partition("(golf")[0])
     plain = _until_parameters(plain).removeprefix("void ").replace("golf::", "")
-    return re.sub(r"\((?:int|long|bool|unsigned int)\)", "", plain)
+    plain = re.sub(r"\((?:int|long|bool|unsigned int)\)", "", plain)
+    return (source.group(1) if source else "", plain)
 
 
 def _until_parameters(text: str) -> str:

@@ -6,7 +6,6 @@ instances serves it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 
-from golfcore.ops.cubin import demangle, plain_name
 from golfcore.ops.registry import core, using
 
 
@@ -50,20 +48,13 @@ def launches_of(function: Callable[[], object]) -> list[Launch]:
         finally:
             model.record_launches(False)
             rows: list[dict[str, Any]] = model.take_launches()
-    names = demangle([row["instance"] for row in rows])
     return [
         Launch(
-            Path(row["file"]).parent.name, kernel_of(names[row["instance"]]), grid=_product(row["grid"]),
-            block=_product(row["block"]), dynamic_shared=row["dynamic_shared"],
+            Path(row["file"]).parent.name, row["kernel"], grid=_product(row["grid"]), block=_product(row["block"]),
+            dynamic_shared=row["dynamic_shared"],
         )
         for row in rows
     ]  # fmt: skip
-
-
-def kernel_of(tag: str) -> str:
-    """``f<8>`` of ``Tag<Kernel<&(void f<8>(Bounds<256>))> >``, the type with a kernel's name (csrc/simt/cuda.h)."""
-    found = re.search(r"::Kernel<&\(?(.*?)\)?> ?>$", tag)
-    return plain_name(found.group(1)) if found else tag
 
 
 def _product(sizes: tuple[int, int, int]) -> int:
