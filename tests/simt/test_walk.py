@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = '#pragma once\n#include "golf.h"\nnamespace golf {{ {} }}\n'
-FLAGS = "-std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-unknown-pragmas -DGOLF_SIMT=1".split()
+FLAGS = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DGOLF_SIMT=1"]
 
 
 def test_the_kernel_of_the_walk_compiles(tmp_path: Path) -> None:
