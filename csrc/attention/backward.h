@@ -178,11 +178,19 @@ class Backward {
     const E *q = head.q + row * kH, *dout = head.dout + row * kH;
     keys += column * P::kDepth;
     values += column * P::kDepth;
-    for (int step = 0; step < kH; step += P::kDepth) {
-      multiply<P, kHalf, kH, P::kDepth, kTile * P::kDepth>(1, q + step, keys, p);
-      multiply<P, kHalf, kH, P::kDepth, kTile * P::kDepth>(1, dout + step, values, ds);
-      keys += kTile * P::kDepth;
-      values += kTile * P::kDepth;
+    constexpr int kSteps = P::kExact && kChain < kH ? kChain : kH;
+    for (int begin = 0; begin < kH; begin += kSteps) {
+      V scores[kHalf][kCols], gradients[kHalf][kCols];
+      clear(scores);
+      clear(gradients);
+      for (int step = begin; step < begin + kSteps; step += P::kDepth) {
+        multiply_chain<P, kHalf, kH, P::kDepth, kTile * P::kDepth>(1, q + step, keys, scores);
+        multiply_chain<P, kHalf, kH, P::kDepth, kTile * P::kDepth>(1, dout + step, values, gradients);
+        keys += kTile * P::kDepth;
+        values += kTile * P::kDepth;
+      }
+      add_to(p, scores);
+      add_to(ds, gradients);
     }
     const V factor = set1(unit_.args.scale * kLog2E);
     const bool hides = mask.hides(row, column);
