@@ -227,20 +227,19 @@ GOLF_INLINE void add_to(V (&acc)[kR][kCols], const V (&part)[kR][kCols]) {
 
 // The same in chains of at most kChain numbers in f32, each from zero: what a chain of roundings loses grows with its
 // length, and one over a head of 128 lost more than twice what plain torch does. In bf16 the operands' rounding rules.
+// Every product of queries and keys must be cut alike: the backward pass has to find the scores of the forward pass.
 constexpr int kChain = 32;
 
 template <class P, int kR, int kLeftRow, int kLeftStep, int kRightStep>
 GOLF_INLINE void multiply(int steps, const typename P::E* left, const typename P::E* right, V (&acc)[kR][kCols]) {
-  while (P::kExact && steps > kChain) {
+  if (!P::kExact || steps <= kChain)
+    return multiply_chain<P, kR, kLeftRow, kLeftStep, kRightStep>(steps, left, right, acc);
+  for (; steps > 0; steps -= kChain, left += kChain * kLeftStep, right += kChain * kRightStep) {
     V part[kR][kCols];
     clear(part);
-    multiply_chain<P, kR, kLeftRow, kLeftStep, kRightStep>(kChain, left, right, part);
+    multiply_chain<P, kR, kLeftRow, kLeftStep, kRightStep>(steps < kChain ? steps : kChain, left, right, part);
     add_to(acc, part);
-    left += kChain * kLeftStep;
-    right += kChain * kRightStep;
-    steps -= kChain;
   }
-  multiply_chain<P, kR, kLeftRow, kLeftStep, kRightStep>(steps, left, right, acc);
 }
 
 template <int kR, int kStride>
