@@ -103,8 +103,8 @@ def train_stage(
         # Measured on rank 0: ranks that chose for themselves might choose differently. And measured once a run: the
         # curve goes on only in the arithmetic that it began in.
         before = {} if resume is None else resume.get("choices", {})
-        multiply = world.on_primary(lambda: before.get("products") or products.choice())
-        stack.enter_context(products.using(multiply))
+        route = products.Route(*world.on_primary(lambda: tuple(before.get("products") or products.route())))
+        stack.enter_context(products.using(route))
         module.activation_dtype, why = world.on_primary(lambda: _choose_precision(recipe, world, before))
         loader = TokenLoader(
             tokens.shards("train"), batch_tokens=train.batch_tokens, seq_len=train.seq_len,
@@ -113,7 +113,7 @@ def train_stage(
         parameters = sum(p.numel() for p in module.parameters())
         log.line(f"model_params:{parameters} family:{recipe.model_family} vocab:{tokens.vocab_size}")
         log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
-        log.line(f"products: {multiply} ({'as the run began' if 'products' in before else products.speeds()})")
+        log.line(f"products: {route} ({'as the run began' if 'products' in before else products.speeds()})")
         log.line("ops: " + " ".join(f"{op}={served}" for op, served in backends(world.device).items()))
         log.line(f"seed:{train.seed} train_batch_tokens:{train.batch_tokens} train_seq_len:{train.seq_len}")
         attention, why = world.on_primary(lambda: _choose_attention(recipe, module, before))
@@ -121,7 +121,7 @@ def train_stage(
     evaluate = _in_training_score(recipe, tokens, world) if train.val_every else None
     with stack, loader, using_attention(attention):
         trainer = Trainer(recipe, module, loader, world, log, tick, evaluate)
-        trainer.choices = {"attention": attention, "precision": module.activation_dtype, "products": multiply}
+        trainer.choices = {"attention": attention, "precision": module.activation_dtype, "products": tuple(route)}
         if resume is not None:
             trainer.resume(resume)
         with log.phase("warm-up"):

@@ -251,7 +251,8 @@ def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm
 
 
 def _orthogonalise_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
-    if bank_BRC.dtype == torch.bfloat16 and products.choice() == "bf16" and _core.has_symmetric_product():
+    vectors = products.fast_dtype() == torch.bfloat16 and not products.route().tiles
+    if vectors and bank_BRC.dtype == torch.bfloat16 and _core.has_symmetric_product():
         return _by_symmetric_products(bank_BRC.contiguous(), _steps(flat))
     (wide_BRC,) = products.widened(bank_BRC)
     return _by_torch(wide_BRC, flat).to(bank_BRC.dtype)

@@ -16,8 +16,8 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -28,55 +28,67 @@ from golfcore.paths import atomic_write, cache_dir
 # What lowers the instructions that torch and its libraries use; each choice has a measurement of its own.
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 _KEPT = "products.json"
-_SHAPE = (512, 256, 256)  # rows, shared, columns: 0.2 s where bf16 is at its slowest
-_TRIAL_S = 0.03
+_SIDE = 256  # of the square matrices that are multiplied: 0.1 s each where bf16 is at its slowest
+_TRIALS, _TRIAL_S = 4, 0.05  # at least so many, and for so long
 
-# How products are computed: in fp32; in bf16 by vector instructions; in bf16 by a unit for matrices.
-Choice = Literal["fp32", "bf16", "bf16-tiles"]
-# A vector instruction for bf16 does at most twice the work of one for fp32; above this there are tiles.
+# A vector instruction for bf16 does at most twice the work of one for fp32; above this there is a unit for matrices.
 _TILES = 4.0
+# oneDNN's fp32 product needs copies that torch.mm does not: it has to be this much faster.
+_ONEDNN = 1.2
+
+
+class Route(NamedTuple):
+    """How products on a processor are computed."""
+
+    dtype: str  # fp32 or bf16
+    tiles: bool = False  # bf16 products go through a unit for matrices (AMX)
+    onednn: bool = False  # the head's fp32 products go through oneDNN's inner product instead of torch.mm
+
+    def __str__(self) -> str:
+        return self.dtype + (" by tiles" if self.tiles else "") + (", fp32 by oneDNN" if self.onednn else "")
 
 
 class Speeds(NamedTuple):
-    """GFLOP/s of products on all of torch's threads, by the dtype of the operands."""
+    """GFLOP/s of products on one thread: fp32 by torch.mm and by oneDNN (0 without it), bf16."""
 
     fp32: float
+    onednn: float
     bf16: float
 
     @property
-    def choice(self) -> Choice:
+    def route(self) -> Route:
         """What follows for products."""
-        if self.bf16 <= self.fp32:
-            return "fp32"
-        return "bf16" if self.bf16 < _TILES * self.fp32 else "bf16-tiles"
+        fp32 = max(self.fp32, self.onednn)
+        fast = "bf16" if self.bf16 > fp32 else "fp32"
+        return Route(fast, self.bf16 > _TILES * fp32, self.onednn > _ONEDNN * self.fp32)
 
     def __str__(self) -> str:
-        return f"fp32 {self.fp32:.4g} GFLOP/s, bf16 {self.bf16:.4g} GFLOP/s"
+        return f"a thread's GFLOP/s: fp32 {self.fp32:.4g}, by oneDNN {self.onednn:.4g}, bf16 {self.bf16:.4g}"
 
 
-_chosen: Choice | None = None
+_chosen: Route | None = None
 
 
-def choice() -> Choice:
+def route() -> Route:
     """How products on this processor are computed: as ``using`` says, else as ``speeds`` found."""
-    return speeds().choice if _chosen is None else _chosen
+    return speeds().route if _chosen is None else _chosen
 
 
 def fast_dtype() -> torch.dtype:
     """``torch.bfloat16`` or ``torch.float32``: what products on this processor are computed in."""
-    return torch.float32 if choice() == "fp32" else torch.bfloat16
+    return torch.bfloat16 if route().dtype == "bf16" else torch.float32
 
 
 @contextlib.contextmanager
-def using(wish: Choice) -> Iterator[None]:
-    """Inside the block ``choice()`` is ``wish``, whatever this machine's measurement says.
+def using(wish: Route) -> Iterator[None]:
+    """Inside the block ``route()`` is ``wish``, whatever this machine's measurement says.
 
     Raises:
-        InputError: there is no such choice.
+        InputError: its dtype is neither fp32 nor bf16.
     """
     global _chosen
-    if wish not in get_args(Choice):
-        raise InputError(f"products in {wish!r}: expected one of {', '.join(get_args(Choice))}")
+    if wish.dtype not in ("fp32", "bf16"):
+        raise InputError(f"products in {wish.dtype!r}: expected fp32 or bf16")
     before, _chosen = _chosen, wish
     try:
         yield
@@ -100,33 +112,56 @@ def remember(found: Speeds) -> Speeds:
 
 
 def measure() -> Speeds:
-    """Multiplies for a few hundredths of a second, in turn, so that other load falls on both."""
-    dtypes = (torch.float32, torch.bfloat16)
-    rows, shared, columns = _SHAPE
-    pairs = [(torch.ones(rows, shared, dtype=d), torch.ones(shared, columns, dtype=d)) for d in dtypes]
-    best = [float("inf")] * len(dtypes)
-    begun, trials = time.perf_counter(), 0
-    while trials < 2 or (time.perf_counter() - begun < _TRIAL_S and trials < 1000):
-        for i, (a, b) in enumerate(pairs):
-            start = time.perf_counter()
-            a @ b
-            best[i] = min(best[i], time.perf_counter() - start)
-        trials += 1
-    return Speeds(*(round(2e-9 * rows * shared * columns / seconds, 2) for seconds in best))
+    """Multiplies for a few hundredths of a second, in turn, so that other load falls on all alike."""
+    a = torch.ones(_SIDE, _SIDE)
+    a16 = a.bfloat16()
+    # bf16 both ways: without instructions for it torch takes 30 times longer for the second, and layers need both.
+    work: list[Callable[[], object]] = [
+        lambda: torch.mm(a, a.t()), lambda: torch.mm(a16, a16.t()), lambda: torch.mm(a16, a16)
+    ]  # fmt: skip
+    if has_onednn():
+        work.append(lambda: inner_product(a, a))
+    best = [float("inf")] * 4
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # beside other load several threads wait for each other, which says nothing of products
+    try:
+        begun, trials = time.perf_counter(), 0
+        while trials < _TRIALS or (time.perf_counter() - begun < _TRIAL_S and trials < 1000):
+            for i, multiply in enumerate(work):
+                start = time.perf_counter()
+                multiply()
+                best[i] = min(best[i], time.perf_counter() - start)
+            trials += 1
+    finally:
+        torch.set_num_threads(threads)
+    fp32, onednn, bf16 = (round(2e-9 * _SIDE**3 / s, 2) for s in (best[0], best[3], (best[1] + best[2]) / 2))
+    return Speeds(fp32, onednn, bf16)
+
+
+def has_onednn() -> bool:
+    """Whether this build of torch offers oneDNN's inner product."""
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(built) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def inner_product(a_NK: torch.Tensor, b_MK: torch.Tensor) -> torch.Tensor:
+    """``a b^T`` in fp32 by oneDNN."""
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a_NK, b_MK, None, "none", [], "")
+    return result
 
 
 def _key() -> str:
     limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
-    return ", ".join([cpu_model(), f"torch {torch.__version__}", f"{torch.get_num_threads()} threads", *limits])
+    return ", ".join([cpu_model(), f"torch {torch.__version__}", *limits])
 
 
 def _read() -> dict[str, Speeds]:
     try:
         rows = json.loads((cache_dir() / _KEPT).read_text(encoding="utf-8"))
-        found = {str(key): Speeds(float(row["fp32"]), float(row["bf16"])) for key, row in rows.items()}
+        found = {str(key): Speeds(*(float(row[name]) for name in Speeds._fields)) for key, row in rows.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return {key: value for key, value in found.items() if min(value) > 0}
+    return {key: value for key, value in found.items() if min(value.fp32, value.bf16) > 0 and value.onednn >= 0}
 
 
 def widened(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
