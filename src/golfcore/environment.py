@@ -101,6 +101,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def cpu_quota() -> float | None:
+    """Processors' worth of time that this process's cgroup may use, 1.5 say; None where nothing limits it."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    try:  # cgroup v1
+        folder = Path("/sys/fs/cgroup/cpu")
+        limit = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+        return limit / int((folder / "cpu.cfs_period_us").read_text(encoding="ascii")) if limit > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
 def memory_bytes() -> tuple[int, int] | None:
     """``(total, available)`` bytes, lowered to a cgroup v2 limit; None where the system does not say."""
     try:

@@ -26,7 +26,7 @@ def test_json_is_one_document_with_every_part(capsys: pytest.CaptureFixture[str]
     assert answer["healthy"]
     names = [row["name"] for row in answer["rows"]]
     assert [name.split()[0].rstrip(":") for name in names if not name.startswith(("gpu", "kernels"))] == [
-        "python", "compiler", "torch", "core", "disk", "disk", "memory", "data",
+        "python", "compiler", "torch", "core", "products", "disk", "disk", "memory", "data",
         "huggingface_hub", "sentencepiece", "tiktoken",
     ]  # fmt: skip
     assert any(name.startswith("gpu") for name in names)

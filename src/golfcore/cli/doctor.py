@@ -74,6 +74,7 @@ def diagnose() -> list[Row]:
         ("compiler", check_compiler),
         ("torch", check_torch),
         ("core", check_core),
+        ("products", check_products),
         ("gpu", check_gpus),
         ("kernels", check_kernels),
         ("disk", check_disk),
@@ -159,6 +160,19 @@ def check_core() -> Row:
     if core.active_isa == "scalar":
         return Row("core", SLOW, text, "a processor with AVX2 is several times faster", required=True)
     return Row("core", OK, text, required=True)
+
+
+def check_products() -> Row:
+    """How fast this processor multiplies in each precision, measured now, and which one is used from here on."""
+    try:
+        from golfcore.ops import products
+    except ImportError as error:
+        return Row("products", MISSING, environment.one_line(error), "see torch and core above")
+    found = products.remember(products.measure())
+    text = f"{found}; matrix products on this processor go in {found.route}"
+    if found.route.dtype == "fp32":
+        text += " (it has no fast bf16 instructions)"
+    return Row("products", OK, text)
 
 
 def check_gpus() -> Row | list[Row]:

@@ -92,11 +92,14 @@ def train_stage(
     from golfcore.ops.attention_backends import using_attention
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.ops.registry import backends
+    from golfcore.ops.threads import fit_threads
     from golfcore.train.loop import Trainer
 
     train = recipe.train
     if world.device.type == "cpu":
         keep_freed_memory()
+        for line in fit_threads():
+            log.line(line)
     stack = ExitStack()
     with log.phase("set-up"):
         module = get_family(recipe.model_family).build(recipe.model, tokens.vocab_size, train.seed).to(world.device)

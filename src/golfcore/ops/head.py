@@ -1,9 +1,9 @@
 """The language model's head: linear layer, soft-cap and cross-entropy, in chunks of tokens.
 
 Logits exist for one chunk at a time: torch multiplies, in fp32 by oneDNN where that is faster, one native pass turns
-the chunk's logits into losses and, in place, into their gradients, torch multiplies those back. The mean loss is a scalar,
-so its gradients are finished in the forward pass and backward only scales them; per-token losses compute the chunks a
-second time instead. On a GPU it is the same: cuBLAS, through torch, and one kernel between its products.
+the chunk's logits into losses and, in place, into their gradients, torch multiplies those back. The mean loss is a
+scalar, so its gradients are finished in the forward pass and backward only scales them; per-token losses compute the
+chunks a second time instead. On a GPU it is the same: cuBLAS, through torch, and one kernel between its products.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from golfcore.quant.qat import aware_loss
 from golfcore.train.checkpoint import NAME as CHECKPOINT
 from golfcore.train.checkpoint import CheckpointWriter, save_checkpoint
 from golfcore.train.compiled import LossFunction, choose_loss
+from golfcore.train.pace import Pace
 from golfcore.train.runlog import RunLog, stopping_early
 from golfcore.train.world import World
 
@@ -99,6 +100,7 @@ class Trainer:
                     f"train.seq_len = {stage.seq_len}: use a multiple of {world.size * stage.seq_len}"
                 )
         self.stage = self.stages[0]
+        self.pace = Pace()
         self.enter(self.stage)
         self.optimizers = Optimizers(
             module,
@@ -136,6 +138,7 @@ class Trainer:
     def enter(self, stage: Stage) -> None:
         """Gives the loader and the model what the next steps look like."""
         self.stage = stage
+        self.pace.restart()
         rank_tokens = stage.batch_tokens // self.world.size
         self.micro_rows = max(1, min(self.recipe.train.micro_batch_tokens, rank_tokens) // stage.seq_len)
         self.loader.reshape(stage.batch_tokens, stage.seq_len)
@@ -259,6 +262,8 @@ class Trainer:
             now = time.perf_counter() - started
             recent_s.append(now - elapsed)
             state.train_s = now
+            if changed := self.pace.note(recent_s[-1]):
+                self.log.line(changed)
             started += self._between_steps(loss, multiplier, recent_s[-1])
 
     def _follow(self, share: float) -> None:

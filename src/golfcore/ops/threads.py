@@ -1,0 +1,38 @@
+"""How many threads compute, and what a limit on them costs."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+
+from golfcore import environment
+from golfcore.ops.registry import HIGHEST_ISA
+
+
+def fit_threads() -> list[str]:
+    """Takes no more threads than a container's quota serves; returns lines for the log on what limits the processor.
+
+    Threads above the quota would all be stopped for part of every 0.1 s, in the middle of the work that the others wait
+    for. Threads set by hand (OMP_NUM_THREADS) stay.
+    """
+    lines = []
+    cores, quota, threads = environment.cores(), environment.cpu_quota(), torch.get_num_threads()
+    if quota is not None and quota < threads and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, math.floor(quota)))
+        lines.append(
+            f"note: this container may use {quota:g} of {cores} processors: {torch.get_num_threads()} threads, about "
+            f"{cores / max(quota, 0.01):.1f} times as slow as without the limit"
+        )
+    elif threads < cores and "OMP_NUM_THREADS" in os.environ:
+        lines.append(
+            f"note: OMP_NUM_THREADS = {threads} of {cores} processors: steps take up to {cores / threads:.1f} times as "
+            "long as without it"
+        )
+    if HIGHEST_ISA == "scalar":
+        lines.append(
+            "warning: golfcore's operations run without vector instructions here (AVX2, or NEON on Arm): expect steps "
+            "two to four times as long"
+        )
+    return lines
