@@ -30,7 +30,9 @@ REDUCED = (
 def reduced(name: str) -> list[str]:
     full = load_recipe(name, environment={}).config
     model = full.model
-    sets = [*REDUCED, f"eval.stride={math.ceil(full.eval.stride / 4)}"]
+    sets = [*REDUCED, f"eval.finest_stride={math.ceil(full.eval.finest_stride / 4)}"]
+    if full.eval.stride != "auto":
+        sets.append(f"eval.stride={math.ceil(full.eval.stride / 4)}")
     sets += [f"model.num_heads={min(8, model.num_heads)}"]
     if model.rope_dims:
         sets.append("model.rope_dims=4")

@@ -11,8 +11,9 @@ from tiny import TINY, VOCAB, random_text
 from torch import Tensor
 
 from golfcore.errors import InputError, RuleError
+from golfcore.evaluate.booking import Ledger, plan_windows
 from golfcore.evaluate.probes import future_flip
-from golfcore.evaluate.scorer import Ledger, ScoredText, plan_windows, score
+from golfcore.evaluate.scorer import ScoredText, score
 from golfcore.model import get_family
 from golfcore.model.base import LanguageModel
 

@@ -200,5 +200,5 @@ class Booking:
 def _losses_of(logits_NV: Tensor, target_N: Tensor) -> Tensor:
     """``-log softmax(logits)[target]``, fp32: the only place where logits become probabilities."""
     rows = max(1, CHUNK_LOGITS // logits_NV.size(1)) if logits_NV.device.type == "cpu" else len(target_N)
-    pieces = zip(logits_NV.split(rows), target_N.split(rows), strict=True)
+    pieces = zip(torch.split(logits_NV, rows), torch.split(target_N, rows), strict=True)
     return torch.cat([F.cross_entropy(logits.float(), target, reduction="none") for logits, target in pieces])

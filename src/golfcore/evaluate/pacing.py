@@ -38,6 +38,7 @@ def book_paced(
         booking.book_until(booking.targets, booking.context)
         return pace
     plan = _Plan(booking, clock, pace, asked, finest, tell)
+    tell(pace.line())
     if asked == "auto":
         plan.book()
     else:
@@ -117,7 +118,8 @@ class _Plan:
             what = f"eval.stride = {asked}"
             advice = f"stride {fitting} would end in time" if fitting else "no stride would end in time"
         self._warn(
-            f"{what} needs about {spent_s + needed_s:.0f} s of the {budget_s:.0f} s: the score would not count; {advice}"
+            f"{what} needs about {spent_s + needed_s:.0f} s of the {budget_s:.0f} s: the score would not count; "
+            f"{advice}"
         )
 
     def _warn(self, line: str) -> None:

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from golfcore.errors import InputError, RuleError
@@ -126,6 +125,8 @@ def score(
         raise RuleError("scoring on several ranks needs a way to combine their ledgers")
     if stride == "auto" and clock is None:
         raise InputError('a stride of "auto" needs a clock: give the evaluation a budget, or a stride in tokens')
+    if stride != "auto" and not 0 <= stride <= context:
+        raise InputError(f"a stride of {stride} tokens: expected at most the context of {context}, or 0 for all of it")
     if model.training:
         model.eval()
     started = time.perf_counter()
