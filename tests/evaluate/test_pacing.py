@@ -47,8 +47,8 @@ class Timed(LanguageModel):
 
 
 def paced(
-    budget_s: float, *, speed: Callable[[float], float] = lambda now: 1.0, text: ScoredText = TEXT, spent_s: float = 0.0,
-    stride: object = "auto", finest: int = 4, **ranks: object,
+    budget_s: float, *, speed: Callable[[float], float] = lambda now: 1.0, text: ScoredText = TEXT,
+    spent_s: float = 0.0, stride: object = "auto", finest: int = 4, **ranks: object,
 ) -> tuple[Score, list[str], float]:  # fmt: skip
     """The score, what was said, and when the fake timer stood at its end."""
     model, said = Timed(speed), list[str]()

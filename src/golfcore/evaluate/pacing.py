@@ -74,8 +74,8 @@ class _Plan:
         rows = rows_of(booking.context, booking.batch_tokens)
         while booking.done < booking.targets:
             done, began_s = booking.done, self._spent()
-            batches = -(-booking.targets // (self._stride * rows * CHECKS))
-            booking.book_until(booking.stop_after(max(batches, booking.ranks.size), self._stride), self._stride)
+            share = -(-booking.targets // (self._stride * rows * booking.ranks.size * CHECKS))  # batches of a rank
+            booking.book_until(booking.stop_after(share * booking.ranks.size, self._stride), self._stride)
             if booking.done < booking.targets:
                 expected_s = self._cost.seconds(booking.done - done, self._stride)
                 self._hold_against_clock((self._spent() - began_s) / max(expected_s, 1e-9), finest)
@@ -100,11 +100,12 @@ class _Plan:
 
     def _measured(self) -> WindowCost:
         booking, now, limit_s = self._booking, self._clock.now, TRIAL_SHARE * self._clock.budget_s
-        fine, coarse = (
-            (stride, booking.seconds_per_window(stride, now, TRIAL_BATCHES, limit_s) / booking.ranks.size)
-            for stride in (self._strides[-1], self._strides[0])
-        )
-        return WindowCost(fine, coarse)
+        seconds = {
+            stride: booking.seconds_per_window(stride, now, TRIAL_BATCHES, limit_s) / booking.ranks.size
+            for stride in dict.fromkeys((self._strides[-1], self._strides[0]))
+        }
+        ends = list(seconds.items())
+        return WindowCost(ends[0], ends[-1])
 
     def _spent(self) -> float:
         return self._booking.ranks.slowest(self._clock.spent())
