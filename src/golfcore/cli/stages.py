@@ -295,7 +295,7 @@ def evaluate(
 
 
 def _say(line: str) -> None:
-    err.print(line, markup=False)
+    err.print(line, markup=False, soft_wrap=True)
 
 
 def _say_nothing(line: str) -> None:
