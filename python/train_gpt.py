@@ -50,8 +50,9 @@ def main(options: argparse.Namespace, world: World) -> None:
 
     def evaluate(artifact: Path) -> dict[str, Any]:
         return pipeline.evaluate_artifact(
-            artifact, pipeline.validation_of(tokens), world, batch_tokens=config.eval.batch_tokens
-        )
+            artifact, pipeline.validation_of(tokens), world, batch_tokens=config.eval.batch_tokens,
+            budget_s=config.track.eval_s, tell=print if world.primary else lambda line: None,
+        )  # fmt: skip
 
     result = run_stages(start, world, evaluate)
     if world.primary:

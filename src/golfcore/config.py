@@ -262,20 +262,28 @@ class EvalConfig:
     """How the score is read. The number it gives does not depend on ``batch_tokens`` or on the number of ranks."""
 
     context: int = 0  # tokens a window; 0: train.seq_len
-    stride: int = 0  # tokens scored a window after the first; 0: the whole window
-    batch_tokens: int = 16_384
+    # Tokens scored a window after the first. 0: the whole window; auto: the finest that ends inside track.eval_s, from
+    # the whole window down by halves. A smaller stride gives each token more context and takes more time.
+    stride: int | Literal["auto"] = 0
+    finest_stride: int = 64  # the smallest that auto takes
+    batch_tokens: int = 0  # a forward pass; 0: 4,096 on a processor, 16,384 on a GPU
 
     def __post_init__(self) -> None:
         require(self.context >= 0, "eval.context", self.context, "0 or more")
-        require(self.stride >= 0, "eval.stride", self.stride, "0 or more")
-        require(self.batch_tokens > 0, "eval.batch_tokens", self.batch_tokens, "1 or more")
-        if self.context and self.stride:
+        require(self.stride == "auto" or self.stride >= 0, "eval.stride", self.stride, "0 or more, or auto")
+        require(self.finest_stride >= 1, "eval.finest_stride", self.finest_stride, "1 or more")
+        require(self.batch_tokens >= 0, "eval.batch_tokens", self.batch_tokens, "0 or more")
+        if self.context and self.stride != "auto":
             require(
                 self.stride <= self.context,
                 "eval.stride",
                 self.stride,
                 f"at most eval.context = {self.context}",
             )
+
+    def fixed_stride(self, context: int) -> int:
+        """The stride of scores that are compared with each other, so that no clock may decide: auto is a quarter."""
+        return max(1, context // 4) if self.stride == "auto" else self.stride
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -374,8 +382,13 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
         words = typing.get_args(kind)
         require(value in words, where, value, " or ".join(words) + nearest(str(value), words))
         return value
-    if isinstance(kind, types.UnionType):
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:  # a word, else what else it may be
+        kinds = typing.get_args(kind)
+        words = tuple(word for k in kinds if typing.get_origin(k) is Literal for word in typing.get_args(k))
+        if isinstance(value, str) and words:
+            require(value in words, where, value, "a number or " + " or ".join(words) + nearest(value, words))
+            return value
+        kind = next(k for k in kinds if k is not type(None) and typing.get_origin(k) is not Literal)
     if kind is bool and isinstance(value, int) and value in (0, 1):
         return bool(value)  # the contest writes TIE_EMBEDDINGS=1
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -13,6 +13,7 @@ import torch
 from golfcore.cli import main, pipeline
 from golfcore.cli.run import Start, run_stages
 from golfcore.cli.tokens import open_tokens, prepare_data
+from golfcore.errors import UsageError
 from golfcore.model import get_family
 from golfcore.recipes import load_recipe, recipe_names, recipe_text
 from golfcore.train.runlog import METRICS, read_metrics
@@ -30,7 +31,9 @@ REDUCED = (
 def reduced(name: str) -> list[str]:
     full = load_recipe(name, environment={}).config
     model = full.model
-    sets = [*REDUCED, f"eval.stride={math.ceil(full.eval.stride / 4)}"]
+    sets = [*REDUCED, f"eval.finest_stride={math.ceil(full.eval.finest_stride / 4)}"]
+    if full.eval.stride != "auto":
+        sets.append(f"eval.stride={math.ceil(full.eval.stride / 4)}")
     sets += [f"model.num_heads={min(8, model.num_heads)}"]
     if model.rope_dims:
         sets.append("model.rope_dims=4")
@@ -69,6 +72,19 @@ def test_a_recipe_says_what_it_is_and_fits_its_cap(name: str) -> None:
     config = load_recipe(name, environment={}).config
     assert config.name == name
     assert pipeline.check_fits(config, config.data.vocab_size) < 1.02 * config.track.cap_bytes
+
+
+def test_a_stride_is_a_number_or_auto() -> None:
+    def stride(value: str, **environment: str) -> int | str:
+        sets = [f"eval.stride={value}"] if value else []
+        return load_recipe("pocket_frontier", environment=environment, sets=sets).config.eval.stride
+
+    assert (stride(""), stride("64"), stride("auto"), stride("", EVAL_STRIDE="32")) == ("auto", 64, "auto", 32)
+    for value, said in (("aut", "a number or auto; did you mean 'auto'"), ("-1", "0 or more"), ("1.5", "expected int")):
+        with pytest.raises(UsageError, match=said):
+            stride(value)
+    config = load_recipe("pocket_frontier", environment={}).config.eval
+    assert (config.fixed_stride(256), config.fixed_stride(1)) == (64, 1)
 
 
 def counts(name: str) -> int:

@@ -125,6 +125,30 @@ def test_any_text_is_scored_with_the_models_own_tokenizer(
     assert scored["bytes"] == (tmp_path / "other.txt").stat().st_size
 
 
+def test_the_clock_is_in_score_and_log(home: Path, finished: dict[str, object], tmp_path: Path) -> None:
+    score = json.loads((home / "runs/whole/score.json").read_text())
+    assert score["pace"]["asked"] == score["context"] == 32
+    assert (score["pace"]["budget_s"], score["pace"]["strides"]) == (120.0, [[1, 32]])
+    assert 0 < score["pace"]["before_s"] < 120 and score["pace"]["tokens_per_s"] > 0
+    log = (home / "runs/whole/log.txt").read_text()
+    assert "eval_stride:32 (as asked) tokens_per_s:" in log
+
+    evaluate = ["eval", finished["artifact"], "--data", _prepared(home), "--json"]
+    auto = json.loads(golfcore(home, *evaluate, "--stride", "auto", "--context", "200", "--budget", "500").stdout)
+    assert (auto["pace"]["asked"], auto["stride"]) == ("auto", 100)  # half of it is below the finest
+    by_hand = json.loads(golfcore(home, *evaluate, "--stride", "100", "--context", "200", "--budget", "0").stdout)
+    assert (by_hand["pace"], by_hand["ledger_sha256"]) == (None, auto["ledger_sha256"])
+
+    # What golfcore run spent before this process began is on the clock.
+    late = golfcore(home, *evaluate, "--stride", "8", "--budget", "100", "--began", str(time.time() - 1000))
+    assert "warning: eval.stride = 8 needs about 1" in late.stderr
+    assert json.loads(late.stdout)["pace"]["warnings"]
+    done = golfcore(home, *evaluate, "--stride", "33", expect=2)
+    assert "at most the context of 32 tokens" in one_line(done)
+    done = golfcore(home, *evaluate, "--stride", "auto", "--budget", "0", expect=2)
+    assert "give --budget SECONDS" in one_line(done)
+
+
 def test_unpack_and_pack_are_inverse(home: Path, finished: dict[str, object]) -> None:
     golfcore(home, "verify", finished["artifact"])
     golfcore(home, "unpack", finished["artifact"], "-o", "taken_apart")

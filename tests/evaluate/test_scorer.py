@@ -11,8 +11,9 @@ from tiny import TINY, VOCAB, random_text
 from torch import Tensor
 
 from golfcore.errors import InputError, RuleError
+from golfcore.evaluate.booking import Ledger, plan_windows
 from golfcore.evaluate.probes import future_flip
-from golfcore.evaluate.scorer import Ledger, ScoredText, plan_windows, score
+from golfcore.evaluate.scorer import ScoredText, score
 from golfcore.model import get_family
 from golfcore.model.base import LanguageModel
 
@@ -154,3 +155,80 @@ def test_the_future_flip_probe_passes_ours_and_catches_a_leak(model: LanguageMod
     assert future_flip(model, tokens, context=32) < 1e-5
     with pytest.raises(RuleError, match="not causal"):
         future_flip(Leaky(model), tokens, context=32)
+
+
+class Table(LanguageModel):
+    """A family that knows nothing of ``last_logits``: logits of the next token from the present one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(VOCAB, VOCAB)
+
+    def loss(self, batch, context):  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
+    def new_state(self, rows: int) -> dict[str, Tensor]:
+        return {}
+
+    def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.table(symbols_BT), state
+
+    def parameter_roles(self):  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
+
+class LeakyWhereScored(Leaky):
+    """Looks ahead only where fewer than all positions are asked for: never in training or in a whole window."""
+
+    def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.inner.logits(state, symbols_BT)
+
+    def last_logits(self, symbols_BT: Tensor, last: int) -> Tensor:
+        model = self.inner if last == symbols_BT.size(1) else Leaky(self.inner)
+        return model.logits({}, symbols_BT)[0][:, -last:]
+
+
+def test_the_probe_reads_the_path_that_is_scored() -> None:
+    tokens, inner = random_text(64).tokens, Table()
+    assert future_flip(LeakyWhereScored(inner), tokens, context=32) == 0
+    with pytest.raises(RuleError, match="with the last 8 of 32 positions scored"):
+        future_flip(LeakyWhereScored(inner), tokens, context=32, strides=(32, 8))
+    assert future_flip(inner, tokens, context=32, strides=(32, 8, 1)) == 0
+
+
+def naive(model: LanguageModel, text: ScoredText, context: int, stride: int) -> float:
+    """Bits per byte of full logits of every window, one window at a time."""
+    ids = torch.from_numpy(text.tokens.astype(np.int64))
+    total, done = 0.0, 0
+    with torch.no_grad():
+        while done < len(ids) - 1:
+            end = min(len(ids) - 1, done + (stride if done else context))
+            window = ids[max(0, end - context) : end]
+            logits, _ = model.logits(model.new_state(1), window[None])
+            losses = -torch.log_softmax(logits[0].double(), -1)
+            total += float(losses[torch.arange(done - end, 0), ids[done + 1 : end + 1]].sum())
+            done = end
+    return total / math.log(2) / text.total_bytes
+
+
+@pytest.mark.parametrize(
+    ("context", "stride", "tokens"),
+    [(32, 32, 200), (32, 8, 200), (32, 8, 201), (32, 8, 33), (32, 8, 34), (32, 7, 150), (32, 1, 70), (32, 8, 20),
+     (64, 16, 500), (1, 1, 10), (24, 23, 100)],
+)  # fmt: skip
+def test_the_score_is_that_of_full_logits(model: LanguageModel, context: int, stride: int, tokens: int) -> None:
+    text = random_text(tokens)
+    for family in (model, Table()):
+        expected = naive(family, text, context, stride)
+        for batch_tokens in (0, 100):
+            found = score(family, text, context=context, stride=stride, batch_tokens=batch_tokens)
+            assert found.val_bpb == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_model_that_gives_too_few_rows_is_an_error() -> None:
+    class Short(Table):
+        def last_logits(self, symbols_BT: Tensor, last: int) -> Tensor:
+            return super().last_logits(symbols_BT, last)[:, 1:]
+
+    with pytest.raises(RuleError, match="the model gave logits"):
+        score(Short(), random_text(50), context=16, stride=4)

@@ -14,7 +14,7 @@ from rich.console import Console
 from tiny import recipe
 
 from golfcore.cli import main
-from golfcore.cli.sweep import _table
+from golfcore.cli.sweep import _resolved, _table
 from golfcore.config import to_toml, to_tree
 from golfcore.sweep.queue import Entry
 from golfcore.sweep.spec import Job
@@ -107,6 +107,12 @@ def test_wrong_words(words: list[str], more: list[str], said: str, capsys: pytes
         words = words[: words.index("--jobs")]
     assert main([*words, *more]) in (1, 2)
     assert said in capsys.readouterr().err
+
+
+def test_runs_that_are_compared_have_one_stride() -> None:
+    assert _resolved("pocket_frontier", [], None)[0].eval.stride == 64
+    assert _resolved("pocket_frontier", ["eval.stride=auto"], None)[0].eval.stride == "auto"
+    assert _resolved("pocket", ["optim.matrix_lr=0.01,0.02"], None)[0].eval.stride == 0
 
 
 def test_a_sky_file_holds_this_command(

@@ -207,8 +207,9 @@ class Bench:
             save_model(path, family, recipe.model, self.vocab_size, stored, self.tokenizer, {})
             loaded, size = load_model(path).module.to(device), path.stat().st_size
         loaded.activation_dtype = module.activation_dtype
+        context = recipe.eval.context or train.seq_len
         result = score(
-            loaded, self.text, context=recipe.eval.context or train.seq_len, stride=recipe.eval.stride,
+            loaded, self.text, context=context, stride=recipe.eval.fixed_stride(context),
             batch_tokens=recipe.eval.batch_tokens,
         )  # fmt: skip
         return Trial(

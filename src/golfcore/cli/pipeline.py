@@ -8,16 +8,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from golfcore.cli.tokens import Tokens
-from golfcore.config import RecipeConfig, build_recipe, to_toml, to_tree
-from golfcore.errors import FormatError, InputError, RuleError
+from golfcore.config import EvalConfig, RecipeConfig, build_recipe, to_toml, to_tree
+from golfcore.errors import FormatError, InputError, RuleError, UsageError
 from golfcore.model import Family, family_configs, get_family
 from golfcore.paths import atomic_write, sha256_file
 from golfcore.progress import Tick, silent
@@ -218,11 +219,12 @@ def score_text(
     world: World,
     tick: Tick = silent,
 ) -> Score:
-    """Scores ``text`` with the recipe's windows, sharded over the ranks."""
+    """Scores ``text`` with the recipe's windows, sharded over the ranks; no clock decides, so that scores compare."""
     from golfcore.evaluate.scorer import score
 
+    context = recipe.eval.context or recipe.train.seq_len
     return score(
-        module, text, context=recipe.eval.context or recipe.train.seq_len, stride=recipe.eval.stride,
+        module, text, context=context, stride=recipe.eval.fixed_stride(context),
         batch_tokens=recipe.eval.batch_tokens, rank=world.rank, world_size=world.size, combine=world.sum,
         tick=telling(world, tick, "evaluation"),
     )  # fmt: skip
@@ -306,7 +308,12 @@ def packing(
     manifest = {
         "recipe": recipe.name,
         "tokenizer_sha256": tokens.tokenizer_sha256,
-        "eval": {"context": recipe.eval.context or recipe.train.seq_len, "stride": recipe.eval.stride},
+        "eval": {
+            "context": recipe.eval.context or recipe.train.seq_len,
+            "stride": recipe.eval.stride,
+            "finest_stride": recipe.eval.finest_stride,
+            "budget_s": recipe.track.eval_s,
+        },
     }
     return get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest
 
@@ -316,20 +323,28 @@ def evaluate_artifact(
     text_for: Callable[[LoadedModel, int], ScoredText],
     world: World,
     *,
-    batch_tokens: int,
+    batch_tokens: int = 0,
     context: int = 0,
-    stride: int | None = None,
+    stride: int | Literal["auto"] | None = None,
+    budget_s: float | None = None,
+    began: float | None = None,
     tick: Tick = silent,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Reads a packed model and scores it; nothing but the file and the text decides the number.
+    """Reads a packed model and scores it.
+
+    The file and the text decide the number, and with a stride of "auto" the clock: ``score.json`` says what was taken.
 
     Args:
         artifact: a ``model.golf``.
         text_for: given the loaded model and its context, what to score (``validation_of``, ``own_text``).
         world: the ranks.
-        batch_tokens: tokens a forward pass.
+        batch_tokens: tokens a forward pass, 0 for what is fast.
         context, stride: replace the artifact's own windows where given.
+        budget_s: seconds that the evaluation may take; default: the artifact's.
+        began: the reading of ``time.perf_counter`` at which they began; default: now.
         tick: told about progress.
+        tell: gets warnings before the long work, and what was taken.
 
     Returns:
         The content of ``score.json``.
@@ -338,31 +353,42 @@ def evaluate_artifact(
         RuleError: a probe or the ledger failed.
     """
     from golfcore.artifact.model_io import code_bundle, load_model
+    from golfcore.evaluate.clock import Clock, strides
     from golfcore.evaluate.probes import future_flip
     from golfcore.evaluate.scorer import score
+    from golfcore.ops import products
+    from golfcore.ops.memory import keep_freed_memory
+    from golfcore.ops.threads import fit_threads
     from golfcore.train.precision import choose_precision
 
-    with world.watched(LONG_CALL_S):
+    began = time.perf_counter() if began is None else began
+    if world.device.type == "cpu":
+        keep_freed_memory()
+        for line in fit_threads():
+            tell(line)
+    route = products.Route(*world.on_primary(lambda: tuple(products.route())))
+    with world.watched(LONG_CALL_S), products.using(route):
         world.note("evaluation, reading the artifact")
         with _at_hand(artifact, world) as path:
             loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
-        windows = loaded.manifest.get("eval", {})
-        context = context or int(windows.get("context", 1024))
-        stride = int(windows.get("stride", 0)) if stride is None else stride
+        windows = _windows(loaded.manifest, context, stride, budget_s)
         module = loaded.module.to(world.device)
         module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
         world.note("evaluation, reading the text")
-        text = text_for(loaded, context)
+        text = text_for(loaded, windows.context)
         world.note("evaluation, the probe")
-        moved = future_flip(module, text.tokens, context=context)
+        auto = windows.stride == "auto"
+        possible = strides(windows.context, windows.finest) if auto else [int(windows.stride) or windows.context]
+        moved = future_flip(module, text.tokens, context=windows.context, strides=possible)
         world.barrier()
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
     pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
-    with world.watched(pause_s), _telling_layers(module, world):
+    with world.watched(pause_s), products.using(route), _telling_layers(module, world):
         result = score(
-            module, text, context=context, stride=stride, batch_tokens=batch_tokens,
+            module, text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
             rank=world.rank, world_size=world.size, combine=world.sum,
             tick=telling(world, tick, "evaluation", step=True),
+            clock=Clock(windows.budget_s, began) if windows.budget_s else None, finest=windows.finest, tell=tell,
         )  # fmt: skip
     family = get_family(loaded.manifest["model"]["family"])
     return {
@@ -375,6 +401,42 @@ def evaluate_artifact(
         "precision": str(module.activation_dtype).removeprefix("torch."),
         "world_size": world.size,
     }
+
+
+class _Windows(NamedTuple):
+    """How an artifact is to be read; ``budget_s`` 0 for no clock."""
+
+    context: int
+    stride: int | Literal["auto"]
+    finest: int
+    budget_s: float
+
+
+def _windows(
+    manifest: Mapping[str, Any], context: int, stride: int | Literal["auto"] | None, budget_s: float | None
+) -> _Windows:
+    """The artifact's own windows and budget, replaced by what is given; older artifacts name no budget.
+
+    Raises:
+        FormatError: the manifest holds no such numbers.
+        UsageError: windows that are given do not fit.
+    """
+    try:
+        own = dict(manifest.get("eval", {}))
+        context = context or int(own.get("context", 1024))
+        if stride is None:
+            stride = "auto" if own.get("stride") == "auto" else int(own.get("stride", 0))
+        budget_s = float(own.get("budget_s", 0.0)) if budget_s is None else budget_s
+        finest = int(own.get("finest_stride", EvalConfig().finest_stride))
+        if context < 1 or finest < 1 or budget_s < 0:
+            raise ValueError(f"context {context}, finest_stride {finest}, budget_s {budget_s}")
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"the manifest's [eval] does not describe how to read the text: {error}") from error
+    if stride == "auto" and not budget_s:
+        raise UsageError("a stride of auto needs a budget, and the artifact names none: give --budget SECONDS")
+    if stride != "auto" and not 0 <= stride <= context:
+        raise UsageError(f"--stride {stride}: expected at most the context of {context} tokens, 0 for all of it")
+    return _Windows(context, stride, finest, budget_s)
 
 
 @contextmanager
@@ -440,14 +502,25 @@ def _matrix_codec(packed: dict[str, Any]) -> str:
     return max(weights, key=lambda codec: weights[codec])
 
 
+def pace_lines(score: Mapping[str, Any]) -> list[str]:
+    """The warnings of an evaluation with a clock, and the windows that it took; none without a clock."""
+    from golfcore.evaluate.clock import Pace
+
+    if not score.get("pace"):
+        return []
+    pace = Pace(**score["pace"])
+    return [*(f"warning: {line}" for line in pace.warnings), f"{pace.line()} took:{score['eval_s']:.1f}s"]
+
+
 def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:
-    """The contest's last log lines: code and total size, and the score of the packed bytes."""
+    """What evaluation took of its clock, and the contest's last log lines: sizes, and the score of the packed bytes."""
     from golfcore.train.runlog import final_line, size_lines
 
     width = recipe.quant.format if recipe.quant.format != "int" else f"int{recipe.quant.matrix_bits}"
     codec = f"{width}+{_matrix_codec(packed)}"
     code = packed_bytes(packed, "code")
     return [
+        *pace_lines(score),
         *size_lines(code, packed["bytes"]["file"], codec),
         final_line(score["val_loss"], score["val_bpb"], codec.replace("+", "_")),
     ]

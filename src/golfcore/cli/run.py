@@ -251,13 +251,15 @@ def _packed(
 def evaluate_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1) -> dict[str, Any]:
     """Scores ``artifact`` with a fresh interpreter that sees nothing but the file and the tokens.
 
-    Of several ranks each calls this; their new processes meet and share the work. Rank 0 alone gets the score.
+    Of several ranks each calls this; their new processes meet and share the work. Rank 0 alone gets the score. The
+    new process's start is on the evaluation's clock, so it is told when that began.
     """
     from golfcore.train.rendezvous import environment_of_children
 
     command = [
         sys.executable, "-m", "golfcore", "eval", str(artifact), "--data", config.data.path, "--json",
-        "--batch-tokens", str(config.eval.batch_tokens),
+        "--batch-tokens", str(config.eval.batch_tokens), "--budget", str(config.track.eval_s),
+        "--began", repr(time.time()),
     ]  # fmt: skip
     if config.data.tokenizer:
         command += ["--tokenizer", config.data.tokenizer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from golfcore.cli import pipeline
-from golfcore.cli.output import out, plain_table, print_json, print_table, progress
+from golfcore.cli.output import err, out, plain_table, print_json, print_table, progress
 from golfcore.cli.run import Sets, Texts, begin_together, resumable
 from golfcore.cli.tokens import open_tokens
 from golfcore.errors import UsageError
@@ -239,8 +240,10 @@ def evaluate(
     text: Texts = (),
     tokenizer: str = "",
     context: int = 0,
-    stride: int | None = None,
-    batch_tokens: int = 16_384,
+    stride: int | Literal["auto"] | None = None,
+    budget: float | None = None,
+    batch_tokens: int = 0,
+    began: Annotated[float, Parameter(show=False)] = 0.0,
     json: bool = False,
 ) -> None:
     """Score a packed model: bits per byte over the whole validation text. Under torchrun the ranks share the work.
@@ -258,11 +261,18 @@ def evaluate(
     context
         Tokens a window; default: the artifact's.
     stride
-        Tokens scored a window after the first; default: the artifact's.
+        Tokens scored a window after the first, or auto for the finest that ends in time; default: the artifact's.
+    budget
+        Seconds that the evaluation may take, 0 for no clock; default: the artifact's.
     batch_tokens
-        Tokens a forward pass; changes speed and memory, not the score.
+        Tokens a forward pass, 0 for what is fast; changes speed and memory, not the score.
+    began
+        The Unix time at which the budget began; default: now. How golfcore run counts this process's start.
     """
     from golfcore.train.world import join_world
+
+    # Of the two clocks only the wall's is shared by processes, and only the other never jumps.
+    started = time.perf_counter() - (max(0.0, time.time() - began) if began else 0.0)
 
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
@@ -273,14 +283,28 @@ def evaluate(
     with join_world() as world:
         with progress("evaluate", shown=world.primary) as tick:
             result = pipeline.evaluate_artifact(
-                artifact, text_for, world, batch_tokens=batch_tokens, context=context, stride=stride, tick=tick
-            )
+                artifact, text_for, world, batch_tokens=batch_tokens, context=context, stride=stride, budget_s=budget,
+                began=started, tick=tick, tell=_say if world.primary else _say_nothing,
+            )  # fmt: skip
         if not world.primary:
             return
         if json:
             print_json(result)
         else:
             out.print(_score_table(result))
+
+
+def _say(line: str) -> None:
+    err.print(line, markup=False, soft_wrap=True)
+
+
+def _say_nothing(line: str) -> None:
+    """The other ranks' ``_say``."""
+
+
+def _strides_text(result: dict[str, Any]) -> str:
+    taken = result["pace"]["strides"] if result["pace"] else [[1, result["stride"]]]
+    return ", ".join(f"{stride}" + (f" from token {token:,} on" if token > 1 else "") for token, stride in taken)
 
 
 def _run_config(run: Path, sets: Sequence[str]) -> Any:
@@ -296,7 +320,7 @@ def _score_table(result: dict[str, Any]) -> Table:
     table.add_row("bits per byte", f"[bold]{result['val_bpb']:.6f}[/]")
     table.add_row("loss", f"{result['val_loss']:.6f} nats/token")
     table.add_row("scored", f"{result['tokens']:,} tokens, {result['bytes']:,} bytes of text, each token once")
-    table.add_row("windows", f"{result['context']} tokens, {result['stride']} scored")
+    table.add_row("windows", f"{result['context']} tokens, {_strides_text(result)} scored")
     table.add_row("artifact", f"{result['artifact_bytes']:,} bytes, sha256 {result['artifact_sha256'][:16]}")
     table.add_row(
         "code in it", "is the code that scored it" if result["code_matches"] else "[yellow]differs from ours[/]"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -129,6 +130,10 @@ def _resolved(recipe: str, options: Sequence[str], data: Path | None) -> tuple[R
     fixed = [f"{axis.key}={axis.values[0]}" for axis in axes if len(axis.values) == 1]
     fixed += [f"data.path={data}"] if data else []
     config = load_recipe(recipe, environment=os.environ, sets=fixed).config
+    if config.eval.stride == "auto" and not any(axis.key == "eval.stride" for axis in axes):
+        # Runs of a sweep are compared, so no clock may give one of them more context than another.
+        stride = config.eval.fixed_stride(config.eval.context or config.train.seq_len)
+        config = replace(config, eval=replace(config.eval, stride=stride))
     varied = [axis for axis in axes if len(axis.values) != 1]
     for axis in varied:
         ends = [int(axis.low), int(axis.high)] if axis.whole else [axis.low, axis.high]

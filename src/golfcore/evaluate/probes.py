@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -12,13 +14,23 @@ TOLERANCE = 1e-3  # nats; kernels may round differently when other rows of a pro
 
 
 @torch.no_grad()
-def future_flip(model: LanguageModel, tokens: np.ndarray, *, context: int, seed: int = 0, cuts: int = 3) -> float:
+def future_flip(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    *,
+    context: int,
+    strides: Sequence[int] = (),
+    seed: int = 0,
+    cuts: int = 3,
+) -> float:
     """Replaces every token after a cut and looks whether an earlier distribution moves.
 
     Args:
         model: the model.
         tokens: uint16 [n]; the first window of them is used.
         context: tokens a window.
+        strides: how many positions the scorer may ask for besides a whole window; each is probed on its own, so that
+            a model cannot look ahead only there.
         seed: of the cuts and the replacements.
         cuts: how many cuts are tried.
 
@@ -33,22 +45,26 @@ def future_flip(model: LanguageModel, tokens: np.ndarray, *, context: int, seed:
     window = torch.from_numpy(tokens[: min(len(tokens), context)].astype(np.int64))[None]
     window = window.to(next(model.parameters()).device)
     length = window.size(1)
-    if length < 2:
-        return 0.0
-    logits_BTV, _ = model.logits(model.new_state(1), window)
-    expected = torch.log_softmax(logits_BTV, -1)
-    vocab_size = logits_BTV.size(2)
     worst = 0.0
-    for cut in rng.integers(1, length, size=cuts):
-        flipped = window.clone()
-        noise = torch.from_numpy(rng.integers(0, vocab_size, size=length - int(cut)))
-        flipped[0, int(cut) :] = noise.to(window.device)
-        logits_BTV, _ = model.logits(model.new_state(1), flipped)
-        change = (torch.log_softmax(logits_BTV, -1) - expected)[:, : int(cut)].abs().max()
-        worst = max(worst, float(change))
-        if worst > TOLERANCE:
-            raise RuleError(
-                f"the model is not causal: changing the tokens from {int(cut)} on moved an earlier log-probability "
-                f"by {worst:.3g} nats (future-flip probe, tolerance {TOLERANCE:g})"
-            )
+    # A single position is the window's last: no token of the window comes after it.
+    for scored in [n for n in dict.fromkeys((length, *strides)) if 2 <= n <= length]:
+        expected_SV = _log_probabilities(model, window, scored)
+        for cut in rng.integers(length - scored + 1, length, size=cuts):
+            flipped = window.clone()
+            noise = torch.from_numpy(rng.integers(0, expected_SV.size(1), size=length - int(cut)))
+            flipped[0, int(cut) :] = noise.to(window.device)
+            before = int(cut) - (length - scored)  # scored positions before the cut
+            change = (_log_probabilities(model, flipped, scored) - expected_SV)[:before].abs().max()
+            worst = max(worst, float(change))
+            if worst > TOLERANCE:
+                raise RuleError(
+                    f"the model is not causal: changing the tokens from {int(cut)} on moved an earlier "
+                    f"log-probability by {worst:.3g} nats with the last {scored} of {length} positions scored "
+                    f"(future-flip probe, tolerance {TOLERANCE:g})"
+                )
     return worst
+
+
+def _log_probabilities(model: LanguageModel, window_1T: torch.Tensor, scored: int) -> torch.Tensor:
+    """[scored, V], read as the scorer reads a model."""
+    return torch.log_softmax(model.last_logits(window_1T, scored)[0], -1)

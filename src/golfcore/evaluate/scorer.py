@@ -8,6 +8,14 @@ the table with those of the text before it divides. That a model does not look a
 Windows: with context L and stride S, the first window scores its L tokens, each later one its last S with L - S tokens
 of context before them; the last window is moved back so that it ends with the text. No tail is dropped. Every token of
 the stream after the first is a target, the marks between documents included: they cost bits and carry no bytes.
+
+A model is asked for the logits of the scored positions alone. Nothing is kept from one window to the next: the first
+token of a window sees no earlier one, and every hidden state above the first layer depends on where its window begins.
+Keys and values kept from the window before would be those of tokens that saw more, which is another score.
+
+With a ``Clock`` the stride may be "auto": the finest that the clock allows (``golfcore.evaluate.clock``), held against
+the clock on the way. Where the machine slows down, the rest of the text takes a coarser one; each token is still scored
+once, with at least the context that the coarsest stride leaves it.
 """
 
 from __future__ import annotations
@@ -17,12 +25,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from golfcore.errors import InputError, RuleError
+from golfcore.evaluate.booking import Booking, Ranks
+from golfcore.evaluate.clock import Clock, Pace
+from golfcore.evaluate.pacing import book_paced
 from golfcore.model.base import LanguageModel
 from golfcore.progress import Tick, silent
 
@@ -58,7 +69,11 @@ class ScoredText:
 
 @dataclass(frozen=True)
 class Score:
-    """A score and what it rests on; ``val_loss`` in nats per token, ``val_bpb`` in bits per byte of text."""
+    """A score and what it rests on; ``val_loss`` in nats per token, ``val_bpb`` in bits per byte of text.
+
+    ``stride`` is the coarsest that was taken: every token after the first window had ``context - stride`` or more
+    before it. ``pace`` says what a clock made of it; None without one.
+    """
 
     val_bpb: float
     val_loss: float
@@ -69,63 +84,7 @@ class Score:
     stride: int
     data_sha256: str
     ledger_sha256: str  # of the loss of every token in order: two runs agree on it or on nothing
-
-
-@dataclass(frozen=True)
-class Window:
-    """Inputs ``tokens[start : start + length]``; the last ``scored`` of its targets count."""
-
-    start: int
-    length: int
-    scored: int
-
-
-def plan_windows(n_tokens: int, context: int, stride: int) -> list[Window]:
-    """Windows that score each of the ``n_tokens - 1`` targets exactly once."""
-    targets = n_tokens - 1
-    if targets <= context:
-        return [Window(0, targets, targets)]
-    windows = [Window(0, context, context)]
-    done = context
-    while done < targets:
-        scored = min(stride, targets - done)
-        windows.append(Window(done + scored - context, context, scored))
-        done += scored
-    return windows
-
-
-def plan_batches(windows: list[Window], batch_tokens: int) -> list[list[Window]]:
-    """Windows of one length together, so that no padding enters a model; about ``batch_tokens`` tokens each."""
-    by_length: dict[int, list[Window]] = {}
-    for window in windows:
-        by_length.setdefault(window.length, []).append(window)
-    batches = []
-    for length, group in by_length.items():
-        rows = max(1, batch_tokens // length)
-        batches += [group[at : at + rows] for at in range(0, len(group), rows)]
-    return batches
-
-
-class Ledger:
-    """When each token was scored, and its loss. A second score of a token, or a missing one, is a RuleError."""
-
-    def __init__(self, n_targets: int) -> None:
-        self.loss = np.full(n_targets, np.nan)
-
-    def book(self, first_target: int, losses: np.ndarray) -> None:
-        """Books fp64 ``losses`` (nats) of consecutive targets; target i is token i + 1."""
-        place = self.loss[first_target : first_target + len(losses)]
-        if len(place) != len(losses) or not np.isnan(place).all():
-            raise RuleError(f"tokens {first_target + 1} to {first_target + len(losses)} were scored twice")
-        if not np.isfinite(losses).all():
-            raise RuleError(f"a token near {first_target + 1} got probability 0, or the model gave NaN")
-        place[:] = losses
-
-    def close(self) -> np.ndarray:
-        """All losses; every token must have been scored."""
-        if missing := int(np.isnan(self.loss).sum()):
-            raise RuleError(f"{missing} tokens were never scored")
-        return self.loss
+    pace: Pace | None = None
 
 
 def score(
@@ -133,12 +92,15 @@ def score(
     text: ScoredText,
     *,
     context: int,
-    stride: int = 0,
-    batch_tokens: int = 16_384,
+    stride: int | Literal["auto"] = 0,
+    batch_tokens: int = 0,
     rank: int = 0,
     world_size: int = 1,
     combine: Callable[[Tensor], Tensor] | None = None,
     tick: Tick = silent,
+    clock: Clock | None = None,
+    finest: int = 1,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Score:
     """Scores ``text`` under ``model``.
 
@@ -146,30 +108,37 @@ def score(
         model: gives fp32 logits over the whole vocabulary.
         text: what to score.
         context: tokens a window, L.
-        stride: tokens scored a window after the first, S; 0 means L.
-        batch_tokens: tokens a forward pass; changes speed and memory, not the score.
+        stride: tokens scored a window after the first, S; 0 means L; "auto" what ``clock`` allows.
+        batch_tokens: tokens a forward pass, 0 for what is fast; changes speed and memory, not the score.
         rank, world_size: this process scores every ``world_size``-th batch.
         combine: sums a tensor over the ranks; needed when ``world_size`` is above 1.
-        tick: told about batches.
+        tick: told about tokens scored.
+        clock: the evaluation's budget. A stride that is a number stays whatever it says; ``tell`` gets a warning before
+            the long work where the budget is too small for it.
+        finest: the smallest stride that "auto" may take.
+        tell: gets warnings, and what "auto" took.
 
     Raises:
         RuleError: a token scored twice or never, a probability of 0, a vocabulary that does not cover the text.
     """
+    if world_size > 1 and combine is None:
+        raise RuleError("scoring on several ranks needs a way to combine their ledgers")
+    if stride == "auto" and clock is None:
+        raise InputError('a stride of "auto" needs a clock: give the evaluation a budget, or a stride in tokens')
+    if stride != "auto" and not 0 <= stride <= context:
+        raise InputError(f"a stride of {stride} tokens: expected at most the context of {context}, or 0 for all of it")
     if model.training:
         model.eval()
     started = time.perf_counter()
-    stride = stride or context
-    windows = plan_windows(len(text.tokens), context, stride)
-    ledger = Ledger(len(text.tokens) - 1)
-    device = next(model.parameters()).device
-    # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
-    mine = plan_batches(windows, batch_tokens)[rank::world_size]
-    for done, batch in enumerate(mine, 1):
-        _score_batch(model, text.tokens, batch, ledger, device)
-        tick(done, len(mine), "batches")
-    if world_size > 1:
-        _join_ledgers(ledger, combine)
-    losses = ledger.close()
+    booking = Booking(model, text.tokens, context, batch_tokens, Ranks(rank, world_size, combine), tick)
+    pace = None
+    if clock is None:
+        coarsest = int(stride) or context
+        booking.book_until(booking.targets, coarsest)
+    else:
+        pace = book_paced(booking, clock, stride or context, finest, tell)
+        coarsest = max(taken for _, taken in pace.strides)
+    losses = booking.close()
     total = math.fsum(losses)
     return Score(
         val_bpb=total / math.log(2) / text.total_bytes,
@@ -178,36 +147,8 @@ def score(
         bytes=text.total_bytes,
         eval_s=time.perf_counter() - started,
         context=context,
-        stride=stride,
+        stride=coarsest,
         data_sha256=text.sha256,
         ledger_sha256=hashlib.sha256(losses.tobytes()).hexdigest(),
+        pace=pace,
     )
-
-
-def _join_ledgers(ledger: Ledger, combine: Callable[[Tensor], Tensor] | None) -> None:
-    """Makes each rank's ledger that of all ranks together."""
-    if combine is None:
-        raise RuleError("scoring on several ranks needs a way to combine their ledgers")
-    loss = torch.from_numpy(ledger.loss)
-    booked = combine(torch.isfinite(loss).to(torch.float64))
-    if (booked > 1).any():
-        raise RuleError("two ranks scored the same token")
-    ledger.loss = torch.where(booked > 0, combine(torch.nan_to_num(loss)), torch.nan).numpy()
-
-
-@torch.no_grad()
-def _score_batch(
-    model: LanguageModel, tokens: np.ndarray, windows: list[Window], ledger: Ledger, device: torch.device
-) -> None:
-    length = windows[0].length
-    ids_BT = np.stack([tokens[w.start : w.start + length + 1] for w in windows]).astype(np.int64)
-    ids = torch.from_numpy(ids_BT).to(device)
-    logits_BTV, _ = model.logits(model.new_state(len(windows)), ids[:, :-1])
-    if logits_BTV.shape[:2] != (len(windows), length) or int(ids.max()) >= logits_BTV.size(2):
-        raise RuleError(f"the model gave logits {tuple(logits_BTV.shape)} for ids up to {int(ids.max())}")
-    logits_NV = logits_BTV.flatten(0, 1).float()
-    target_N = ids[:, 1:].flatten()
-    loss_N = torch.logsumexp(logits_NV, 1) - logits_NV.gather(1, target_N[:, None])[:, 0]
-    losses_BT = loss_N.view(len(windows), length).double().cpu().numpy()
-    for window, row in zip(windows, losses_BT, strict=True):
-        ledger.book(window.start + length - window.scored, row[length - window.scored :])

@@ -55,6 +55,15 @@ class LanguageModel(nn.Module, ABC):
         Feeding the symbols in one piece or in many gives the same rows.
         """
 
+    def last_logits(self, symbols_BT: Tensor, last: int) -> Tensor:
+        """Return the fp32 logits [B, last, V] of the last positions of whole windows, the same rows as ``logits``.
+
+        The scorer and the future-flip probe read a model through this method alone. The default computes every
+        position and slices; override it if your model can skip work that only the earlier positions need.
+        """
+        logits_BTV, _ = self.logits(self.new_state(symbols_BT.size(0)), symbols_BT)
+        return logits_BTV[:, -last:]
+
     def forward(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         """``loss``, as what ``torch.func.functional_call`` calls: so other weights can stand in by name."""
         return self.loss(batch, context)

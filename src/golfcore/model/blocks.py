@@ -44,6 +44,11 @@ class Stream(NamedTuple):
         return ops.residual(self.x_BTD, self.y_BTD, self.s_D)
 
 
+def tail(x_BTD: Tensor, last: int) -> Tensor:
+    """The last positions of ``x_BTD``, a view; all of them with ``last`` 0."""
+    return x_BTD[:, -last:] if last else x_BTD
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention with q/k norm, rotary positions and a gain per query head.
 
@@ -76,7 +81,7 @@ class Attention(nn.Module):
             return 2 * torch.sigmoid(logits_BTN)
         return torch.sigmoid(logits_BTN if self.gate == "dense" else self.gate_scale * logits_BTN)
 
-    def forward(self, x_BTD: Tensor, shared: Shared) -> Tensor:
+    def forward(self, x_BTD: Tensor, shared: Shared, last: int = 0) -> Tensor:
         projected = ops.linear(x_BTD, self.q.weight, self.k.weight, self.v.weight)
         q_BTNH, k_BTKH, v_BTKH = (y.view(*y.shape[:-1], -1, self.head_dim) for y in projected)
         q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, shared.cos_TR, shared.sin_TR, self.q_gain_N, eps=EPS)
@@ -89,7 +94,7 @@ class Attention(nn.Module):
             q, k, v = (t.flatten(0, 1)[None] for t in (q_BTNH, k_BTKH, v_BTKH))
             gate = None if gate_BTN is None else gate_BTN.flatten(0, 1)[None]
             y_BTNH = ops.attention(q, k, v, gate, cu_seqlens=shared.bounds, xsa=self.xsa).view_as(q_BTNH)
-        out_BTD: Tensor = self.o(y_BTNH.flatten(-2))
+        out_BTD: Tensor = self.o(tail(y_BTNH.flatten(-2), last))
         return out_BTD
 
 
@@ -122,6 +127,9 @@ class Block(nn.Module):
 
     a and b (resid_mix) start at 1 and 0; ``phase`` starts them at p and 1 - p with ``p = sigmoid(3 (i / (L-1) - 1/2))``
     (entry 2026-03-19); ``none`` leaves x as it is. c is ``1 / sqrt(i + 1)`` with ``layer_scale``, else 1.
+
+    With ``last``, the block's output holds the last positions alone: keys and values are those of all positions, but
+    what follows attention (its output projection and the MLP) is computed only for these. Of use in a last block.
     """
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
@@ -146,14 +154,14 @@ class Block(nn.Module):
             stream.x_BTD, stream.y_BTD, shared.x0_BTD, a=a_D, s=stream.s_D, b=b_D, c=self.scale, eps=EPS
         )  # fmt: skip
 
-    def forward(self, stream: Stream, shared: Shared) -> Stream:
+    def forward(self, stream: Stream, shared: Shared, last: int = 0) -> Stream:
         x_BTD, h_BTD = self._enter(stream, shared)
-        attn_BTD = self.attn(h_BTD, shared)
-        x_BTD, h_BTD = ops.rms_norm(x_BTD, attn_BTD, s=self.attn_scale_D, c=self.scale, eps=EPS)
+        attn_BTD = self.attn(h_BTD, shared, last)
+        x_BTD, h_BTD = ops.rms_norm(tail(x_BTD, last), attn_BTD, s=self.attn_scale_D, c=self.scale, eps=EPS)
         return Stream(x_BTD, self.mlp(h_BTD), self.mlp_scale_D)
 
     def in_lanes(
-        self, a_BTD: Tensor, m_BTD: Tensor, keep_2: Tensor, post_22: Tensor, shared: Shared
+        self, a_BTD: Tensor, m_BTD: Tensor, keep_2: Tensor, post_22: Tensor, shared: Shared, last: int = 0
     ) -> tuple[Tensor, Tensor]:
         """One block of two residual lanes (entry 2026-03-31): attention reads the first, the MLP the second.
 
@@ -161,8 +169,9 @@ class Block(nn.Module):
         """
         dtype = a_BTD.dtype
         _, h_BTD = self._enter(Stream(a_BTD), shared)
+        a_BTD, m_BTD = tail(a_BTD, last), tail(m_BTD, last)
         branches = (
-            self.attn_scale_D.to(dtype) * self.attn(h_BTD, shared),
+            self.attn_scale_D.to(dtype) * self.attn(h_BTD, shared, last),
             self.mlp_scale_D.to(dtype) * self.mlp(ops.rms_norm(m_BTD, c=self.scale, eps=EPS)[1]),
         )
         keep_2, post_22 = keep_2.to(dtype), post_22.to(dtype)

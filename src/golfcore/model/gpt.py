@@ -65,8 +65,11 @@ class GPT(LanguageModel):
     def phase_starts(self) -> tuple[float, ...]:
         return self.config.loop_starts
 
-    def hidden(self, symbols_BT: Tensor, table_VD: Tensor) -> Tensor:
-        """The normed output [B, T, D] of the last block; ``table_VD`` is ``self.embed.table()``."""
+    def hidden(self, symbols_BT: Tensor, table_VD: Tensor, last: int = 0) -> Tensor:
+        """The normed output [B, T, D] of the last block, with ``last`` of the last positions alone: [B, last, D].
+
+        ``table_VD`` is ``self.embed.table()``.
+        """
         config, dtype = self.config, self.activation_dtype
         # Packed rows are laid end to end with positions by row: within a segment only their differences count.
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
@@ -84,17 +87,18 @@ class GPT(LanguageModel):
                 skips.append(stream.x_BTD)
         lane_BTD: Tensor | None = None  # the MLP's, where there are two
         for j, i in enumerate(order[encoder:]):
+            wanted = last if j + encoder == len(order) - 1 else 0  # the earlier blocks feed keys and values
             if config.lanes_from and i >= config.lanes_from and lane_BTD is None:
                 stream = Stream(stream.sum())
                 lane_BTD = stream.x_BTD
             if skips:
                 stream = self._skip(stream.sum(), skips.pop(), j)
             if lane_BTD is None:
-                stream = self.blocks[i](stream, shared)
+                stream = self.blocks[i](stream, shared, wanted)
             else:
                 block: Block = self.blocks[i]  # type: ignore[assignment]
                 x_BTD, lane_BTD = block.in_lanes(
-                    stream.sum(), lane_BTD, self.lane_keep_L2[i], self.lane_post_L22[i], shared
+                    stream.sum(), lane_BTD, self.lane_keep_L2[i], self.lane_post_L22[i], shared, wanted
                 )
                 stream = Stream(x_BTD)
         if lane_BTD is not None:
@@ -114,7 +118,9 @@ class GPT(LanguageModel):
     def head_logits(self, x_BTD: Tensor, weight_VD: Tensor) -> Tensor:
         """Soft-capped fp32 logits [..., V] of normed outputs."""
         (logits,) = ops.linear(self.readout(x_BTD), weight_VD)
-        return soft_cap(logits.float(), self.config.logit_softcap, self.config.softcap)
+        # Where no gradient is needed, three more tensors of the size of the logits would cost more than the tanh.
+        overwrite = not torch.is_grad_enabled()
+        return soft_cap(logits.float(), self.config.logit_softcap, self.config.softcap, overwrite=overwrite)
 
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         config, table_VD = self.config, self.embed.table()
@@ -138,6 +144,10 @@ class GPT(LanguageModel):
         table_VD = self.embed.table()
         x_BTD = self.hidden(seen_BT, table_VD)[:, seen_BT.size(1) - symbols_BT.size(1) :]
         return self.head_logits(x_BTD, self.head_weight(table_VD)), {"symbols": seen_BT}
+
+    def last_logits(self, symbols_BT: Tensor, last: int) -> Tensor:
+        table_VD = self.embed.table()
+        return self.head_logits(self.hidden(symbols_BT, table_VD, last), self.head_weight(table_VD))
 
     def taps(self) -> dict[str, nn.Module]:
         # Tables are looked up, and their projections act on them, not on a token's activations.

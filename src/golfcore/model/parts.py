@@ -179,9 +179,14 @@ def _document_means(x_BTD: Tensor, start_BT: Tensor) -> Tensor:
     return ((sums_BTD[:, 1:] - before_BTD) / (at_BT - first_BT + 1)[..., None]).to(x_BTD.dtype)
 
 
-def soft_cap(logits: Tensor, cap: float, kind: str) -> Tensor:
-    """``cap tanh(z / cap)``; ``poly`` takes tanh's Taylor polynomial of degree 5, cut off at -1 and 1."""
+def soft_cap(logits: Tensor, cap: float, kind: str, *, overwrite: bool = False) -> Tensor:
+    """``cap tanh(z / cap)``; ``poly`` takes tanh's Taylor polynomial of degree 5, cut off at -1 and 1.
+
+    With ``overwrite`` the result may take the place of ``logits``, which autograd does not allow.
+    """
     if kind == "tanh":
+        if overwrite:
+            return logits.div_(cap).tanh_().mul_(cap)
         return cap * torch.tanh(logits / cap)
     u = (logits / cap).clamp(-2, 2)
     return cap * (u * (1 - u**2 / 3 + 2 * u**4 / 15)).clamp(-1, 1)

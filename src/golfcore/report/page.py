@@ -143,7 +143,7 @@ def _score(run: RunData) -> dict[str, Any] | None:
         ("scored", _count(number(run.score.get("tokens"))), "tokens"),
         ("text", _count(number(run.score.get("bytes"))), "bytes"),
         ("context", _count(number(run.score.get("context"))), "tokens"),
-        ("stride", _count(number(run.score.get("stride"))), "tokens"),
+        ("stride", _strides(run.score), "tokens"),
     ]
     hashes = [("model", run.score.get("artifact_sha256")), ("data", run.score.get("data_sha256"))]
     return {
@@ -152,6 +152,16 @@ def _score(run: RunData) -> dict[str, Any] | None:
         "facts": [fact for fact in facts if fact[1] != "–"],
         "hashes": [(name, value) for name, value in hashes if isinstance(value, str) and value],
     }
+
+
+def _strides(score: dict[str, Any]) -> str:
+    """The stride, or all that a clock took one after the other, as ``64, 128``."""
+    pace = score.get("pace")
+    taken = pace.get("strides") if isinstance(pace, dict) else None
+    pairs = [pair for pair in taken if isinstance(pair, list) and len(pair) == 2] if isinstance(taken, list) else []
+    if len(pairs) > 1:
+        return ", ".join(_count(number(stride)) for _, stride in pairs)
+    return _count(number(score.get("stride")))
 
 
 def _evaluation(run: RunData) -> dict[str, Any]:

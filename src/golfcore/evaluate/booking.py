@@ -1,0 +1,204 @@
+"""Windows, the losses that a model gives their targets, and the ledger that books each target once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from golfcore.errors import RuleError
+from golfcore.model.base import LanguageModel
+from golfcore.progress import Tick
+
+# A forward pass, by device: on a processor the logits of more stay in no cache, a GPU needs more to be busy.
+BATCH_TOKENS = {"cpu": 4_096, "cuda": 16_384}
+CHUNK_LOGITS = 1 << 18  # of the log-softmax: 1 MB, which stays in a core's cache between its passes
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Inputs ``tokens[start : start + length]``; the last ``scored`` of its targets count."""
+
+    start: int
+    length: int
+    scored: int
+
+
+def plan_windows(n_tokens: int, context: int, stride: int, first: int = 0) -> list[Window]:
+    """Windows that score each target from ``first`` to ``n_tokens - 2`` once; target i is token i + 1.
+
+    Args:
+        n_tokens: of the text, or of its beginning.
+        context: tokens a window.
+        stride: targets that a window scores.
+        first: 0, or the end of windows planned before: at least ``context``.
+    """
+    targets = n_tokens - 1
+    windows, done = [], first
+    if first == 0:
+        done = min(context, targets)
+        windows.append(Window(0, done, done))
+    while done < targets:
+        scored = min(stride, targets - done)
+        windows.append(Window(done + scored - context, context, scored))
+        done += scored
+    return windows
+
+
+def plan_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Window]]:
+    """Windows in their order, those of one shape together; about ``batch_tokens`` tokens in each batch."""
+    batches: list[list[Window]] = []
+    for window in windows:
+        last = batches[-1] if batches else []
+        alike = last and (last[0].length, last[0].scored) == (window.length, window.scored)
+        if alike and len(last) < rows_of(window.length, batch_tokens):
+            last.append(window)
+        else:
+            batches.append([window])
+    return batches
+
+
+def rows_of(length: int, batch_tokens: int) -> int:
+    """Windows of ``length`` tokens in a batch."""
+    return max(1, batch_tokens // length)
+
+
+class Ledger:
+    """When each token was scored, and its loss. A second score of a token, or a missing one, is a RuleError."""
+
+    def __init__(self, n_targets: int) -> None:
+        self.loss = np.full(n_targets, np.nan)
+
+    def book(self, first_target: int, losses: np.ndarray) -> None:
+        """Books fp64 ``losses`` (nats) of consecutive targets; target i is token i + 1."""
+        place = self.loss[first_target : first_target + len(losses)]
+        if len(place) != len(losses) or not np.isnan(place).all():
+            raise RuleError(f"tokens {first_target + 1} to {first_target + len(losses)} were scored twice")
+        if not np.isfinite(losses).all():
+            raise RuleError(f"a token near {first_target + 1} got probability 0, or the model gave NaN")
+        place[:] = losses
+
+    def close(self) -> np.ndarray:
+        """All losses; every token must have been scored."""
+        if missing := int(np.isnan(self.loss).sum()):
+            raise RuleError(f"{missing} tokens were never scored")
+        return self.loss
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that share the windows; ``combine`` sums a tensor over them."""
+
+    rank: int = 0
+    size: int = 1
+    combine: Callable[[Tensor], Tensor] | None = None
+
+    def sum(self, value: Tensor) -> Tensor:
+        if self.size == 1:
+            return value
+        if self.combine is None:
+            raise RuleError("scoring on several ranks needs a way to combine their ledgers")
+        return self.combine(value)
+
+    def slowest(self, seconds: float) -> float:
+        """The largest of the ranks' ``seconds``, the same number on each."""
+        if self.size == 1:
+            return seconds
+        seconds_R = torch.zeros(self.size, dtype=torch.float64)
+        seconds_R[self.rank] = seconds
+        return float(self.sum(seconds_R).max())
+
+
+class Booking:
+    """Books the losses of a text from its first target on, in windows that the caller chooses as it goes.
+
+    Args:
+        model: in evaluation mode.
+        tokens: uint16 [n], the whole text.
+        context: tokens a window.
+        batch_tokens: tokens a forward pass; 0 for those of ``BATCH_TOKENS``.
+        ranks: each books every ``size``-th batch; ``close`` joins their ledgers.
+        tick: told about targets.
+    """
+
+    def __init__(
+        self, model: LanguageModel, tokens: np.ndarray, context: int, batch_tokens: int, ranks: Ranks, tick: Tick
+    ) -> None:
+        self._device = next(model.parameters()).device
+        self.context, self.ranks = context, ranks
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self._device.type, BATCH_TOKENS["cuda"])
+        self.targets, self.done = len(tokens) - 1, 0
+        self._model, self._tokens, self._tick = model, tokens, tick
+        self._ledger = Ledger(self.targets)
+
+    def book_until(self, stop: int, stride: int) -> None:
+        """Books the targets up to ``stop``, which is the text's end or leaves whole batches behind."""
+        # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
+        batches = plan_batches(plan_windows(stop + 1, self.context, stride, self.done), self.batch_tokens)
+        for batch in batches[self.ranks.rank :: self.ranks.size]:
+            losses_BS = self._losses(batch)
+            ends = [window.start + window.length for window in batch]
+            for end, row_S in zip(ends, losses_BS, strict=True):
+                self._ledger.book(end - len(row_S), row_S)
+            self._tick(ends[-1], self.targets, "tokens")
+        self.done = stop
+
+    def stop_after(self, batches: int, stride: int) -> int:
+        """Where ``batches`` more batches end: the ``stop`` that cuts none."""
+        first = self.context if self.done == 0 and stride < self.context else self.done
+        return min(self.targets, first + batches * stride * rows_of(self.context, self.batch_tokens))
+
+    def seconds_per_window(self, stride: int, now: Callable[[], float], batches: int, limit_s: float) -> float:
+        """Time windows of this stride without booking them; the slowest rank's mean.
+
+        Args:
+            stride: targets a window scores.
+            now: the timer.
+            batches: how many to time, after one that is not timed.
+            limit_s: no further batch is begun after it.
+        """
+        rows = rows_of(self.context, self.batch_tokens)
+        starts = [min(row * stride, self.targets - self.context) for row in range(rows)]
+        windows = [Window(start, self.context, stride) for start in starts]
+        self._losses(windows)
+        began, done = now(), 0
+        while done == 0 or (done < batches and now() - began < limit_s):
+            self._losses(windows)
+            done += 1
+        return self.ranks.slowest((now() - began) / (done * rows))
+
+    def close(self) -> np.ndarray:
+        """The losses of all targets, those of the other ranks among them; each must have been scored."""
+        if self.ranks.size > 1:
+            loss = torch.from_numpy(self._ledger.loss)
+            booked = self.ranks.sum(torch.isfinite(loss).to(torch.float64))
+            if (booked > 1).any():
+                raise RuleError("two ranks scored the same token")
+            self._ledger.loss = torch.where(booked > 0, self.ranks.sum(torch.nan_to_num(loss)), torch.nan).numpy()
+        return self._ledger.close()
+
+    @torch.no_grad()
+    def _losses(self, windows: Sequence[Window]) -> np.ndarray:
+        """fp64 losses [B, S] of the scored targets of windows of one shape."""
+        length, scored = windows[0].length, windows[0].scored
+        ids_BT = np.stack([self._tokens[w.start : w.start + length + 1] for w in windows]).astype(np.int64)
+        ids = torch.from_numpy(ids_BT).to(self._device)
+        logits_BSV = self._model.last_logits(ids[:, :-1], scored)
+        if logits_BSV.shape[:2] != (len(windows), scored) or int(ids.max()) >= logits_BSV.size(2):
+            raise RuleError(
+                f"the model gave logits {tuple(logits_BSV.shape)} for ids up to {int(ids.max())}; expected "
+                f"{(len(windows), scored)} rows of a larger vocabulary"
+            )
+        loss_N = _losses_of(logits_BSV.flatten(0, 1), ids[:, -scored:].flatten())
+        return loss_N.view(len(windows), scored).double().cpu().numpy()
+
+
+def _losses_of(logits_NV: Tensor, target_N: Tensor) -> Tensor:
+    """``-log softmax(logits)[target]``, fp32: the only place where logits become probabilities."""
+    rows = max(1, CHUNK_LOGITS // logits_NV.size(1)) if logits_NV.device.type == "cpu" else len(target_N)
+    pieces = zip(torch.split(logits_NV, rows), torch.split(target_N, rows), strict=True)
+    return torch.cat([F.cross_entropy(logits.float(), target, reduction="none") for logits, target in pieces])
