@@ -107,7 +107,8 @@ def train_stage(
         # Measured on rank 0: ranks that chose for themselves might choose differently. And measured once a run: the
         # curve goes on only in the arithmetic that it began in.
         before = {} if resume is None else resume.get("choices", {})
-        route = products.Route(*world.on_primary(lambda: tuple(before.get("products") or products.route())))
+        kept = products.Route(*before["products"]) if "products" in before else None
+        route = world.on_primary(lambda: kept or products.route())
         stack.enter_context(products.using(route))
         module.activation_dtype, why = world.on_primary(lambda: _choose_precision(recipe, world, before))
         loader = TokenLoader(
@@ -366,7 +367,7 @@ def evaluate_artifact(
         keep_freed_memory()
         for line in fit_threads():
             tell(line)
-    route = products.Route(*world.on_primary(lambda: tuple(products.route())))
+    route = world.on_primary(products.route)
     with world.watched(LONG_CALL_S), products.using(route):
         world.note("evaluation, reading the artifact")
         with _at_hand(artifact, world) as path:
