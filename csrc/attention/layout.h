@@ -78,17 +78,6 @@ struct AttentionKernels {
   void (*forward)(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch);
   void (*backward)(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch);
 };
-namespace scalar {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx2 {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx512 {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx512bf16 {
-extern const AttentionKernels attention_kernels;
-}
+GOLF_KERNELS(AttentionKernels, attention_kernels);
 
 }  // namespace golf
