@@ -63,20 +63,23 @@ const Kernels& active_kernels(const Kernels* const (&table)[kIsaCount]) noexcept
 }
 
 // Declares an operation's kernels, a `Kernels` called `name` for each instruction set.
+#define GOLF_KERNELS_OF(isa, Kernels, name) \
+  namespace isa {                           \
+  extern const Kernels name;                \
+  }
 #if defined(__x86_64__)
-#define GOLF_KERNELS(Kernels, name)                \
-  namespace scalar { extern const Kernels name; }  \
-  namespace avx2 { extern const Kernels name; }    \
-  namespace avx512 { extern const Kernels name; }  \
-  namespace avx512bf16 { extern const Kernels name; }
+#define GOLF_KERNELS(Kernels, name)      \
+  GOLF_KERNELS_OF(scalar, Kernels, name) \
+  GOLF_KERNELS_OF(avx2, Kernels, name)   \
+  GOLF_KERNELS_OF(avx512, Kernels, name) \
+  GOLF_KERNELS_OF(avx512bf16, Kernels, name)
 #elif defined(__aarch64__)
-#define GOLF_KERNELS(Kernels, name)                \
-  namespace scalar { extern const Kernels name; }  \
-  namespace neon { extern const Kernels name; }    \
-  namespace neonbf16 { extern const Kernels name; }
+#define GOLF_KERNELS(Kernels, name)      \
+  GOLF_KERNELS_OF(scalar, Kernels, name) \
+  GOLF_KERNELS_OF(neon, Kernels, name)   \
+  GOLF_KERNELS_OF(neonbf16, Kernels, name)
 #else
-#define GOLF_KERNELS(Kernels, name) \
-  namespace scalar { extern const Kernels name; }
+#define GOLF_KERNELS(Kernels, name) GOLF_KERNELS_OF(scalar, Kernels, name)
 #endif
 
 }  // namespace golf

@@ -10,7 +10,8 @@ PYBIND11_MODULE(_core, m) {
   m.attr("has_cuda") = static_cast<bool>(GOLF_CUDA);
   m.attr("cuda_reason") = GOLF_CUDA_REASON;
   m.attr("cuda_images") = GOLF_CUDA_IMAGES;  // "80-real 90a-real 90-virtual"; empty without CUDA
-  m.def("isas", [] {  // this architecture's, lowest first
+  // This architecture's, lowest first.
+  m.def("isas", [] {
     py::tuple names(golf::kIsaCount);
     for (int32_t i = 0; i < golf::kIsaCount; ++i) names[i] = golf::isa_name(static_cast<golf::Isa>(i));
     return names;

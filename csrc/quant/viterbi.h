@@ -181,7 +181,8 @@ GOLF_INLINE uint32_t viterbi_lanes(const TrellisCode& t, const float* cost, int6
         for (uint32_t second = 0; second < 2; ++second) {
           const uint32_t c = z + 2 * second;
           const float* const from = now + 2 * ((at ^ t.mask[c]) & (kHalf - 1) & ~3u);
-          const uint8x16x2_t both = {{vreinterpretq_u8_f32(vld1q_f32(from)), vreinterpretq_u8_f32(vld1q_f32(from + 4))}};
+          const uint8x16x2_t both = {
+              {vreinterpretq_u8_f32(vld1q_f32(from)), vreinterpretq_u8_f32(vld1q_f32(from + 4))}};
           sums[second] = vaddq_f32(vreinterpretq_f32_u8(vqtbl2q_u8(both, pick[c])), step[c]);
         }
         const uint32x4_t cheaper = vcltq_f32(sums[1], sums[0]);

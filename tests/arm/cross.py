@@ -153,7 +153,7 @@ def module() -> None:
     shutil.copy(core / f"_core{suffix}", package)
 
 
-# What the long form runs unless told otherwise: every case of every operation at every level, and what else is compiled.
+# The long form: every case of every operation at every level, and what else is compiled.
 TESTS = ["tests/ops", "tests/tokenizer", "tests/quant/test_columns.py", "tests/artifact/test_checksum.py",
          "tests/artifact/test_entropy.py"]  # fmt: skip
 

@@ -123,8 +123,8 @@ void norm(Random& random, Results& out) {
       Tensor x(stream, n * d, random), y(branch, n * d, random), x0(stream, n * d, random), r(stream, n * d);
       Tensor a(DType::kF32, d, random), s(DType::kF32, d, random), b(DType::kF32, d, random), h(branch, n * d);
       Tensor rstd(DType::kF32, n);
-      NormForward f{x.data(), y.data(), x0.data(), a.f32(), s.f32(), b.f32(), r.data(), h.data(), rstd.f32(),
-                    n,        d,        d,         d,       d,       0.5f,    1e-5f};
+      NormForward f{x.data(),   y.data(), x0.data(), a.f32(), s.f32(), b.f32(), r.data(), h.data(),
+                    rstd.f32(), n,        d,         d,       d,       d,       0.5f,     1e-5f};
       check(norm_forward(stream, branch, f, kThreads), "norm");
       out.push_back({"norm r", r.numbers(), rounding(stream)});
       out.push_back({"norm h", h.numbers(), rounding(branch)});
@@ -132,9 +132,10 @@ void norm(Random& random, Results& out) {
       Tensor dr(stream, n * d, random), dh(branch, n * d, random), dx(stream, n * d), dy(branch, n * d);
       Tensor dx0(stream, n * d), da(DType::kF32, d), ds(DType::kF32, d), db(DType::kF32, d);
       Tensor partials(DType::kF32, norm_chunks(n) * 3 * d);
-      NormBackward g{dr.data(), dh.data(), r.data(), rstd.f32(),      x.data(), y.data(), x0.data(), a.f32(),
-                     s.f32(),   b.f32(),   dx.data(), dy.data(),      dx0.data(), da.f32(), ds.f32(), db.f32(),
-                     partials.f32(), n, d, d, d, d, d, d, d, 0.5f};
+      NormBackward g{
+          dr.data(), dh.data(), r.data(),   rstd.f32(), x.data(), y.data(), x0.data(),      a.f32(), s.f32(), b.f32(),
+          dx.data(), dy.data(), dx0.data(), da.f32(),   ds.f32(), db.f32(), partials.f32(), n,       d,       d,
+          d,         d,         d,          d,          d,        0.5f};
       check(norm_backward(stream, branch, g, kThreads), "norm");
       out.push_back({"norm dx", dx.numbers(), rounding(stream)});
       out.push_back({"norm dy", dy.numbers(), rounding(branch)});
@@ -155,7 +156,17 @@ void qk(Random& random, Results& out) {
         Tensor dgain(DType::kF32, heads), partials(DType::kF32, qk_chunks(tokens) * heads);
         QkArgs args{{q.data(), nullptr, yq.data(), heads, heads * h, 0},
                     {k.data(), nullptr, yk.data(), kv, kv * h, 0},
-                    cos.f32(), sin.f32(), nullptr, gain.f32(), nullptr, nullptr, tokens, length, h, half, 1e-6f};
+                    cos.f32(),
+                    sin.f32(),
+                    nullptr,
+                    gain.f32(),
+                    nullptr,
+                    nullptr,
+                    tokens,
+                    length,
+                    h,
+                    half,
+                    1e-6f};
         check(qk_forward(dtype, args, kThreads), "qk");
         out.push_back({"qk q", yq.numbers(), rounding(dtype)});
         out.push_back({"qk k", yk.numbers(), rounding(dtype)});
@@ -179,8 +190,8 @@ void embed(Random& random, Results& out) {
       Tensor table(DType::kF32, vocab * width, random), bigram(DType::kF32, slots * width, random);
       Tensor w(DType::kF32, smear, random), x(dtype, tokens * width), dx(dtype, tokens * width, random);
       const float scale = 0.4f, lambda = 0.3f;
-      const EmbedInput in{ids.data(), table.f32(), bigram.f32(), &scale, w.f32(), &lambda,
-                          tokens,     65,          width,        vocab,  slots,   smear, 1};
+      const EmbedInput in{ids.data(), table.f32(), bigram.f32(), &scale, w.f32(), &lambda, tokens,
+                          65,         width,       vocab,        slots,  smear,   1};
       check(embed_forward(in, dtype, x.data(), place.data(), kThreads), "embed");
       out.push_back({"embed x", x.numbers(), rounding(dtype)});
       Tensor dtable(DType::kF32, vocab * width), dbigram(DType::kF32, slots * width), scalars(DType::kF32, smear + 2);
@@ -260,8 +271,19 @@ void quant(Random& random, Results& out) {
       std::vector<int8_t> symbols(static_cast<size_t>(columns * rows));
       std::vector<uint64_t> workspace(static_cast<size_t>(quant_workspace(rows) / 8 + 1));
       const int64_t ranges[4] = {0, 131, 200, rows};
-      const QuantColumns args{wanted.f32(), feedback.f32(), step.f32(), shrink.f32(), symbols.data(), error.f32(),
-                              columns, rows, ranges, 3, limit, 200.0f, reinterpret_cast<uint8_t*>(workspace.data())};
+      const QuantColumns args{wanted.f32(),
+                              feedback.f32(),
+                              step.f32(),
+                              shrink.f32(),
+                              symbols.data(),
+                              error.f32(),
+                              columns,
+                              rows,
+                              ranges,
+                              3,
+                              limit,
+                              200.0f,
+                              reinterpret_cast<uint8_t*>(workspace.data())};
       check(quant_columns(args, trellis, kThreads), "quant");
       out.push_back({"quant symbols", {symbols.begin(), symbols.end()}, kExact});
       out.push_back({"quant errors", error.numbers(), kExact});
@@ -278,8 +300,10 @@ void attention(Random& random, Results& out) {
     int32_t heads, kv_heads, head_dim;
     bool xsa, gated;
   };
-  const Shape shapes[] = {{1, 0, 2, 1, 32, false, false},  {67, 0, 2, 2, 32, true, true},
-                          {130, 0, 4, 2, 64, true, false}, {150, 70, 2, 1, 64, false, true},
+  const Shape shapes[] = {{1, 0, 2, 1, 32, false, false},
+                          {67, 0, 2, 2, 32, true, true},
+                          {130, 0, 4, 2, 64, true, false},
+                          {150, 70, 2, 1, 64, false, true},
                           {90, 17, 2, 1, 128, true, true}};
   for (const Shape& s : shapes)
     for (const DType dtype : kTypes) {
@@ -366,8 +390,10 @@ void optim(Random& random, Results& out) {
         for (int64_t i = 0; i < m; ++i)
           for (int64_t j = 0; j < m; ++j) {
             double sum = 0;
-            for (int64_t l = 0; l < m; ++l) sum += G[static_cast<size_t>(i * m + l)] * G[static_cast<size_t>(j * m + l)];
-            made.set(i * m + j, static_cast<float>((i == j ? c.a : 0) + c.b * G[static_cast<size_t>(i * m + j)] + c.c * sum));
+            for (int64_t l = 0; l < m; ++l)
+              sum += G[static_cast<size_t>(i * m + l)] * G[static_cast<size_t>(j * m + l)];
+            made.set(i * m + j,
+                     static_cast<float>((i == j ? c.a : 0) + c.b * G[static_cast<size_t>(i * m + j)] + c.c * sum));
           }
       }
       out.push_back({"newton_schulz", made.numbers(), kPairs});
@@ -407,9 +433,15 @@ int levels() {
     const char* name;
     void (*run)(Random& random, Results& out);
   };
-  const Operation operations[] = {{"activation", activation}, {"attention", attention}, {"bitpack", bitpack},
-                                  {"checksum", checksum},     {"embed", embed},         {"head", head},
-                                  {"norm", norm},             {"optim", optim},         {"qk", qk},
+  const Operation operations[] = {{"activation", activation},
+                                  {"attention", attention},
+                                  {"bitpack", bitpack},
+                                  {"checksum", checksum},
+                                  {"embed", embed},
+                                  {"head", head},
+                                  {"norm", norm},
+                                  {"optim", optim},
+                                  {"qk", qk},
                                   {"quant", quant}};
   bool failed = false;
   for (const Operation& operation : operations) {
