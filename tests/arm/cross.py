@@ -14,7 +14,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +27,7 @@ JOBS = int(os.environ.get("JOBS", "2"))
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno-math-errno", "-fPIC",
          "-fvisibility=hidden", f"-I{ROOT / 'csrc'}"]  # fmt: skip
 OF_FILE = {"neon.cpp": ["-march=armv8-a+crc"], "neonbf16.cpp": ["-march=armv8.2-a+bf16"]}
+OF_FILE_ZIG = {"neonbf16.cpp": ["-mcpu=apple_m1+bf16"]}  # zig names processors instead
 NOT_ARM = ("avx2.cpp", "avx512.cpp", "avx512bf16.cpp")
 
 # A torch that has a build without CUDA for aarch64, and what its own tests and ours need beside it.
@@ -63,7 +64,9 @@ def core_sources(*, bindings: bool) -> list[Path]:
     return [p for p in found if p.name not in NOT_ARM and not p.name.endswith("_kernels.cpp") and p.name != "simt.cpp"]
 
 
-def compile_all(compiler: Sequence[str], sources: Sequence[Path], folder: Path) -> list[Path]:
+def compile_all(
+    compiler: Sequence[str], sources: Sequence[Path], folder: Path, of_file: Mapping[str, list[str]] = OF_FILE
+) -> list[Path]:
     """Objects of the sources; a header that is newer than an object makes all anew."""
     folder.mkdir(parents=True, exist_ok=True)
     headers = max(p.stat().st_mtime for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".inc"))
@@ -72,7 +75,7 @@ def compile_all(compiler: Sequence[str], sources: Sequence[Path], folder: Path) 
         target = folder / ("_".join(source.relative_to(ROOT).with_suffix(".o").parts))
         if not target.exists() or target.stat().st_mtime < max(headers, source.stat().st_mtime):
             made = target.with_suffix(".new")
-            run(*compiler, *FLAGS, *OF_FILE.get(source.name, []), "-c", source, "-o", made)
+            run(*compiler, *FLAGS, *of_file.get(source.name, []), "-c", source, "-o", made)
             made.replace(target)
         return target
 
@@ -83,8 +86,8 @@ def compile_all(compiler: Sequence[str], sources: Sequence[Path], folder: Path) 
 def driver() -> Path:
     """The core and tests/arm/driver.cpp as one program for Linux on aarch64."""
     compiler = need(COMPILER, "g++-aarch64-linux-gnu")
-    objects = compile_all([compiler, "-O2"], [*core_sources(bindings=False), ROOT / "tests/arm/driver.cpp"],
-                          BUILD / "driver")  # fmt: skip
+    own = [ROOT / "csrc/simt/fiber.cpp", ROOT / "tests/arm/driver.cpp"]
+    objects = compile_all([compiler, "-O2"], [*core_sources(bindings=False), *own], BUILD / "driver")
     program = BUILD / "driver" / "driver"
     if not program.exists() or program.stat().st_mtime < max(o.stat().st_mtime for o in objects):
         run(compiler, "-static", "-pthread", *objects, "-o", program)
@@ -177,7 +180,7 @@ def macos() -> Path:
         raise MissingError("zig was not found (pip install ziglang)")
     includes = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
     build = ['-DGOLF_COMMIT="macos"', '-DGOLF_CUDA_REASON=""', '-DGOLF_CUDA_IMAGES=""', "-DGOLF_CUDA=0"]
-    objects = compile_all([*zig, "-O3", *includes, *build], core_sources(bindings=True), BUILD / "macos")
+    objects = compile_all([*zig, "-O3", *includes, *build], core_sources(bindings=True), BUILD / "macos", OF_FILE_ZIG)
     library = BUILD / "macos" / "_core.cpython-311-darwin.so"
     run(*zig, "-bundle", "-Wl,-undefined,dynamic_lookup", *objects, "-o", library)
     check_macho(library)

@@ -25,6 +25,7 @@
 #include "optim/layout.h"
 #include "qk/layout.h"
 #include "quant/layout.h"
+#include "simt/fiber.h"
 
 namespace golf {
 namespace {
@@ -428,6 +429,34 @@ double excess(const Result& expected, const Result& found) {
   return most;
 }
 
+// Two stacks take turns; numbers in registers that a function must keep survive each switch (simt/fiber.h).
+simt::Context main_context, fiber_context;
+double fiber_sum = 0;
+
+void fiber_entry() {
+  simt::entered(main_context);
+  double a = 1, b = 2, c = 3, d = 5;
+  for (int64_t i = 0;; ++i) {
+    fiber_sum += a + b + c + d + static_cast<double>(i);
+    simt::switch_to(fiber_context, main_context, false);
+    a += 1, b += 2, c += 3, d += 5;
+  }
+}
+
+bool fibers() {
+  std::vector<char> stack(1 << 18);
+  simt::prepare(fiber_context, stack.data(), stack.size(), fiber_entry);
+  double x = 0.5, expected = 0;
+  for (int64_t i = 0; i < 1000; ++i) {
+    simt::switch_to(main_context, fiber_context, false);
+    expected += 11 * static_cast<double>(i + 1) + static_cast<double>(i);
+    x += 0.5;
+  }
+  const bool same = fiber_sum == expected && x == 500.5;
+  std::printf("%s fibers\n", same ? "ok" : "FAILED");
+  return same;
+}
+
 int levels() {
   struct Operation {
     const char* name;
@@ -468,7 +497,7 @@ int levels() {
       failed |= bad != 0;
     }
   }
-  return failed ? 1 : 0;
+  return failed || !fibers() ? 1 : 0;
 }
 
 std::vector<uint8_t> bytes_of(const char* path) {
