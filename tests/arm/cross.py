@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -139,21 +140,31 @@ def module() -> None:
     if not headers.is_symlink():  # alone: the compiler has the C library's own
         headers.symlink_to(BUILD / "root/usr/include/aarch64-linux-gnu")
     suffix = f".cpython-{PYTHON.replace('.', '')}-aarch64-linux-gnu.so"
-    run(
-        need("cmake", "cmake"), "-S", ROOT, "-B", core, "-G", "Ninja", "-DCMAKE_SYSTEM_NAME=Linux",
-        "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_CXX_FLAGS=-isystem {include}",
-        "-DGOLF_CUDA=OFF", "-DGOLF_SIMT=OFF", f"-DPython_EXECUTABLE={sys.executable}",
-        f"-DPython_INCLUDE_DIR={BUILD / f'root/usr/include/python{PYTHON}'}", f"-DPYTHON_MODULE_EXTENSION={suffix}",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    settings = {
+        "CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": "aarch64", "CMAKE_CXX_COMPILER": compiler,
+        "CMAKE_CXX_FLAGS": f"-isystem {include}", "GOLF_CUDA": "OFF", "GOLF_SIMT": "OFF",
+        "Python_EXECUTABLE": sys.executable, "Python_INCLUDE_DIR": BUILD / f"root/usr/include/python{PYTHON}",
+        "PYTHON_MODULE_EXTENSION": suffix, "PYTHON_MODULE_DEBUG_POSTFIX": "", "pybind11_DIR": pybind11.get_cmake_dir(),
+    }  # fmt: skip
+    configure = [need("cmake", "cmake"), "-S", ROOT, "-B", core, "-G", "Ninja"]
+    run(*configure, *(f"-D{name}={value}" for name, value in settings.items()), stdout=subprocess.DEVNULL)
     run("cmake", "--build", core, "--target", "_core", "-j", JOBS)
-    package = BUILD / "package" / "golfcore"
-    shutil.rmtree(package, ignore_errors=True)
-    package.mkdir(parents=True)
+    package(core / f"_core{suffix}")
+
+
+def package(library: Path) -> None:
+    """The package's Python with this module, as one folder to import from."""
+    folder = BUILD / "package" / "golfcore"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for entry in (ROOT / "src" / "golfcore").iterdir():
         if entry.suffix != ".so" and entry.name != "__pycache__":
-            (package / entry.name).symlink_to(entry)
-    shutil.copy(core / f"_core{suffix}", package)
+            (folder / entry.name).symlink_to(entry)
+    shutil.copy(library, folder)
+    metadata = folder.parent / "golfcore.dist-info"
+    metadata.mkdir(exist_ok=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: golfcore\nVersion: {project['version']}\n")
 
 
 # The long form: every case of every operation at every level, and what else is compiled.

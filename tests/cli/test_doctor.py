@@ -197,6 +197,42 @@ def test_memory_is_lowered_to_the_containers(monkeypatch: pytest.MonkeyPatch) ->
     assert environment.memory_bytes() is None
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel name\t: other\n", "AMD EPYC"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n", "Arm Neoverse V2"),
+        ("CPU implementer\t: 0xc0\nCPU part\t: 0xac3\n", "aarch64, implementer 0xc0, part 0xac3"),
+    ],
+)
+def test_the_processor_has_a_name(monkeypatch: pytest.MonkeyPatch, cpuinfo: str, expected: str) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: {"/proc/cpuinfo": cpuinfo}[str(self)])
+    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+    assert environment.cpu_model() == expected
+
+
+def test_macos_counts_in_its_own_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = (
+        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:                  1000.\n"
+        "Pages active:                9000.\nPages inactive:               500.\nPages speculative:             20.\n"
+    )
+    said = {"sysctl -n hw.memsize": "17179869184", "vm_stat": pages, "sysctl -n machdep.cpu.brand_string": "Apple M2"}
+    linux = environment.peak_resident_bytes()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(environment, "_said", lambda *command: said.get(" ".join(command), ""))
+    assert environment.memory_bytes() == (17179869184, 1520 * 16384)
+    said.clear()
+    assert environment.memory_bytes() is None
+    said["sysctl -n machdep.cpu.brand_string"] = "Apple M2"
+
+    def missing(*_: Any, **__: Any) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert environment.cpu_model() == "Apple M2"
+    assert environment.peak_resident_bytes() <= linux  # the same count, taken for bytes
+
+
 def test_the_version_tells_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(
         rf"golfcore \S+ \(commit \w+, ({'|'.join(_core.isas())}), cuda: (yes|no), .+\)", environment.version_text()
