@@ -30,6 +30,8 @@ from golfcore.data.loader import TokenLoader  # noqa: E402
 from golfcore.model import get_family  # noqa: E402
 from golfcore.model.base import Batch  # noqa: E402
 from golfcore.model.gpt import GPT  # noqa: E402
+from golfcore.ops import products  # noqa: E402
+from golfcore.ops.cases.optim import torch_muon_in_fast_precision  # noqa: E402
 from golfcore.ops.memory import keep_freed_memory  # noqa: E402
 from golfcore.optim.routing import route  # noqa: E402
 from golfcore.optim.schedule import lr_multiplier, muon_momentum  # noqa: E402
@@ -78,7 +80,8 @@ def train(model: GPT, config: RecipeConfig, tokens: Tokens, *, compiled: bool) -
                 group["lr"] = group["full_lr"] * multiplier
                 if "momentum" in group:
                     group["momentum"] = muon_momentum(number, config.optim)
-            optimiser.step()
+            with torch_muon_in_fast_precision():
+                optimiser.step()
             optimiser.zero_grad()
 
     with loader:
@@ -119,7 +122,7 @@ def main() -> None:
     pipeline.write_config(run_dir, config)
     model = get_family("gpt").build(config.model, tokens.vocab_size, config.train.seed)
     assert isinstance(model, GPT)
-    model.activation_dtype = torch.bfloat16
+    model.activation_dtype = products.fast_dtype()
     steps, train_s = train(model, config, tokens, compiled=options.compile)
     calibration = calibrate(model, config, tokens, World(rank=0, size=1, device=torch.device("cpu")))
     quantise_stage(run_dir, model, config, tokens, calibration)

@@ -62,7 +62,6 @@ template <class P, class In, int kH>
 class Backward {
   using E = typename P::E;
   using Head = HeadScratch<E>;
-  static constexpr int kHalf = kRows / 2;  // two register blocks share the registers while p and ds are built
 
  public:
   Backward(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch)
@@ -154,8 +153,7 @@ class Backward {
     for (int row = 0; row < mask.queries; row += kRows) {
       const Range range = mask.keys_of(row);
       for (int column = range.begin; column < range.end; column += kBlock)
-        for (int half = row; half < row + kRows; half += kHalf)
-          probabilities(mask, head, half, column, s_.keys + at, s_.values + at);
+        probabilities(mask, head, row, column, s_.keys + at, s_.values + at);
     }
     const bool is_first = h == 0 && queries == keys;
     const int columns = static_cast<int>(round_up(unit_.queries(keys), kBlock));
@@ -169,25 +167,17 @@ class Backward {
     if (is_newest) finish_queries(h, queries);
   }
 
-  // p and ds for kHalf queries and kBlock keys, kept for the three products.
+  // p and ds for kRows queries and kBlock keys, kept for the three products.
   GOLF_MEMBER void probabilities(const Mask& mask, const Head& head, int row, int column, const E* keys,
                                  const E* values) {
-    V p[kHalf][kCols], ds[kHalf][kCols];
-    clear(p);
-    clear(ds);
-    const E *q = head.q + row * kH, *dout = head.dout + row * kH;
-    keys += column * P::kDepth;
-    values += column * P::kDepth;
-    for (int step = 0; step < kH; step += P::kDepth) {
-      multiply<P, kHalf, kH, P::kDepth, kTile * P::kDepth>(1, q + step, keys, p);
-      multiply<P, kHalf, kH, P::kDepth, kTile * P::kDepth>(1, dout + step, values, ds);
-      keys += kTile * P::kDepth;
-      values += kTile * P::kDepth;
-    }
+    V p[kRows][kCols], ds[kRows][kCols];
+    constexpr int kSteps = kH / P::kDepth;
+    multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kSteps, head.q + row * kH, keys + column * P::kDepth, p);
+    multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kSteps, head.dout + row * kH, values + column * P::kDepth, ds);
     const V factor = set1(unit_.args.scale * kLog2E);
     const bool hides = mask.hides(row, column);
 #pragma GCC unroll 8
-    for (int r = 0; r < kHalf; ++r) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
       for (int c = 0; c < kCols; ++c) {
         p[r][c] = exp2<P::kExact>(fma(p[r][c], factor, set1(head.minus_lse[row + r])));
@@ -199,16 +189,16 @@ class Backward {
   }
 
   // p paired along queries for dv; ds paired for dk and by rows for dq.
-  GOLF_MEMBER void keep(int row, int column, const V (&p)[kHalf][kCols], const V (&ds)[kHalf][kCols]) {
+  GOLF_MEMBER void keep(int row, int column, const V (&p)[kRows][kCols], const V (&ds)[kRows][kCols]) {
     if constexpr (P::kDepth == 1) {
 #pragma GCC unroll 8
-      for (int r = 0; r < kHalf; ++r) {
+      for (int r = 0; r < kRows; ++r) {
         P::store_row(s_.p + (row + r) * kTile + column, p[r][0], p[r][1]);
         P::store_row(s_.ds + (row + r) * kTile + column, ds[r][0], ds[r][1]);
       }
     } else {
 #pragma GCC unroll 8
-      for (int r = 0; r < kHalf; r += 2) {
+      for (int r = 0; r < kRows; r += 2) {
         E *rows = s_.ds + (row + r) * kTile + column, *pairs = s_.ds_pairs + (row + r) * kTile + column * 2;
         P::store_pairs(s_.p + (row + r) * kTile + column * 2, P::narrow_row(p[r][0], p[r][1]),
                        P::narrow_row(p[r + 1][0], p[r + 1][1]));
@@ -224,7 +214,6 @@ class Backward {
   GOLF_MEMBER void add_turned(Range range, int column, const E* right, const E* left, float* sums, bool is_first) {
     for (int d = 0; d < kH; d += kRows) {
       V acc[kRows][kCols];
-      clear(acc);
       multiply<P, kRows, P::kDepth, kH * P::kDepth, kTile * P::kDepth>(
           (range.end - range.begin) / P::kDepth, left + range.begin * kH + d * P::kDepth,
           right + range.begin * kTile + column * P::kDepth, acc);
@@ -236,7 +225,6 @@ class Backward {
     const Range range = mask.sum_of(row);
     for (int d = 0; d < kH; d += kBlock) {
       V acc[kRows][kCols];
-      clear(acc);
       multiply<P, kRows, kTile, P::kDepth, kH * P::kDepth>((range.end - range.begin) / P::kDepth,
                                                            s_.ds + row * kTile + range.begin,
                                                            key_rows + range.begin * kH + d * P::kDepth, acc);

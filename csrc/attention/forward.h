@@ -82,7 +82,6 @@ class Forward {
     alignas(64) float scores[kRows][kTile];
     for (int column = range.begin; column < range.end; column += kBlock) {
       V acc[kRows][kCols];
-      clear(acc);
       multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kH / P::kDepth, s_.q + row * kH, keys + column * P::kDepth,
                                                            acc);
       put_block<kRows, kTile>(acc, &scores[0][column]);
@@ -129,7 +128,6 @@ class Forward {
     const Range range = mask.sum_of(row);
     for (int d = 0; d < kH; d += kBlock) {
       V acc[kRows][kCols];
-      clear(acc);
       multiply<P, kRows, kTile, P::kDepth, kH * P::kDepth>((range.end - range.begin) / P::kDepth,
                                                            s_.p + row * kTile + range.begin,
                                                            values + range.begin * kH + d * P::kDepth, acc);

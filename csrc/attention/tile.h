@@ -11,6 +11,14 @@
 // GOLF_INLINE for members of classes.
 #define GOLF_MEMBER inline __attribute__((always_inline))
 
+// With sixteen registers a register block fills them: inside a larger function gcc spilled one of its sums in every
+// step, which made the loop wait for memory and take twice as long.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define GOLF_PRODUCT static __attribute__((noinline))
+#else
+#define GOLF_PRODUCT GOLF_INLINE
+#endif
+
 namespace golf {
 namespace GOLF_ISA_NS {
 namespace {
@@ -277,9 +285,20 @@ struct PackBF16 {
 };
 #endif
 
-// acc[r][c] += sum over `steps` units of left[r][step] right[step][c]. Strides in elements of P::E.
+template <int kR>
+GOLF_INLINE void clear(V (&acc)[kR][kCols]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < kCols; ++c) acc[r][c] = zero();
+}
+
+// acc[r][c] = sum over `steps` units of left[r][step] right[step][c], in one chain. Strides in elements of P::E.
 template <class P, int kR, int kLeftRow, int kLeftStep, int kRightStep>
-GOLF_INLINE void multiply(int steps, const typename P::E* left, const typename P::E* right, V (&acc)[kR][kCols]) {
+GOLF_PRODUCT void multiply_chain(int steps, const typename P::E* left, const typename P::E* right,
+                                 V (&acc)[kR][kCols]) {
+  V sums[kR][kCols];  // acc's own place may be memory
+  clear(sums);
   for (int s = 0; s < steps; ++s) {
     typename P::Operand b[kCols];
 #pragma GCC unroll 8
@@ -288,19 +307,35 @@ GOLF_INLINE void multiply(int steps, const typename P::E* left, const typename P
     for (int r = 0; r < kR; ++r) {
       const typename P::Operand a = P::broadcast(left + r * kLeftRow);
 #pragma GCC unroll 8
-      for (int c = 0; c < kCols; ++c) acc[r][c] = P::dot(acc[r][c], a, b[c]);
+      for (int c = 0; c < kCols; ++c) sums[r][c] = P::dot(sums[r][c], a, b[c]);
     }
     left += kLeftStep;
     right += kRightStep;
   }
-}
-
-template <int kR>
-GOLF_INLINE void clear(V (&acc)[kR][kCols]) {
 #pragma GCC unroll 16
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) acc[r][c] = zero();
+    for (int c = 0; c < kCols; ++c) acc[r][c] = sums[r][c];
+}
+
+// The same in chains of at most kChain numbers in f32: what a chain of roundings loses grows with its length, and one
+// over a head of 128 lost more than twice what plain torch does. In bf16 the operands' rounding rules. Every product of
+// queries and keys must be cut alike: the backward pass has to find the scores of the forward pass.
+constexpr int kChain = 32;
+
+template <class P, int kR, int kLeftRow, int kLeftStep, int kRightStep>
+GOLF_INLINE void multiply(int steps, const typename P::E* left, const typename P::E* right, V (&acc)[kR][kCols]) {
+  constexpr auto chain = &multiply_chain<P, kR, kLeftRow, kLeftStep, kRightStep>;
+  const int first = P::kExact && steps > kChain ? kChain : steps;
+  chain(first, left, right, acc);
+  for (int done = first; P::kExact && done < steps; done += kChain) {
+    V part[kR][kCols];
+    chain(steps - done < kChain ? steps - done : kChain, left + done * kLeftStep, right + done * kRightStep, part);
+#pragma GCC unroll 16
+    for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 8
+      for (int c = 0; c < kCols; ++c) acc[r][c] = add(acc[r][c], part[r][c]);
+  }
 }
 
 template <int kR, int kStride>

@@ -23,18 +23,19 @@ void bind_optim(py::module_& m) {
     run([&] { return adamw_step(tensors.data(), static_cast<int64_t>(tensors.size()), step, threads); });
   });
   m.def("muon_momentum", [](const py::list& matrices, int64_t rows, int64_t columns, float momentum, bool row_norm,
-                            float eps, uintptr_t bank, uintptr_t row_scale, int32_t threads) {
+                            float eps, int32_t bank_dtype, uintptr_t bank, uintptr_t row_scale, int32_t threads) {
     const std::vector<OptimTensor> tensors = tensors_of(matrices);
     run([&] {
       return muon_momentum(tensors.data(), static_cast<int64_t>(tensors.size()), rows, columns, momentum, row_norm, eps,
-                           address<bf16>(bank), address<float>(row_scale), threads);
+                           dtype_of(bank_dtype), address<void>(bank), address<float>(row_scale), threads);
     });
   });
-  m.def("muon_apply", [](const py::list& rows, uintptr_t update, float factor, float ema_rate, int32_t threads) {
+  m.def("muon_apply", [](const py::list& rows, int32_t update_dtype, uintptr_t update, float factor, float ema_rate,
+                         int32_t threads) {
     const std::vector<OptimTensor> tensors = tensors_of(rows);
     run([&] {
-      return muon_apply(tensors.data(), static_cast<int64_t>(tensors.size()), address<const bf16>(update), factor,
-                        ema_rate, threads);
+      return muon_apply(tensors.data(), static_cast<int64_t>(tensors.size()), dtype_of(update_dtype),
+                        address<const void>(update), factor, ema_rate, threads);
     });
   });
   m.def("has_symmetric_product", [] { return has_symmetric_product(); });

@@ -83,8 +83,8 @@ void momentum_rows(const OptimTensor& t, Slice s, int64_t columns, float momentu
                            : momentum_of<bf16>(t, s, columns, momentum, norms2);
 }
 
-template <class G>
-void normalise_of(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, bf16* out) {
+template <class G, class U>
+void normalise_of(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, U* out) {
   const V mu = set1(momentum);
   for (int64_t row = s.begin; row < s.end; ++row) {
     const G* g = static_cast<const G*>(t.g) + row * columns;
@@ -97,13 +97,14 @@ void normalise_of(const OptimTensor& t, Slice s, int64_t columns, float momentum
   }
 }
 
-void normalise(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, bf16* out) {
-  t.g_dtype == DType::kF32 ? normalise_of<float>(t, s, columns, momentum, row_scale, out)
-                           : normalise_of<bf16>(t, s, columns, momentum, row_scale, out);
+template <class U>
+void normalise(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, void* out) {
+  t.g_dtype == DType::kF32 ? normalise_of<float>(t, s, columns, momentum, row_scale, static_cast<U*>(out))
+                           : normalise_of<bf16>(t, s, columns, momentum, row_scale, static_cast<U*>(out));
 }
 
-template <bool kEma, bool kShadow>
-void apply_range(const OptimTensor& t, Slice s, const bf16* update, float factor, float ema_rate) {
+template <bool kEma, bool kShadow, class U>
+void apply_range(const OptimTensor& t, Slice s, const U* update, float factor, float ema_rate) {
   const V keep = set1(1.0f - t.lr * t.weight_decay), lr = set1(t.lr * factor), rate = set1(ema_rate);
   for_lanes(s.end - s.begin, [&](int64_t j, int lanes) {
     const int64_t i = s.begin + j;
@@ -112,7 +113,9 @@ void apply_range(const OptimTensor& t, Slice s, const bf16* update, float factor
   });
 }
 
-void apply(const OptimTensor& t, Slice s, const bf16* update, float factor, float ema_rate) {
+template <class U>
+void apply(const OptimTensor& t, Slice s, const void* updates, float factor, float ema_rate) {
+  const U* update = static_cast<const U*>(updates);
   if (t.ema != nullptr)
     t.shadow != nullptr ? apply_range<true, true>(t, s, update, factor, ema_rate)
                         : apply_range<true, false>(t, s, update, factor, ema_rate);
@@ -123,7 +126,8 @@ void apply(const OptimTensor& t, Slice s, const bf16* update, float factor, floa
 
 }  // namespace
 
-const OptimKernels optim_kernels = {adamw, momentum_rows, normalise, apply, kPack, kMultiply, kMirror};
+const OptimKernels optim_kernels = {
+    adamw, momentum_rows, {normalise<float>, normalise<bf16>}, {apply<float>, apply<bf16>}, kPack, kMultiply, kMirror};
 
 }  // namespace GOLF_ISA_NS
 }  // namespace golf

@@ -36,17 +36,18 @@ struct AdamStep {
 Status adamw_step(const OptimTensor* tensors, int64_t count, const AdamStep& step, int32_t threads) noexcept;
 
 // Muon's first part on `count` matrices [rows, columns]: m <- momentum m + g, u = g + momentum m, and
-// bank[b] = bf16(u / ||u||_F); with row_norm each row of u is divided by its own norm first. eps is added to each norm.
-// row_scale [count, rows] is workspace.
+// bank[b] = u / ||u||_F in its dtype; with row_norm each row of u is divided by its own norm first. eps is added to
+// each norm. row_scale [count, rows] is workspace.
 Status muon_momentum(const OptimTensor* tensors, int64_t count, int64_t rows, int64_t columns, float momentum,
-                     bool row_norm, float eps, bf16* bank, float* row_scale, int32_t threads) noexcept;
+                     bool row_norm, float eps, DType bank_dtype, void* bank, float* row_scale,
+                     int32_t threads) noexcept;
 
 // Muon's last part: p <- (1 - lr wd) p - lr factor update[b], then ema and shadow as for AdamW.
-Status muon_apply(const OptimTensor* tensors, int64_t count, const bf16* update, float factor, float ema_rate,
-                  int32_t threads) noexcept;
+Status muon_apply(const OptimTensor* tensors, int64_t count, DType update_dtype, const void* update, float factor,
+                  float ema_rate, int32_t threads) noexcept;
 
-// The same on a GPU (kernels.cu). norms2 [count, rows] is workspace; matrices have one shape and are not empty.
-// Newton-Schulz is torch's there: see golfcore.ops.optim.
+// The same on a GPU (kernels.cu), with banks and updates in bf16. norms2 [count, rows] is workspace; matrices have one
+// shape and are not empty. Newton-Schulz is torch's there: see golfcore.ops.optim.
 Status adamw_step_device(const OptimTensor* tensors, int64_t count, const AdamStep& step, Stream stream) noexcept;
 Status muon_momentum_device(const OptimTensor* tensors, int64_t count, int64_t rows, int64_t columns, float momentum,
                             bool row_norm, float eps, bf16* bank, float* norms2, Stream stream) noexcept;
@@ -97,8 +98,10 @@ struct OptimKernels {
   void (*adamw)(const OptimTensor& t, Slice s, const AdamStep& step);
   // norms2[i] = ||u row i||^2 of the rows [s.begin, s.end)
   void (*momentum)(const OptimTensor& t, Slice s, int64_t columns, float momentum, float* norms2);
-  void (*normalise)(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, bf16* out);
-  void (*apply)(const OptimTensor& t, Slice s, const bf16* update, float factor, float ema_rate);
+  // By the dtype of the bank and of the update.
+  void (*normalise[2])(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale,
+                       void* out);
+  void (*apply[2])(const OptimTensor& t, Slice s, const void* update, float factor, float ema_rate);
   // Null where the instruction set has no bf16 product.
   void (*pack)(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* packed);
   void (*multiply)(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right);

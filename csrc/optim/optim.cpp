@@ -115,26 +115,30 @@ Status adamw_step(const OptimTensor* tensors, int64_t count, const AdamStep& ste
 }
 
 Status muon_momentum(const OptimTensor* tensors, int64_t count, int64_t rows, int64_t columns, float momentum,
-                     bool row_norm, float eps, bf16* bank, float* row_scale, int32_t threads) noexcept {
+                     bool row_norm, float eps, DType bank_dtype, void* bank, float* row_scale,
+                     int32_t threads) noexcept {
   if (rows < 1 || columns < 1) return Status::kInvalidArgument;
   const OptimKernels& kernels = active_kernels(kTable);
+  const auto index = static_cast<int32_t>(bank_dtype);
   for_waves(count, rows * columns, [&](int64_t first, int64_t last) {
     for_rows(first, last, rows, columns, threads,
              [&](int64_t b, Slice s) { kernels.momentum(tensors[b], s, columns, momentum, row_scale + b * rows); });
     parallel_for(last - first, 1, threads,
                  [&](int64_t b, int64_t, int64_t) { scales(row_scale + (first + b) * rows, rows, row_norm, eps); });
     for_rows(first, last, rows, columns, threads, [&](int64_t b, Slice s) {
-      kernels.normalise(tensors[b], s, columns, momentum, row_scale + b * rows, bank + b * rows * columns);
+      char* matrix = static_cast<char*>(bank) + b * rows * columns * size_of(bank_dtype);
+      kernels.normalise[index](tensors[b], s, columns, momentum, row_scale + b * rows, matrix);
     });
   });
   return Status::kOk;
 }
 
-Status muon_apply(const OptimTensor* tensors, int64_t count, const bf16* update, float factor, float ema_rate,
-                  int32_t threads) noexcept {
+Status muon_apply(const OptimTensor* tensors, int64_t count, DType update_dtype, const void* update, float factor,
+                  float ema_rate, int32_t threads) noexcept {
   const OptimKernels& kernels = active_kernels(kTable);
   for_chunks(tensors, count, threads, [&](const OptimTensor& t, Slice s) {
-    kernels.apply(t, s, update + (&t - tensors) * t.n, factor, ema_rate);
+    const char* matrix = static_cast<const char*>(update) + (&t - tensors) * t.n * size_of(update_dtype);
+    kernels.apply[static_cast<int32_t>(update_dtype)](t, s, matrix, factor, ema_rate);
   });
   return Status::kOk;
 }

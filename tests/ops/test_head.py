@@ -10,7 +10,7 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import head, linear_cross_entropy
+from golfcore.ops import head, linear_cross_entropy, products
 from golfcore.ops.registry import DTYPE_CODE, ISAS
 
 
@@ -100,11 +100,13 @@ def test_fp32_is_the_same_by_either_product(monkeypatch: pytest.MonkeyPatch) -> 
         assert x_ND.grad is not None and w_VD.grad is not None
         return [x_ND.grad, w_VD.grad]
 
-    assert head._onednn_serves(torch.zeros(1, 48)) and not head._onednn_serves(torch.zeros(1, 48).bfloat16())
     monkeypatch.setattr(head, "CHUNK_LOGITS", 512 * 700)  # three chunks, the last a part
-    torch.manual_seed(0)
-    by_onednn = results()
-    monkeypatch.setattr(head, "_onednn_serves", lambda _: False)
-    torch.manual_seed(0)
-    for ours, other in zip(by_onednn, results(), strict=True):
+    found = []
+    for by_onednn in (True, False):
+        torch.manual_seed(0)
+        with products.using(products.Route("fp32", onednn=by_onednn)):
+            assert head._onednn_serves(torch.zeros(1, 48)) == by_onednn
+            assert not head._onednn_serves(torch.zeros(1, 48).bfloat16())
+            found.append(results())
+    for ours, other in zip(*found, strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-7)

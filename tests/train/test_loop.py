@@ -16,8 +16,10 @@ from golfcore.data.loader import TokenLoader
 from golfcore.data.shards import ShardSet, ShardWriter
 from golfcore.errors import FormatError, InputError
 from golfcore.model import get_family
+from golfcore.ops import products
 from golfcore.train.checkpoint import NAME, load_checkpoint
-from golfcore.train.loop import Trainer, choose_precision
+from golfcore.train.loop import Trainer
+from golfcore.train.precision import choose_precision
 from golfcore.train.runlog import METRICS, RunLog, read_metrics
 from golfcore.train.world import World
 
@@ -273,4 +275,7 @@ def test_precision_is_as_told_or_measured() -> None:
     assert choose_precision("bf16", WORLD.device)[0] is torch.bfloat16
     assert choose_precision("fp32", WORLD.device)[0] is torch.float32
     dtype, why = choose_precision("auto", WORLD.device)
-    assert (dtype is torch.bfloat16) == (float(why.split("1/")[1].split()[0]) > 1)
+    assert dtype is products.fast_dtype() and str(products.speeds()) in why
+    for wish, expected in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with products.using(products.Route(wish)):
+            assert choose_precision("auto", WORLD.device)[0] is expected

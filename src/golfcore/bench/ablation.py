@@ -33,7 +33,8 @@ from golfcore.evaluate.scorer import ScoredText, score
 from golfcore.model import family_configs, get_family
 from golfcore.progress import Tick, silent
 from golfcore.quant import quantise_state
-from golfcore.train.loop import Trainer, choose_precision
+from golfcore.train.loop import Trainer
+from golfcore.train.precision import choose_precision
 from golfcore.train.runlog import RunLog
 from golfcore.train.world import World
 

@@ -78,7 +78,7 @@ class Subject:
 
     def __init__(self, name: str, run_dir: Path, *, tokens: int, calibration_tokens: int) -> None:
         from golfcore.train.checkpoint import NAME, load_checkpoint
-        from golfcore.train.loop import choose_precision
+        from golfcore.train.precision import choose_precision
 
         self.name = name
         try:

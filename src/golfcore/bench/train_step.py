@@ -1,8 +1,9 @@
 """Case ``train_step``: one whole step of a recipe's model, against the same model in plain torch.
 
-Contenders: ours; ``torch``, the same formulas in torch's own operations with bf16 activations, fused Adam and
-torch.optim.Muon; ``compile``, the same with the loss under torch.compile; and ``products``, the step's matrix products
-and nothing else, which is what a perfect fusion of all the rest would leave.
+Contenders: ours; ``torch``, the same formulas in torch's own operations, fused Adam and torch.optim.Muon; ``compile``,
+the same with the loss under torch.compile; and ``products``, the step's matrix products and nothing else, which is what
+a perfect fusion of all the rest would leave. All compute in the precision that the processor multiplies fast
+(``golfcore.ops.products``), so that on no machine a slow product decides.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from golfcore.model import get_family
 from golfcore.model.base import Batch, Context
 from golfcore.model.gpt import GPT
 from golfcore.model.parts import EPS
+from golfcore.ops import products
+from golfcore.ops.cases.optim import torch_muon_in_fast_precision
 from golfcore.optim.optimizers import Optimizers
 
 
@@ -35,18 +38,19 @@ def train_step(recipe: RecipeConfig, rivals: Sequence[str]) -> Workload:
         steps["torch"] = _plain(recipe, batch, compiled=False)
     if "compile" in rivals:
         steps["compile"] = _plain(recipe, batch, compiled=True)
-    products = _products(_model(recipe), train.batch_tokens)
-    steps["products"] = products.run
+    alone = _Products(_model(recipe), train.batch_tokens)
+    steps["products"] = alone.run
     return Workload(
-        case="train_step", dtype="bfloat16", shape=f"{recipe.name}: {rows}x{train.seq_len} tokens",
-        contenders=steps, check=lambda: _check(recipe, batch), flops=products.flops,
+        case="train_step", dtype=str(products.fast_dtype()).removeprefix("torch."),
+        shape=f"{recipe.name}: {rows}x{train.seq_len} tokens",
+        contenders=steps, check=lambda: _check(recipe, batch), flops=alone.flops,
     )  # fmt: skip
 
 
 def _model(recipe: RecipeConfig) -> GPT:
     model = get_family(recipe.model_family).build(recipe.model, recipe.data.vocab_size, recipe.train.seed)
     require(isinstance(model, GPT), f"train_step knows the gpt family only, {recipe.name} has {recipe.model_family}")
-    model.activation_dtype = torch.bfloat16
+    model.activation_dtype = products.fast_dtype()
     return model  # type: ignore[return-value]
 
 
@@ -81,7 +85,8 @@ def _plain(recipe: RecipeConfig, batch: Batch, *, compiled: bool) -> Callable[[i
         loss: Tensor = loss_fn(model, batch)
         loss.backward()
         adam.step()
-        muon.step()
+        with torch_muon_in_fast_precision():
+            muon.step()
         if averages:
             torch._foreach_lerp_(averages, [p.detach() for p in (*matrices, *others)], 1 - recipe.train.ema_decay)
         adam.zero_grad()
@@ -92,8 +97,8 @@ def _plain(recipe: RecipeConfig, batch: Batch, *, compiled: bool) -> Callable[[i
 
 
 def plain_loss(model: GPT, batch: Batch) -> Tensor:
-    """The loss of ``model`` in torch's own operations, with bf16 activations."""
-    dtype = torch.bfloat16
+    """The loss of ``model`` in torch's own operations, with its activations' dtype."""
+    dtype = model.activation_dtype
     cos, sin = (t[:, None].to(dtype) for t in model.rotary.tables(batch.inputs_BT.size(1), batch.inputs_BT.device))
 
     def norm(x: Tensor) -> Tensor:
@@ -133,7 +138,7 @@ def plain_loss(model: GPT, batch: Batch) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), batch.targets_BT.flatten())
 
 
-class _products:
+class _Products:
     """The matrix products of a step on ``tokens`` tokens: forward, and both gradients of every layer."""
 
     def __init__(self, model: GPT, tokens: int) -> None:
@@ -141,7 +146,8 @@ class _products:
         shapes = [p.shape for n, p in model.named_parameters() if roles[n].kind in ("matrix", "embedding", "head")]
         self.flops = float(sum(6 * tokens * o * i for o, i in shapes))
         self._layers = [
-            tuple(torch.randn(s, dtype=torch.bfloat16) for s in ((tokens, i), (tokens, o), (o, i))) for o, i in shapes
+            tuple(torch.randn(s, dtype=products.fast_dtype()) for s in ((tokens, i), (tokens, o), (o, i)))
+            for o, i in shapes
         ]
 
     def run(self, _: int) -> object:
@@ -152,7 +158,7 @@ class _products:
 
 
 def _check(recipe: RecipeConfig, batch: Batch) -> None:
-    """Raises RuleError unless plain torch has our loss and our gradients, to bf16's rounding."""
+    """Raises RuleError unless plain torch has our loss and our gradients, to the rounding of their precision."""
     model = _model(recipe)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # zero-initialised layers would hide mistakes behind them

@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,7 @@ def train_stage(
 ) -> LanguageModel:
     """Trains, writes the last checkpoint, and returns the module with the weights to keep."""
     from golfcore.data.loader import TokenLoader
+    from golfcore.ops import products
     from golfcore.ops.attention_backends import using_attention
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.ops.registry import backends
@@ -96,11 +97,14 @@ def train_stage(
     train = recipe.train
     if world.device.type == "cpu":
         keep_freed_memory()
+    stack = ExitStack()
     with log.phase("set-up"):
         module = get_family(recipe.model_family).build(recipe.model, tokens.vocab_size, train.seed).to(world.device)
         # Measured on rank 0: ranks that chose for themselves might choose differently. And measured once a run: the
         # curve goes on only in the arithmetic that it began in.
         before = {} if resume is None else resume.get("choices", {})
+        route = products.Route(*world.on_primary(lambda: tuple(before.get("products") or products.route())))
+        stack.enter_context(products.using(route))
         module.activation_dtype, why = world.on_primary(lambda: _choose_precision(recipe, world, before))
         loader = TokenLoader(
             tokens.shards("train"), batch_tokens=train.batch_tokens, seq_len=train.seq_len,
@@ -109,14 +113,15 @@ def train_stage(
         parameters = sum(p.numel() for p in module.parameters())
         log.line(f"model_params:{parameters} family:{recipe.model_family} vocab:{tokens.vocab_size}")
         log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
+        log.line(f"products: {route} ({'as the run began' if 'products' in before else products.speeds()})")
         log.line("ops: " + " ".join(f"{op}={served}" for op, served in backends(world.device).items()))
         log.line(f"seed:{train.seed} train_batch_tokens:{train.batch_tokens} train_seq_len:{train.seq_len}")
         attention, why = world.on_primary(lambda: _choose_attention(recipe, module, before))
         log.line(f"attention:{attention} ({why})")
     evaluate = _in_training_score(recipe, tokens, world) if train.val_every else None
-    with loader, using_attention(attention):
+    with stack, loader, using_attention(attention):
         trainer = Trainer(recipe, module, loader, world, log, tick, evaluate)
-        trainer.choices = {"attention": attention, "precision": module.activation_dtype}
+        trainer.choices = {"attention": attention, "precision": module.activation_dtype, "products": tuple(route)}
         if resume is not None:
             trainer.resume(resume)
         with log.phase("warm-up"):
@@ -129,7 +134,7 @@ def train_stage(
 
 
 def _choose_precision(recipe: RecipeConfig, world: World, before: dict[str, Any]) -> tuple[torch.dtype, str]:
-    from golfcore.train.loop import choose_precision
+    from golfcore.train.precision import choose_precision
 
     if "precision" in before:
         return before["precision"], "as the run began"
@@ -332,7 +337,7 @@ def evaluate_artifact(
     from golfcore.artifact.model_io import code_bundle, load_model
     from golfcore.evaluate.probes import future_flip
     from golfcore.evaluate.scorer import score
-    from golfcore.train.loop import choose_precision
+    from golfcore.train.precision import choose_precision
 
     with world.watched(LONG_CALL_S):
         world.note("evaluation, reading the artifact")

@@ -71,7 +71,7 @@ class Attention(nn.Module):
         """The factor on each head of each token, [B, T, N]."""
         if self.gate == "none":
             return None
-        logits_BTN = F.linear(x_BTD[..., : self.gate_NI.size(1)], self.gate_NI.to(x_BTD.dtype))
+        (logits_BTN,) = ops.linear(x_BTD[..., : self.gate_NI.size(1)], self.gate_NI)
         if self.gate == "head":
             return 2 * torch.sigmoid(logits_BTN)
         return torch.sigmoid(logits_BTN if self.gate == "dense" else self.gate_scale * logits_BTN)

@@ -113,8 +113,8 @@ class GPT(LanguageModel):
 
     def head_logits(self, x_BTD: Tensor, weight_VD: Tensor) -> Tensor:
         """Soft-capped fp32 logits [..., V] of normed outputs."""
-        logits = F.linear(self.readout(x_BTD), weight_VD.to(x_BTD.dtype)).float()
-        return soft_cap(logits, self.config.logit_softcap, self.config.softcap)
+        (logits,) = ops.linear(self.readout(x_BTD), weight_VD)
+        return soft_cap(logits.float(), self.config.logit_softcap, self.config.softcap)
 
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         config, table_VD = self.config, self.embed.table()

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from golfcore.errors import UsageError
+from golfcore.ops import products
 
 NAMES = ("own", "fa3", "sdpa")  # in this order where two are equally fast
 MARGIN = 0.95  # of its time: how much faster a later one must be
@@ -68,9 +69,10 @@ def serve(
     if _chosen == "fa3" and q.dtype in (torch.bfloat16, torch.float16):
         return _fa3(q, k, v, cu_seqlens, window, scale)
     if _chosen == "sdpa" and cu_seqlens is None and (window == 0 or window >= q.shape[1]):
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        dtype = q.dtype
+        q, k, v = (x.transpose(1, 2) for x in products.widened(q, k, v))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-        return y.transpose(1, 2)
+        return y.transpose(1, 2).to(dtype)
     return None
 
 

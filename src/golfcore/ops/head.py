@@ -1,7 +1,7 @@
 """The language model's head: linear layer, soft-cap and cross-entropy, in chunks of tokens.
 
-Logits exist for one chunk at a time: torch multiplies, in fp32 by oneDNN where torch has it, one native pass turns the
-chunk's logits into losses and, in place, into their gradients, torch multiplies those back. The mean loss is a scalar,
+Logits exist for one chunk at a time: torch multiplies, in fp32 by oneDNN where that is faster, one native pass turns
+the chunk's logits into losses and, in place, into their gradients, torch multiplies those back. The mean loss is a scalar,
 so its gradients are finished in the forward pass and backward only scales them; per-token losses compute the chunks a
 second time instead. On a GPU it is the same: cuBLAS, through torch, and one kernel between its products.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
+from golfcore.ops import products
 from golfcore.ops.reference.head import linear_cross_entropy as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
@@ -91,22 +92,22 @@ def _chunks(
         raise InputError(f"head: targets reach from {targets_N.min()} to {targets_N.max()}; expected 0 to {v - 1}")
     size = min(max((CHUNK_LOGITS_DEVICE if on_device else CHUNK_LOGITS) // v, MIN_CHUNK), max(n, 1))
     by_onednn = not on_device and _onednn_serves(x_ND)
-    products = (_OneDnn if by_onednn else _Torch)(x_ND, w_VD.to(x_ND.dtype), size)
+    chunked = (_OneDnn if by_onednn else _Torch)(x_ND, w_VD.to(x_ND.dtype), size)
     targets_N, losses_N = targets_N.contiguous(), x_ND.new_empty(n, dtype=torch.float32)
     dx_ND = x_ND.new_empty(x_ND.shape if scale_N is not None else 0)
     for begin in range(0, n, size):
         x = x_ND[begin : begin + size]
-        z = products.logits(x)
+        z = chunked.logits(x)
         call(
             z, "head_cross_entropy", DTYPE_CODE[z.dtype], address(z), address(targets_N[begin : begin + size]),
             address(None if scale_N is None else scale_N[begin : begin + size]),
             address(losses_N[begin : begin + size]), z.shape[0], v, softcap,
         )  # fmt: skip
         if scale_N is not None:
-            products.input_gradient(z, dx_ND[begin : begin + size])
-            products.add_weight_gradient(z, x)
+            chunked.input_gradient(z, dx_ND[begin : begin + size])
+            chunked.add_weight_gradient(z, x)
         del z  # before the next chunk's logits exist
-    return losses_N, dx_ND, w_VD.new_empty(0) if scale_N is None else products.weight_gradient(w_VD)
+    return losses_N, dx_ND, w_VD.new_empty(0) if scale_N is None else chunked.weight_gradient(w_VD)
 
 
 class _Torch:
@@ -117,18 +118,18 @@ class _Torch:
         self._dw_VD: torch.Tensor | None = None
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.mm(x, self._w_VD.t(), out=self._chunk[: x.shape[0]])
+        return products.mm(x, self._w_VD.t(), out=self._chunk[: x.shape[0]])
 
     def input_gradient(self, z: torch.Tensor, out: torch.Tensor) -> None:
-        torch.mm(z, self._w_VD, out=out)
+        products.mm(z, self._w_VD, out=out)
 
     def add_weight_gradient(self, z: torch.Tensor, x: torch.Tensor) -> None:
         if self._dw_VD is None:
-            self._dw_VD = torch.mm(z.t(), x).float()
+            self._dw_VD = products.mm(z.t(), x).float()
         elif x.dtype == torch.float32:
             self._dw_VD.addmm_(z.t(), x)
         else:
-            part = torch.mm(z.t(), x)
+            part = products.mm(z.t(), x)
             call(part, "head_accumulate", address(self._dw_VD), address(part), part.numel())
 
     def weight_gradient(self, w_VD: torch.Tensor) -> torch.Tensor:
@@ -138,26 +139,21 @@ class _Torch:
 class _OneDnn:
     """The same in fp32 by oneDNN's inner product, ``a b^T``, which torch.mm does not use for fp32.
 
-    On an AMD EPYC with AVX-512 it multiplies at 475 GFLOP/s where torch.mm reaches 190 to 210.
+    On an AMD EPYC with AVX-512 it multiplies at 475 GFLOP/s where torch.mm reaches 190 to 210; on Intel they are alike.
     """
 
     def __init__(self, x_ND: torch.Tensor, w_VD: torch.Tensor, size: int) -> None:
         self._w_VD, self._w_DV = w_VD.contiguous(), w_VD.t().contiguous()
         self._dw_DV: torch.Tensor | None = None
 
-    @staticmethod
-    def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-        return result
-
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        return self._product(x.contiguous(), self._w_VD)
+        return products.inner_product(x.contiguous(), self._w_VD)
 
     def input_gradient(self, z: torch.Tensor, out: torch.Tensor) -> None:
-        out.copy_(self._product(z, self._w_DV))
+        out.copy_(products.inner_product(z, self._w_DV))
 
     def add_weight_gradient(self, z: torch.Tensor, x: torch.Tensor) -> None:
-        part = self._product(x.t().contiguous(), z.t())
+        part = products.inner_product(x.t().contiguous(), z.t())
         self._dw_DV = part if self._dw_DV is None else self._dw_DV.add_(part)
 
     def weight_gradient(self, w_VD: torch.Tensor) -> torch.Tensor:
@@ -165,9 +161,8 @@ class _OneDnn:
 
 
 def _onednn_serves(x_ND: torch.Tensor) -> bool:
-    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    there = built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return there and x_ND.dtype == torch.float32 and x_ND.shape[1] > 0
+    there = x_ND.dtype == torch.float32 and x_ND.shape[1] > 0 and products.route().onednn
+    return there and products.has_onednn()
 
 
 def _mean_on(on_device: bool) -> Any:

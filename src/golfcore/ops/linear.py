@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
+from golfcore.ops import products
 from golfcore.ops.reference.linear import linear as reference
 from golfcore.ops.registry import check_float, check_shape, join, leaf, native, rows
 
@@ -68,7 +69,7 @@ def _forward(
             continue
         cast_OI = cast[begin : begin + weight.shape[0]]
         cast_OI.copy_(weight)
-        torch.mm(x_NI, cast_OI.t(), out=y.view(-1, weight.shape[0]))
+        products.mm(x_NI, cast_OI.t(), out=y.view(-1, weight.shape[0]))
         begin += weight.shape[0]
     return outputs[0], outputs[1], outputs[2], cast
 
@@ -99,16 +100,16 @@ def _backward(
         dy_NO = rows(gradient)
         if need_dx:
             if is_first:
-                torch.mm(dy_NO, cast_OI, out=dx_NI)
+                products.mm(dy_NO, cast_OI, out=dx_NI)
             else:
-                dx_NI.addmm_(dy_NO, cast_OI)
+                products.addmm_(dx_NI, dy_NO, cast_OI)
             is_first = False
         _weight_gradient(x_NI, dy_NO, dw_OI)
     return dx, dws[0], dws[1], dws[2]
 
 
 def _weight_gradient(x_NI: torch.Tensor, dy_NO: torch.Tensor, dw_OI: torch.Tensor) -> None:
-    dw_OI.copy_(torch.mm(dy_NO.t(), x_NI))
+    dw_OI.copy_(products.mm(dy_NO.t(), x_NI))
 
 
 def _backward_fake(

@@ -1,8 +1,9 @@
 """Optimiser steps over many tensors in one call: AdamW and Muon, with the weight average and the bf16 copy.
 
 A step reads and writes each parameter and its state once. Muon's Newton-Schulz products are torch's, on a bank of
-same-shape matrices, but for the symmetric ones on a CPU: a native kernel computes their lower triangle alone. On a GPU
-cuBLAS multiplies them whole (docs/simt.md says why).
+same-shape matrices in the precision that the machine multiplies fast, but for the symmetric ones where a processor has
+bf16 vector instructions: a native kernel computes their lower triangle alone. Units for matrices (AMX, a GPU's tensor
+cores) multiply them whole: docs/simt.md says why.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
+from golfcore.ops import products
 from golfcore.ops.reference import optim as reference
-from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, check_shape, leaf, native
+from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, check_shape, core, leaf, native
 
 Tensors = Sequence[torch.Tensor]
 Coefficients = Sequence[tuple[float, float, float]]
@@ -110,7 +112,7 @@ def muon_update(
     """The first half of ``muon_``: moves the momenta and gives the orthogonalised updates.
 
     Returns:
-        [B, R, C], bf16 from the native kernels: all that another rank needs to do the second half.
+        [B, R, C] in ``update_dtype(buffers[0])``: all that another rank needs to do the second half.
 
     Raises:
         InputError: as for ``muon_``, or no matrices.
@@ -147,7 +149,7 @@ def orthogonalise(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXP
     """The nearest semi-orthogonal matrix of each matrix in a bank, by Newton-Schulz iteration.
 
     Args:
-        bank_BRC: [B, R, C]; the Frobenius norm of each matrix is at most 1. bf16 is what the kernels serve.
+        bank_BRC: [B, R, C] in bf16 or fp32; the Frobenius norm of each matrix is at most 1.
         coefficients: (a, b, c) of each step: ``X <- a X + (b A + c A^2) X`` with ``A = X X^T`` on the short side.
 
     Raises:
@@ -158,10 +160,17 @@ def orthogonalise(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXP
         raise InputError(f"orthogonalise: bank has shape {tuple(bank_BRC.shape)}; expected [B, rows, columns]")
     if not len(coefficients) or not bank_BRC.numel():
         return bank_BRC.clone()
-    if bank_BRC.dtype != torch.bfloat16 or not native("optim", bank_BRC):
+    if not native("optim", bank_BRC):
         return reference.orthogonalise(bank_BRC, coefficients)
     result: torch.Tensor = _orthogonalise(bank_BRC, [number for abc in coefficients for number in abc])
     return result
+
+
+def update_dtype(buffer: torch.Tensor) -> torch.dtype:
+    """What ``muon_update`` computes and returns for momenta like ``buffer``: the precision that multiplies fast."""
+    if not native("optim", buffer):
+        return buffer.dtype
+    return products.fast_dtype() if core(buffer) is _core else torch.bfloat16
 
 
 def _each(value: float | Sequence[float], count: int) -> list[float]:
@@ -231,20 +240,22 @@ def _adamw_native(
 def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm: bool) -> torch.Tensor:
     rows, columns = buffers[0].shape
     grads = [g.contiguous() for g in grads]
-    bank_BRC = buffers[0].new_empty(len(buffers), rows, columns, dtype=torch.bfloat16)
+    bank_BRC = buffers[0].new_empty(len(buffers), rows, columns, dtype=update_dtype(buffers[0]))
     norms = buffers[0].new_empty(len(buffers), rows)  # workspace
     table = _table((), grads, buffers, (), (), (), (), ())
     call(
-        buffers[0], "muon_momentum", table, rows, columns, momentum, row_norm, NORM_EPS, address(bank_BRC),
-        address(norms),
+        buffers[0], "muon_momentum", table, rows, columns, momentum, row_norm, NORM_EPS, DTYPE_CODE[bank_BRC.dtype],
+        address(bank_BRC), address(norms),
     )  # fmt: skip
     return bank_BRC
 
 
 def _orthogonalise_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
-    if not _core.has_symmetric_product():
-        return _by_torch(bank_BRC, flat)
-    return _by_symmetric_products(bank_BRC.contiguous(), _steps(flat))
+    vectors = products.fast_dtype() == torch.bfloat16 and not products.route().tiles
+    if vectors and bank_BRC.dtype == torch.bfloat16 and _core.has_symmetric_product():
+        return _by_symmetric_products(bank_BRC.contiguous(), _steps(flat))
+    (wide_BRC,) = products.widened(bank_BRC)
+    return _by_torch(wide_BRC, flat).to(bank_BRC.dtype)
 
 
 def _steps(flat: Sequence[float]) -> list[tuple[float, ...]]:
@@ -293,7 +304,7 @@ def _apply_native(
     each = [lr] * len(params), [weight_decay] * len(params)
     update_BRC = update_BRC.contiguous()
     table = _table(params, (), (), (), emas, shadows, *each)
-    call(params[0], "muon_apply", table, address(update_BRC), factor, 1 - ema_decay)
+    call(params[0], "muon_apply", table, DTYPE_CODE[update_BRC.dtype], address(update_BRC), factor, 1 - ema_decay)
 
 
 _adamw = leaf(
@@ -310,7 +321,7 @@ _momentum = leaf(
     "muon_momentum_(Tensor[] grads, Tensor(a!)[] buffers, float momentum, bool row_norm) -> Tensor",
     _momentum_native,
     lambda grads, buffers, momentum, row_norm: buffers[0].new_empty(
-        len(buffers), *buffers[0].shape, dtype=torch.bfloat16
+        len(buffers), *buffers[0].shape, dtype=update_dtype(buffers[0])
     ),
     device=_momentum_native,
 )

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from golfcore.ops.registry import native
+from golfcore.ops.optim import update_dtype
 
 ROUND_BYTES = 1 << 20  # small matrices share a round: each collective costs a fixed time
 
@@ -61,7 +61,7 @@ class Bank:
         cuts = range(0, len(names), share * ranks.size)
         shares = [min(share, -(-(len(names) - cut) // ranks.size)) for cut in cuts]
         self.gradients = like.new_zeros((sum(shares), *like.shape), requires_grad=False)
-        self.updates = torch.zeros_like(self.gradients, dtype=torch.bfloat16 if native("optim", like) else like.dtype)
+        self.updates = torch.zeros_like(self.gradients, dtype=update_dtype(like))
         for cut, each in zip(cuts, shares, strict=True):
             members = names[cut : cut + share * ranks.size]
             dealt = [list(members[r * each : (r + 1) * each]) for r in range(ranks.size)]

@@ -20,7 +20,8 @@ from golfcore.environment import cpu_model, peak_resident_bytes
 from golfcore.model import Family
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.plan.cost import StageCost
-from golfcore.train.loop import Trainer, choose_precision
+from golfcore.train.loop import Trainer
+from golfcore.train.precision import choose_precision
 from golfcore.train.runlog import RunLog
 from golfcore.train.world import World
 

@@ -398,26 +398,3 @@ class Trainer:
                     f"{theirs.get(name, 'absent')} there and {own.get(name, 'absent')} in this run's; resume with the "
                     "config that it was trained with"
                 )
-
-
-def choose_precision(wish: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The activations' dtype and why.
-
-    ``auto`` takes bf16 on a GPU and elsewhere whichever multiplies faster here, by a trial of a few milliseconds.
-    """
-    if wish != "auto":
-        return (torch.bfloat16 if wish == "bf16" else torch.float32), "as the recipe says"
-    if device.type == "cuda":
-        return torch.bfloat16, "bf16 tensor cores"
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(2048, 256, dtype=dtype), torch.ones(256, 512, dtype=dtype)
-        trials = []
-        for _ in range(6):
-            start = time.perf_counter()
-            a @ b
-            trials.append(time.perf_counter() - start)
-        seconds[dtype] = min(trials)
-    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
-    chosen = torch.bfloat16 if ratio > 1 else torch.float32
-    return chosen, f"a bf16 product took 1/{ratio:.2f} of fp32's time"

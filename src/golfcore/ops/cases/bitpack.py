@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from golfcore.ops import bitpack
+from golfcore.ops import bitpack, products
 from golfcore.ops.cases.base import Case, Tensors, normal
 from golfcore.ops.reference import bitpack as reference
 
@@ -28,7 +27,7 @@ def _product_plain(
     x: torch.Tensor, w: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int
 ) -> torch.Tensor:
     """Weights that were dequantised to the input's dtype beforehand, and torch's product."""
-    return F.linear(x, w)
+    return products.linear(x, w)
 
 
 def _dequantise(packed: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, fmt: str, group: int, dtype: Any) -> Any:

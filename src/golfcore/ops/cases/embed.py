@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from golfcore.ops import products
 from golfcore.ops.cases.base import Case, Tensors, normal
 from golfcore.ops.embed import embed
 from golfcore.ops.reference.embed import bigram_slots, starts
@@ -35,7 +36,7 @@ def plain(
         e = e + bigram_scale.to(dtype) * pairs
     if smear_w is None or smear_lambda is None:
         return e
-    gate = smear_lambda.to(dtype) * torch.sigmoid(F.linear(e[..., : smear_w.shape[0]], smear_w.to(dtype)[None]))
+    gate = smear_lambda.to(dtype) * torch.sigmoid(products.linear(e[..., : smear_w.shape[0]], smear_w[None]))
     gate = gate * ~starts(ids, bos)[..., None]
     return e + gate * F.pad(e[..., :-1, :], (0, 0, 1, 0))
 

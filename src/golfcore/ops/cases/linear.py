@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from golfcore.ops import products
 from golfcore.ops.cases.base import Case, Tensors, normal
 from golfcore.ops.linear import linear
 from golfcore.ops.reference.linear import linear as reference
@@ -15,7 +15,7 @@ from golfcore.ops.reference.linear import linear as reference
 
 def _plain(x: torch.Tensor, *weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """A product and a cast for each layer, their gradients added up by autograd."""
-    return tuple(F.linear(x, w.to(x.dtype)) for w in weights)
+    return tuple(products.linear(x, w) for w in weights)
 
 
 def _with(function: Any, count: int) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 
-from golfcore.ops import optim
+from golfcore.ops import optim, products
 from golfcore.ops.cases.base import Case, Tensors, normal
 from golfcore.ops.reference import optim as reference
 
@@ -98,16 +99,42 @@ def _torch_muon(
     from torch.optim._muon import muon
 
     params = list(p.unbind())
-    muon(params, list(g.float().unbind()), list(m.unbind()), lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True,
-         ns_coefficients=optim.QUINTIC[0], ns_steps=len(coefficients), eps=optim.NORM_EPS, adjust_lr_fn="original",
-         has_complex=False)  # fmt: skip
+    with torch_muon_in_fast_precision():
+        muon(params, list(g.float().unbind()), list(m.unbind()), lr=0.02, weight_decay=0.1, momentum=0.95,
+             nesterov=True, ns_coefficients=optim.QUINTIC[0], ns_steps=len(coefficients), eps=optim.NORM_EPS,
+             adjust_lr_fn="original", has_complex=False)  # fmt: skip
     torch._foreach_lerp_(list(ema.unbind()), params, 1 - EMA)
     torch._foreach_copy_(list(shadow.unbind()), params)
 
 
+@contextlib.contextmanager
+def torch_muon_in_fast_precision() -> Iterator[None]:
+    """Inside, torch.optim.Muon multiplies in fp32 where the processor has no bf16 instructions; else nothing changes.
+
+    Torch's own rounds to bf16 on every machine, which without such instructions is some 100 times slower: no rival.
+    """
+    from torch.optim import _muon
+
+    before = _muon._zeropower_via_newtonschulz
+
+    def in_fp32(grad: torch.Tensor, abc: tuple[float, float, float], steps: int, eps: float) -> torch.Tensor:
+        bank = (grad / grad.norm().clamp(min=eps))[None]
+        return _newton_schulz(bank, [abc] * steps)[0]
+
+    if products.fast_dtype() == torch.float32:
+        _muon._zeropower_via_newtonschulz = in_fp32  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        _muon._zeropower_via_newtonschulz = before
+
+
 def _orthogonalise_plain(bank: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
-    """The contest's: bf16 throughout, ``a X`` added to the rounded product."""
-    x = bank.bfloat16()
+    """The contest's: in the fast precision throughout, ``a X`` added to the rounded product."""
+    return _newton_schulz(bank.to(products.fast_dtype()), coefficients)
+
+
+def _newton_schulz(x: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     for a, b, c in coefficients:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+
+from golfcore.ops.reference import widen
 
 
 def linear(x: torch.Tensor, *weights_OI: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """``x W^T`` for each W, cast to the dtype of x; see ``golfcore.ops.linear``."""
-    return tuple(F.linear(x, w_OI.to(x.dtype)) for w_OI in weights_OI)
+    return tuple((widen(x) @ widen(w_OI.to(x.dtype)).t()).to(x.dtype) for w_OI in weights_OI)
