@@ -1,5 +1,6 @@
 # make run: text -> tokens -> 120 s of training -> model.golf -> its score.   make test: everything that is checked.
 # make test-sanitize: its last part alone, the kernels for GPUs on the host with sanitizers.
+# make test-arm: the same core for aarch64, emulated; an hour or two.
 # All build into .venv and build/; nothing outside them and the user's cache is touched.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ TESTABLE := $(VENV)/.testable-$(GOLF_CUDA)
 SANITIZED := build/sanitize
 JOBS ?= 2
 
-.PHONY: run test test-kills test-sanitize lint clean
+.PHONY: run test test-arm test-kills test-sanitize lint clean
 
 run: $(INSTALLED)
 	@$(BIN)/golfcore run pocket
@@ -24,6 +25,12 @@ run: $(INSTALLED)
 test: $(TESTABLE) lint
 	@$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory test-sanitize
+
+# Every case of every operation in a Python for aarch64 under qemu, and the module for macOS up to its link: docs/arm.md.
+test-arm: $(TESTABLE)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja pybind11 ziglang
+	@PATH="$(abspath $(BIN)):$$PATH" JOBS=$(JOBS) $(BIN)/python tests/arm/cross.py test
+	@JOBS=$(JOBS) $(BIN)/python tests/arm/cross.py macos
 
 test-kills: $(TESTABLE)
 	@PYTHONPATH=tests $(BIN)/python tests/train/kills.py --times 20

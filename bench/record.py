@@ -6,7 +6,6 @@ A row holds one number. Rows are never changed or removed: a result that no long
 from __future__ import annotations
 
 import csv
-import os
 import platform
 import shlex
 import subprocess
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from golfcore.environment import cores, cpu_model
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -69,17 +70,7 @@ def commit() -> str:
 
 def machine() -> str:
     """The processor, and how many of its cores this process may use."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.split(":", 1)[1] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].strip() if models else name
-    return f"{name} x{cores()}"
-
-
-def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{cpu_model()} x{cores()}"
 
 
 def versions(packages: Sequence[str]) -> str:

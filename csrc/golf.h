@@ -29,9 +29,18 @@ struct bf16 {
 // A cudaStream_t; null is the default stream.
 using Stream = void*;
 
-// Ordered: a higher value is a superset of the lower ones.
+// Those of this architecture, in order: a higher value is a superset of the lower ones.
+#if defined(__x86_64__)
 enum class Isa : int32_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 constexpr int32_t kIsaCount = 4;
+#elif defined(__aarch64__)
+// kNeon: with the crc32c instructions; kNeonBf16: and those of bf16 (FEAT_BF16).
+enum class Isa : int32_t { kScalar = 0, kNeon = 1, kNeonBf16 = 2 };
+constexpr int32_t kIsaCount = 3;
+#else
+enum class Isa : int32_t { kScalar = 0 };
+constexpr int32_t kIsaCount = 1;
+#endif
 
 // The best instruction set of this processor.
 Isa detected_isa() noexcept;
@@ -44,13 +53,33 @@ const char* isa_name(Isa isa) noexcept;
 // False where `name` is none of isa_name()'s.
 bool isa_from_name(const char* name, Isa* isa) noexcept;
 
-// The entry for the active level, or the next lower one that exists. Tables list scalar, avx2, avx512, avx512bf16;
-// later entries may be null.
+// The entry for the active level, or the next lower one that exists. Tables (isa_table.h) are in the order of Isa; all
+// but the first entry may be null.
 template <class Kernels>
 const Kernels& active_kernels(const Kernels* const (&table)[kIsaCount]) noexcept {
   int32_t level = static_cast<int32_t>(active_isa());
   while (table[level] == nullptr) --level;
   return *table[level];
 }
+
+// Declares an operation's kernels, a `Kernels` called `name` for each instruction set.
+#define GOLF_KERNELS_OF(isa, Kernels, name) \
+  namespace isa {                           \
+  extern const Kernels name;                \
+  }
+#if defined(__x86_64__)
+#define GOLF_KERNELS(Kernels, name)      \
+  GOLF_KERNELS_OF(scalar, Kernels, name) \
+  GOLF_KERNELS_OF(avx2, Kernels, name)   \
+  GOLF_KERNELS_OF(avx512, Kernels, name) \
+  GOLF_KERNELS_OF(avx512bf16, Kernels, name)
+#elif defined(__aarch64__)
+#define GOLF_KERNELS(Kernels, name)      \
+  GOLF_KERNELS_OF(scalar, Kernels, name) \
+  GOLF_KERNELS_OF(neon, Kernels, name)   \
+  GOLF_KERNELS_OF(neonbf16, Kernels, name)
+#else
+#define GOLF_KERNELS(Kernels, name) GOLF_KERNELS_OF(scalar, Kernels, name)
+#endif
 
 }  // namespace golf

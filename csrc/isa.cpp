@@ -4,10 +4,17 @@
 
 #include "golf.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 namespace golf {
 
-Isa detected_isa() noexcept {
 #if defined(__x86_64__)
+
+Isa detected_isa() noexcept {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
       __builtin_cpu_supports("f16c")) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -15,12 +22,58 @@ Isa detected_isa() noexcept {
       return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Bf16 : Isa::kAvx512;
     return Isa::kAvx2;
   }
-#endif
   return Isa::kScalar;
 }
 
+#elif defined(__aarch64__)
+
+namespace {
+
+struct Arm {
+  bool neon, crc32, bf16;
+};
+
+#if defined(__linux__)
+Arm features() noexcept {
+  // The bits of asm/hwcap.h, which older systems do not name.
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  return {(first >> 1 & 1) != 0, (first >> 7 & 1) != 0, (second >> 14 & 1) != 0};
+}
+#elif defined(__APPLE__)
+bool has(const char* name) noexcept {
+  int32_t value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+Arm features() noexcept {  // all of Apple's have NEON
+  return {true, has("hw.optional.armv8_crc32"), has("hw.optional.arm.FEAT_BF16")};
+}
+#else
+Arm features() noexcept { return {}; }
+#endif
+
+}  // namespace
+
+Isa detected_isa() noexcept {
+  static const Arm arm = features();
+  if (!arm.neon || !arm.crc32) return Isa::kScalar;
+  return arm.bf16 ? Isa::kNeonBf16 : Isa::kNeon;
+}
+
+#else
+
+Isa detected_isa() noexcept { return Isa::kScalar; }
+
+#endif
+
 const char* isa_name(Isa isa) noexcept {
+#if defined(__x86_64__)
   constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512bf16"};
+#elif defined(__aarch64__)
+  constexpr const char* kNames[kIsaCount] = {"scalar", "neon", "neonbf16"};
+#else
+  constexpr const char* kNames[kIsaCount] = {"scalar"};
+#endif
   return kNames[static_cast<int32_t>(isa)];
 }
 
@@ -47,7 +100,7 @@ Isa ceiling() noexcept {
   return chosen;
 }
 
-std::atomic<Isa> wished{Isa::kAvx512Bf16};
+std::atomic<Isa> wished{static_cast<Isa>(kIsaCount - 1)};
 
 }  // namespace
 

@@ -1,7 +1,9 @@
-// One vector of floats, as wide as the file's instruction set: 16 lanes (AVX-512), 8 (AVX2) or 1 (elsewhere).
+// One vector of floats, as wide as the file's instruction set: 16 lanes (AVX-512), 8 (AVX2; NEON, a pair of registers)
+// or 1 (elsewhere).
 //
 // For body.h files only. Each file of an instruction set defines GOLF_ISA_NS and includes its operation's body.h, so
 // everything here gets that namespace and the linker can never hand the AVX-512 copy of a function to another level.
+// Files for NEON define GOLF_NEON besides: every 64-bit Arm compiler has NEON, the scalar level's among them.
 // Loads widen bf16 to f32, stores round to nearest even; *_n take the first n lanes (0 <= n <= kLanes) and neither read
 // nor write beyond them; lanes past n load as zero.
 #pragma once
@@ -14,6 +16,17 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(GOLF_NEON)
+#include <arm_neon.h>
+#endif
+
+// Vectors of more than one lane.
+#if defined(__AVX2__) || defined(GOLF_NEON)
+#define GOLF_VECTORS
+#endif
+// Products of pairs of bf16 numbers, summed in f32.
+#if defined(__AVX512BF16__) || (defined(GOLF_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
+#define GOLF_BF16_PAIRS
 #endif
 
 #define GOLF_INLINE static inline __attribute__((always_inline))
@@ -156,6 +169,76 @@ GOLF_INLINE void store_n(bf16* p, V x, int n) {
   bf16 whole[kLanes];
   store(whole, x);
   __builtin_memcpy(p, whole, static_cast<size_t>(n) * sizeof(bf16));
+}
+
+#elif defined(GOLF_NEON)
+
+// A pair of registers: as many sums at a time as AVX2 holds in one, and a bf16 vector of this width fills a register.
+constexpr int kLanes = 8;
+struct V {
+  float32x4_t low, high;
+};
+
+GOLF_INLINE V zero() { return {vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)}; }
+GOLF_INLINE V set1(float x) { return {vdupq_n_f32(x), vdupq_n_f32(x)}; }
+GOLF_INLINE V add(V a, V b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
+GOLF_INLINE V sub(V a, V b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
+GOLF_INLINE V mul(V a, V b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }
+GOLF_INLINE V div(V a, V b) { return {vdivq_f32(a.low, b.low), vdivq_f32(a.high, b.high)}; }
+GOLF_INLINE V fma(V a, V b, V c) { return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)}; }
+GOLF_INLINE V fnma(V a, V b, V c) { return {vfmsq_f32(c.low, a.low, b.low), vfmsq_f32(c.high, a.high, b.high)}; }
+// The processor's own maximum would give NaN where either is.
+GOLF_INLINE float32x4_t greater(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+GOLF_INLINE V max(V a, V b) { return {greater(a.low, b.low), greater(a.high, b.high)}; }
+GOLF_INLINE V sqrt(V a) { return {vsqrtq_f32(a.low), vsqrtq_f32(a.high)}; }
+GOLF_INLINE float sum(V a) { return vaddvq_f32(vaddq_f32(a.low, a.high)); }
+
+GOLF_INLINE float32x4_t quad_sums(const V* rows) {
+  const float32x4_t a = vaddq_f32(rows[0].low, rows[0].high), b = vaddq_f32(rows[1].low, rows[1].high);
+  const float32x4_t c = vaddq_f32(rows[2].low, rows[2].high), d = vaddq_f32(rows[3].low, rows[3].high);
+  return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
+}
+GOLF_INLINE V sum_each(const V (&rows)[kLanes]) { return {quad_sums(rows), quad_sums(rows + 4)}; }
+
+GOLF_INLINE V widen(uint16x8_t h) {  // zeros below each half: little-endian, as all systems we build on
+  const uint16x8_t none = vdupq_n_u16(0);
+  return {vreinterpretq_f32_u16(vzip1q_u16(none, h)), vreinterpretq_f32_u16(vzip2q_u16(none, h))};
+}
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+GOLF_INLINE uint16x8_t narrow(V x) {
+  return vreinterpretq_u16_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(x.low), x.high));
+}
+#else
+GOLF_INLINE uint32x4_t rounded_bits(float32x4_t x) {  // in the upper halves
+  const uint32x4_t u = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+  const uint32x4_t rounded = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), odd);
+  return vbslq_u32(vceqq_f32(x, x), rounded, vorrq_u32(u, vdupq_n_u32(0x400000)));
+}
+GOLF_INLINE uint16x8_t narrow(V x) {
+  return vshrn_high_n_u32(vshrn_n_u32(rounded_bits(x.low), 16), rounded_bits(x.high), 16);
+}
+#endif
+
+GOLF_INLINE V round_bf16(V x) { return widen(narrow(x)); }
+GOLF_INLINE V load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
+GOLF_INLINE V load(const bf16* p) { return widen(vld1q_u16(&p->bits)); }
+template <class T>
+GOLF_INLINE V load_n(const T* p, int n) {
+  T whole[kLanes] = {};
+  __builtin_memcpy(whole, p, static_cast<size_t>(n) * sizeof(T));
+  return load(whole);
+}
+GOLF_INLINE void store(float* p, V x) {
+  vst1q_f32(p, x.low);
+  vst1q_f32(p + 4, x.high);
+}
+GOLF_INLINE void store(bf16* p, V x) { vst1q_u16(&p->bits, narrow(x)); }
+GOLF_INLINE void stream(bf16* p, V x) { store(p, x); }  // has no such instruction for one register
+template <class T>
+GOLF_INLINE void store_n(T* p, V x, int n) {
+  T whole[kLanes];
+  store(whole, x);
+  __builtin_memcpy(p, whole, static_cast<size_t>(n) * sizeof(T));
 }
 
 #else

@@ -20,6 +20,15 @@ GOLF_INLINE V times_power_of_two(V a, V n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return mul(a, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
+#elif defined(GOLF_NEON)
+GOLF_INLINE float32x4_t less(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+GOLF_INLINE V min(V a, V b) { return {less(a.low, b.low), less(a.high, b.high)}; }
+GOLF_INLINE V round_even(V a) { return {vrndnq_f32(a.low), vrndnq_f32(a.high)}; }
+// -127 <= n <= 128: 0 at the lower end and infinity at the upper.
+GOLF_INLINE float32x4_t power_of_two(float32x4_t n) {
+  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23));
+}
+GOLF_INLINE V times_power_of_two(V a, V n) { return mul(a, {power_of_two(n.low), power_of_two(n.high)}); }
 #else
 GOLF_INLINE V min(V a, V b) { return a < b ? a : b; }
 GOLF_INLINE V round_even(V a) { return __builtin_rintf(a); }
@@ -27,7 +36,7 @@ GOLF_INLINE V exp(V x) { return __builtin_expf(x); }
 GOLF_INLINE V tanh(V x) { return __builtin_tanhf(x); }
 #endif
 
-#if defined(__AVX2__)
+#if defined(GOLF_VECTORS)
 
 // e^x: within 1 ulp in the normal range, 0 below it, infinity above, NaN stays. x = n ln 2 + r with |r| <= ln 2 / 2.
 GOLF_INLINE V exp(V x) {

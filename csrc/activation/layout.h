@@ -25,17 +25,6 @@ struct ActivationKernels {
   void (*backward_f32)(const float* u, const float* dy, float* du, int64_t n, float slope);
   void (*backward_bf16)(const bf16* u, const bf16* dy, bf16* du, int64_t n, float slope);
 };
-namespace scalar {
-extern const ActivationKernels activation_kernels;
-}
-namespace avx2 {
-extern const ActivationKernels activation_kernels;
-}
-namespace avx512 {
-extern const ActivationKernels activation_kernels;
-}
-namespace avx512bf16 {
-extern const ActivationKernels activation_kernels;
-}
+GOLF_KERNELS(ActivationKernels, activation_kernels);
 
 }  // namespace golf

@@ -204,8 +204,8 @@ class Backward {
                        P::narrow_row(p[r + 1][0], p[r + 1][1]));
         const auto ds0 = P::narrow_row(ds[r][0], ds[r][1]), ds1 = P::narrow_row(ds[r + 1][0], ds[r + 1][1]);
         P::store_pairs(pairs, ds0, ds1);
-        _mm512_storeu_si512(rows, ds0);
-        _mm512_storeu_si512(rows + kTile, ds1);
+        P::store_line(rows, ds0);
+        P::store_line(rows + kTile, ds1);
       }
     }
   }

@@ -1,4 +1,4 @@
-// Both directions in tiles of 64 queries by 64 keys; avx2.cpp, avx512.cpp and avx512bf16.cpp compile this.
+// Both directions in tiles of 64 queries by 64 keys; every instruction set but scalar compiles this.
 #pragma once
 
 #include "attention/backward.h"
@@ -8,7 +8,7 @@ namespace golf {
 namespace GOLF_ISA_NS {
 namespace {
 
-#if defined(__AVX512BF16__)
+#if defined(GOLF_BF16_PAIRS)
 using PackOfBF16 = PackBF16;
 #else
 using PackOfBF16 = PackF32;

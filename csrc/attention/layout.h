@@ -9,7 +9,8 @@
 // every tensor is contiguous, the other strides of q, k and v are free, everything else is contiguous. A document is a
 // row of the batch, or, with cu_seqlens, tokens cu_seqlens[s] .. cu_seqlens[s + 1] - 1 of the only row; documents may
 // be empty. lse is the logarithm of the softmax's denominator, [heads, batch * tokens]. Arithmetic is f32; with
-// avx512bf16 the operands of the products (probabilities among them) are rounded to bf16 as torch's own kernels do.
+// avx512bf16 and neonbf16 the operands of the products (probabilities among them) are rounded to bf16 as torch's own
+// kernels do.
 //
 // One unit of work is a document and a key/value head. A unit writes results that no other unit touches, in an order of
 // its own, so the number of threads never changes a bit. A NaN in v or dy may reach any row of its document.
@@ -78,17 +79,6 @@ struct AttentionKernels {
   void (*forward)(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch);
   void (*backward)(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch);
 };
-namespace scalar {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx2 {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx512 {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx512bf16 {
-extern const AttentionKernels attention_kernels;
-}
+GOLF_KERNELS(AttentionKernels, attention_kernels);
 
 }  // namespace golf

@@ -111,9 +111,8 @@ template <class P, int kH>
 GOLF_INLINE void pair_rows(const typename P::E* in, int rows, typename P::E* out) {
   static_assert(P::kDepth == 2, "single rows need no pairing");
   for (int i = 0; i < rows; i += 2)
-    for (int d = 0; d < kH; d += 32)
-      P::store_pairs(out + i * kH + 2 * d, _mm512_loadu_si512(in + i * kH + d),
-                     _mm512_loadu_si512(in + (i + 1) * kH + d));
+    for (int d = 0; d < kH; d += kBlock)
+      P::store_pairs(out + i * kH + 2 * d, P::load_line(in + i * kH + d), P::load_line(in + (i + 1) * kH + d));
 }
 
 // [kTile][kH] -> [kH / kDepth][kTile][kDepth], to reduce over kH; only the first `rows` (a multiple of kLanes) rows.

@@ -74,6 +74,50 @@ GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst,
   }
 }
 
+#elif defined(GOLF_NEON)
+
+constexpr int kRows = 4;
+
+GOLF_INLINE bool any_above(V a, V b) {
+  return vmaxvq_u32(vorrq_u32(vcgtq_f32(a.low, b.low), vcgtq_f32(a.high, b.high))) != 0;
+}
+GOLF_INLINE float largest(V a) { return vmaxnmvq_f32(vmaxnmq_f32(a.low, a.high)); }
+GOLF_INLINE float32x4_t keep_half(float32x4_t x, int32x4_t lane, int lo, int hi, float32x4_t fill) {
+  return vbslq_f32(vandq_u32(vcgeq_s32(lane, vdupq_n_s32(lo)), vcltq_s32(lane, vdupq_n_s32(hi))), x, fill);
+}
+GOLF_INLINE V keep(V x, int lo, int hi, V fill) {
+  constexpr int32_t kLane[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+  return {keep_half(x.low, vld1q_s32(kLane), lo, hi, fill.low),
+          keep_half(x.high, vld1q_s32(kLane + 4), lo, hi, fill.high)};
+}
+GOLF_INLINE V fraction(V x) { return sub(x, {vrndmq_f32(x.low), vrndmq_f32(x.high)}); }
+// As a product, so that NaN stays NaN. Below -126 the result is 0 rather than subnormal.
+GOLF_INLINE float32x4_t scale_half(float32x4_t p, float32x4_t x, float32x4_t lowest) {
+  const int32x4_t n = vcvtmq_s32_f32(vmaxq_f32(lowest, x));
+  const float32x4_t power = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
+  return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(vmulq_f32(p, power)), vcltq_f32(x, lowest)));
+}
+GOLF_INLINE V scale_by_power(V p, V x, V lowest) {
+  return {scale_half(p.low, x.low, lowest.low), scale_half(p.high, x.high, lowest.high)};
+}
+
+GOLF_INLINE void transpose_quarter(const float* s, int64_t src_stride, float* d, int64_t dst_stride) {
+  const float32x4_t a = vld1q_f32(s), b = vld1q_f32(s + src_stride);
+  const float32x4_t c = vld1q_f32(s + 2 * src_stride), e = vld1q_f32(s + 3 * src_stride);
+  const float32x4_t ac0 = vzip1q_f32(a, c), ac1 = vzip2q_f32(a, c), be0 = vzip1q_f32(b, e), be1 = vzip2q_f32(b, e);
+  vst1q_f32(d, vzip1q_f32(ac0, be0));
+  vst1q_f32(d + dst_stride, vzip2q_f32(ac0, be0));
+  vst1q_f32(d + 2 * dst_stride, vzip1q_f32(ac1, be1));
+  vst1q_f32(d + 3 * dst_stride, vzip2q_f32(ac1, be1));
+}
+GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst, int64_t dst_stride) {
+  const float* s = static_cast<const float*>(src);
+  float* d = static_cast<float*>(dst);
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 8; j += 4)
+      transpose_quarter(s + i * src_stride + j, src_stride, d + j * dst_stride + i, dst_stride);
+}
+
 #else
 
 constexpr int kRows = 4;
@@ -171,11 +215,12 @@ struct PackF32 {
   }
 };
 
+// Operands in bf16: two neighbours of the reduction in each lane. A Line is one row of a register block, rounded.
 #if defined(__AVX512BF16__)
-// Operands in bf16: two neighbours of the reduction in each lane.
 struct PackBF16 {
   using E = bf16;
   using Operand = __m512bh;
+  using Line = __m512i;
   static constexpr int kDepth = 2;
   static constexpr bool kExact = false;
   static GOLF_MEMBER Operand broadcast(const E* p) {
@@ -185,9 +230,11 @@ struct PackBF16 {
   }
   static GOLF_MEMBER Operand operand(const E* p) { return (__m512bh)_mm512_loadu_si512(p); }
   static GOLF_MEMBER V dot(V acc, Operand a, Operand b) { return _mm512_dpbf16_ps(acc, a, b); }
-  static GOLF_MEMBER void store_row(E* p, V x0, V x1) { _mm512_storeu_si512(p, narrow_row(x0, x1)); }
-  // Two rows of 32 -> [32][2].
-  static GOLF_MEMBER void store_pairs(E* p, __m512i row0, __m512i row1) {
+  static GOLF_MEMBER Line load_line(const E* p) { return _mm512_loadu_si512(p); }
+  static GOLF_MEMBER void store_line(E* p, Line row) { _mm512_storeu_si512(p, row); }
+  static GOLF_MEMBER Line narrow_row(V x0, V x1) { return (__m512i)_mm512_cvtne2ps_pbh(x1, x0); }
+  // Two rows of kBlock -> [kBlock][2].
+  static GOLF_MEMBER void store_pairs(E* p, Line row0, Line row1) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     // 0, 32, 1, 33, ...: 32 and above are the second row's.
     const __m512i low = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));
@@ -195,7 +242,46 @@ struct PackBF16 {
     _mm512_storeu_si512(p, _mm512_permutex2var_epi16(row0, low, row1));
     _mm512_storeu_si512(p + 32, _mm512_permutex2var_epi16(row0, high, row1));
   }
-  static GOLF_MEMBER __m512i narrow_row(V x0, V x1) { return (__m512i)_mm512_cvtne2ps_pbh(x1, x0); }
+  static GOLF_MEMBER void store_row(E* p, V x0, V x1) { store_line(p, narrow_row(x0, x1)); }
+};
+#elif defined(GOLF_BF16_PAIRS)
+struct PackBF16 {
+  using E = bf16;
+  struct Operand {
+    bfloat16x8_t low, high;
+  };
+  struct Line {
+    uint16x8_t low, high;
+  };
+  static constexpr int kDepth = 2;
+  static constexpr bool kExact = false;
+  static GOLF_MEMBER Operand broadcast(const E* p) {
+    uint32_t unit;
+    __builtin_memcpy(&unit, p, 4);
+    const bfloat16x8_t all = vreinterpretq_bf16_u32(vdupq_n_u32(unit));
+    return {all, all};
+  }
+  static GOLF_MEMBER Operand operand(const E* p) {
+    const Line line = load_line(p);
+    return {vreinterpretq_bf16_u16(line.low), vreinterpretq_bf16_u16(line.high)};
+  }
+  static GOLF_MEMBER V dot(V acc, Operand a, Operand b) {
+    return {vbfdotq_f32(acc.low, a.low, b.low), vbfdotq_f32(acc.high, a.high, b.high)};
+  }
+  static GOLF_MEMBER Line load_line(const E* p) { return {vld1q_u16(&p->bits), vld1q_u16(&p[8].bits)}; }
+  static GOLF_MEMBER void store_line(E* p, Line row) {
+    vst1q_u16(&p->bits, row.low);
+    vst1q_u16(&p[8].bits, row.high);
+  }
+  static GOLF_MEMBER Line narrow_row(V x0, V x1) { return {narrow(x0), narrow(x1)}; }
+  // Two rows of kBlock -> [kBlock][2].
+  static GOLF_MEMBER void store_pairs(E* p, Line row0, Line row1) {
+    vst1q_u16(&p->bits, vzip1q_u16(row0.low, row1.low));
+    vst1q_u16(&p[8].bits, vzip2q_u16(row0.low, row1.low));
+    vst1q_u16(&p[16].bits, vzip1q_u16(row0.high, row1.high));
+    vst1q_u16(&p[24].bits, vzip2q_u16(row0.high, row1.high));
+  }
+  static GOLF_MEMBER void store_row(E* p, V x0, V x1) { store_line(p, narrow_row(x0, x1)); }
 };
 #endif
 

@@ -10,6 +10,12 @@ PYBIND11_MODULE(_core, m) {
   m.attr("has_cuda") = static_cast<bool>(GOLF_CUDA);
   m.attr("cuda_reason") = GOLF_CUDA_REASON;
   m.attr("cuda_images") = GOLF_CUDA_IMAGES;  // "80-real 90a-real 90-virtual"; empty without CUDA
+  // This architecture's, lowest first.
+  m.def("isas", [] {
+    py::tuple names(golf::kIsaCount);
+    for (int32_t i = 0; i < golf::kIsaCount; ++i) names[i] = golf::isa_name(static_cast<golf::Isa>(i));
+    return names;
+  });
   m.def("active_isa", [] { return golf::isa_name(golf::active_isa()); });
   m.def("detected_isa", [] { return golf::isa_name(golf::detected_isa()); });
   m.def("set_isa", [](const char* name) {

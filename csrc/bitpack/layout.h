@@ -84,17 +84,6 @@ struct BitpackKernels {
   void (*product)(const PackedMatrix& m, DType dtype, const void* prepared, float* y, int64_t batch, int64_t begin,
                   int64_t end);
 };
-namespace scalar {
-extern const BitpackKernels bitpack_kernels;
-}
-namespace avx2 {
-extern const BitpackKernels bitpack_kernels;
-}
-namespace avx512 {
-extern const BitpackKernels bitpack_kernels;
-}
-namespace avx512bf16 {
-extern const BitpackKernels bitpack_kernels;
-}
+GOLF_KERNELS(BitpackKernels, bitpack_kernels);
 
 }  // namespace golf

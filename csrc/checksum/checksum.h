@@ -16,5 +16,6 @@ uint64_t xxh64(const uint8_t* data, size_t n, uint64_t seed) noexcept;
 // One a instruction set; equal results. `state` is the inverted register: callers other than crc32c() have no use.
 uint32_t crc32c_update_scalar(uint32_t state, const uint8_t* data, size_t n) noexcept;
 uint32_t crc32c_update_avx2(uint32_t state, const uint8_t* data, size_t n) noexcept;
+uint32_t crc32c_update_neon(uint32_t state, const uint8_t* data, size_t n) noexcept;
 
 }  // namespace golf

@@ -48,6 +48,8 @@ uint32_t crc32c_update_scalar(uint32_t state, const uint8_t* data, size_t n) noe
 uint32_t crc32c(uint32_t crc, const uint8_t* data, size_t n) noexcept {
 #if defined(__x86_64__)
   if (active_isa() >= Isa::kAvx2) return ~crc32c_update_avx2(~crc, data, n);
+#elif defined(__aarch64__)
+  if (active_isa() >= Isa::kNeon) return ~crc32c_update_neon(~crc, data, n);
 #endif
   return ~crc32c_update_scalar(~crc, data, n);
 }

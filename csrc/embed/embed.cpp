@@ -5,7 +5,7 @@
 namespace golf {
 namespace {
 
-constexpr const EmbedKernels* kTable[kIsaCount] = GOLF_ISA_TABLE_AVX512(embed_kernels);
+constexpr const EmbedKernels* kTable[kIsaCount] = GOLF_ISA_TABLE_F32(embed_kernels);
 constexpr int64_t kRowGrain = 16;  // table rows of a chunk
 
 bool valid(const EmbedInput& in) {

@@ -74,14 +74,6 @@ struct EmbedKernels {
   void (*add_rows)(const float* de, const int64_t* tokens, const int64_t* starts, float scale, float* grad,
                    int64_t width, int64_t begin, int64_t end);
 };
-namespace scalar {
-extern const EmbedKernels embed_kernels;
-}
-namespace avx2 {
-extern const EmbedKernels embed_kernels;
-}
-namespace avx512 {
-extern const EmbedKernels embed_kernels;
-}
+GOLF_KERNELS(EmbedKernels, embed_kernels);
 
 }  // namespace golf

@@ -33,17 +33,6 @@ struct HeadKernels {
                     float cap);
   void (*accumulate)(float* total, const bf16* part, int64_t n);
 };
-namespace scalar {
-extern const HeadKernels head_kernels;
-}
-namespace avx2 {
-extern const HeadKernels head_kernels;
-}
-namespace avx512 {
-extern const HeadKernels head_kernels;
-}
-namespace avx512bf16 {
-extern const HeadKernels head_kernels;
-}
+GOLF_KERNELS(HeadKernels, head_kernels);
 
 }  // namespace golf

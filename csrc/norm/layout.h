@@ -66,17 +66,6 @@ struct NormKernels {
   Forward forward[3];
   Backward backward[3];
 };
-namespace scalar {
-extern const NormKernels norm_kernels;
-}
-namespace avx2 {
-extern const NormKernels norm_kernels;
-}
-namespace avx512 {
-extern const NormKernels norm_kernels;
-}
-namespace avx512bf16 {
-extern const NormKernels norm_kernels;
-}
+GOLF_KERNELS(NormKernels, norm_kernels);
 
 }  // namespace golf

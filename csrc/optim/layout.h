@@ -107,17 +107,6 @@ struct OptimKernels {
   void (*multiply)(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right);
   void (*mirror)(const SymmetricProduct& p, int64_t panel);
 };
-namespace scalar {
-extern const OptimKernels optim_kernels;
-}
-namespace avx2 {
-extern const OptimKernels optim_kernels;
-}
-namespace avx512 {
-extern const OptimKernels optim_kernels;
-}
-namespace avx512bf16 {
-extern const OptimKernels optim_kernels;
-}
+GOLF_KERNELS(OptimKernels, optim_kernels);
 
 }  // namespace golf

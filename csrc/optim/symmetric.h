@@ -1,5 +1,5 @@
 // Symmetric products of which only the lower triangle is computed: half the arithmetic of a general product.
-// For avx512bf16 alone; elsewhere the pointers are null and torch multiplies.
+// For avx512bf16 and neonbf16; elsewhere the pointers are null and torch multiplies.
 #pragma once
 
 #include "optim/layout.h"
@@ -9,7 +9,7 @@ namespace golf {
 namespace GOLF_ISA_NS {
 namespace {
 
-#if defined(__AVX512BF16__)
+#if defined(GOLF_BF16_PAIRS)
 
 // Element (row, pair) of a panel, for the rows and columns that exist.
 GOLF_INLINE uint32_t pair_at(const SymmetricProduct& p, const bf16* a, int64_t row, int64_t pair) {
@@ -18,6 +18,8 @@ GOLF_INLINE uint32_t pair_at(const SymmetricProduct& p, const bf16* a, int64_t r
   const uint32_t high = 2 * pair + 1 < p.k ? low[p.column_stride].bits : 0;
   return low->bits | high << 16;
 }
+
+#if defined(__AVX512BF16__)
 
 // 16 rows of 16 pairs each -> 16 pairs of 16 rows.
 GOLF_INLINE void transpose16(__m512i (&r)[16]) {
@@ -73,15 +75,6 @@ GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, const bf16* a, int64
   return pair;
 }
 
-void pack(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* packed) {
-  const int64_t pairs = (p.k + 1) / 2, first = panel * kPanel;
-  uint32_t* out = packed + panel * kPanel * pairs;
-  int64_t pair = 0;
-  if (first + kPanel <= p.m) pair = p.column_stride == 1 ? pack_rows(p, a, first, out) : pack_columns(p, a, first, out);
-  for (; pair < pairs; ++pair)
-    for (int64_t i = 0; i < kPanel; ++i) out[pair * kPanel + i] = pair_at(p, a, first + i, pair);
-}
-
 GOLF_INLINE __m512bh pairs_of(const uint32_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
 
 // out[i][j] for the kTileRows rows i from `row` and the kPanel columns j of a panel.
@@ -118,10 +111,6 @@ GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, con
     }
 }
 
-void multiply(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right) {
-  for (int64_t row = panel * kPanel; row < p.m; row += kTileRows) tile(p, row, panel, left, right);
-}
-
 GOLF_INLINE void transpose8(const bf16* in, bf16* out, int64_t stride) {
   __m128i r[8], t[8];
   for (int i = 0; i < 8; ++i) r[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i * stride));
@@ -138,6 +127,117 @@ GOLF_INLINE void transpose8(const bf16* in, bf16* out, int64_t stride) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * c * stride), _mm_unpacklo_epi64(r[c], r[4 + c]));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + (2 * c + 1) * stride), _mm_unpackhi_epi64(r[c], r[4 + c]));
   }
+}
+
+#else
+
+// 4 rows of 4 pairs each -> 4 pairs of 4 rows.
+GOLF_INLINE void transpose4(uint32x4_t (&r)[4]) {
+  const uint32x4_t ac0 = vzip1q_u32(r[0], r[2]), ac1 = vzip2q_u32(r[0], r[2]);
+  const uint32x4_t bd0 = vzip1q_u32(r[1], r[3]), bd1 = vzip2q_u32(r[1], r[3]);
+  r[0] = vzip1q_u32(ac0, bd0);
+  r[1] = vzip2q_u32(ac0, bd0);
+  r[2] = vzip1q_u32(ac1, bd1);
+  r[3] = vzip2q_u32(ac1, bd1);
+}
+
+// Rows contiguous in k: 4 x 4 transposes of pairs.
+GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
+  int64_t pair = 0;
+  for (; 2 * (pair + 4) <= p.k; pair += 4)
+    for (int64_t part = 0; part < kPanel; part += 4) {
+      uint32x4_t r[4];
+      for (int64_t i = 0; i < 4; ++i)
+        r[i] = vreinterpretq_u32_u16(vld1q_u16(&a[(first + part + i) * p.row_stride + 2 * pair].bits));
+      transpose4(r);
+      for (int64_t i = 0; i < 4; ++i) vst1q_u32(out + (pair + i) * kPanel + part, r[i]);
+    }
+  return pair;
+}
+
+// Columns contiguous in m: two of them interleaved.
+GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
+  int64_t pair = 0;
+  for (; 2 * (pair + 1) <= p.k; ++pair) {
+    const bf16* low = a + 2 * pair * p.column_stride + first;
+    for (int64_t part = 0; part < kPanel; part += 8) {
+      const uint16x8_t even = vld1q_u16(&low[part].bits), odd = vld1q_u16(&low[p.column_stride + part].bits);
+      uint32_t* to = out + pair * kPanel + part;
+      vst1q_u32(to, vreinterpretq_u32_u16(vzip1q_u16(even, odd)));
+      vst1q_u32(to + 4, vreinterpretq_u32_u16(vzip2q_u16(even, odd)));
+    }
+  }
+  return pair;
+}
+
+GOLF_INLINE bfloat16x8_t pairs_of(const uint32_t* p) { return vreinterpretq_bf16_u32(vld1q_u32(p)); }
+
+// out[i][j] for the kTileRows rows i from `row` and the kPanel columns j of a panel, kLanes of them at a time.
+GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, const uint32_t* left,
+                      const uint32_t* right) {
+  const int64_t pairs = (p.k + 1) / 2;
+  left += row / kPanel * kPanel * pairs + row % kPanel;
+  right += panel * kPanel * pairs;
+  const V alpha = set1(p.alpha), beta = set1(p.beta);
+  for (int64_t part = 0; part < kPanel; part += kLanes) {
+    V total[kTileRows];
+    for (auto& t : total) t = zero();
+    for (int64_t pair = 0; pair < pairs; ++pair) {
+      const uint32_t *a = left + pair * kPanel, *b = right + pair * kPanel + part;
+      const bfloat16x8_t b0 = pairs_of(b), b1 = pairs_of(b + 4);
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < kTileRows; ++i) {
+        const bfloat16x8_t x = vreinterpretq_bf16_u32(vdupq_n_u32(a[i]));
+        total[i] = {vbfdotq_f32(total[i].low, x, b0), vbfdotq_f32(total[i].high, x, b1)};
+      }
+    }
+    const int64_t column = panel * kPanel + part, left_over = p.m - column;
+    if (left_over <= 0) break;
+    const int lanes = left_over < kLanes ? static_cast<int>(left_over) : kLanes;
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kTileRows; ++i) {
+      if (row + i >= p.m) break;
+      const int64_t at = (row + i) * p.m + column;
+      V y = mul(alpha, total[i]);
+      if (p.c != nullptr) y = fma(beta, load_lanes(p.c + at, lanes), y);
+      const int64_t own = row + i - column;  // the lane on the diagonal
+      if (own >= 0 && own < kLanes) {
+        float diagonal[kLanes] = {};
+        diagonal[own] = p.diagonal;
+        y = add(y, load(diagonal));
+      }
+      store_lanes(p.out + at, y, lanes);
+    }
+  }
+}
+
+GOLF_INLINE void transpose8(const bf16* in, bf16* out, int64_t stride) {
+  uint16x8_t r[8], t[8];
+  for (int i = 0; i < 8; ++i) r[i] = vld1q_u16(&in[i * stride].bits);
+  // Three times over: row i with row i + 4, interleaved. Each pass turns one bit of the row into one of the column.
+  for (int pass = 0; pass < 3; ++pass) {
+    for (int i = 0; i < 4; ++i) {
+      t[2 * i] = vzip1q_u16(r[i], r[i + 4]);
+      t[2 * i + 1] = vzip2q_u16(r[i], r[i + 4]);
+    }
+    for (int i = 0; i < 8; ++i) r[i] = t[i];
+  }
+  for (int i = 0; i < 8; ++i) vst1q_u16(&out[i * stride].bits, r[i]);
+}
+
+#endif
+
+void pack(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* packed) {
+  const int64_t pairs = (p.k + 1) / 2, first = panel * kPanel;
+  uint32_t* out = packed + panel * kPanel * pairs;
+  int64_t pair = 0;
+  if (first + kPanel <= p.m) pair = p.column_stride == 1 ? pack_rows(p, a, first, out) : pack_columns(p, a, first, out);
+  for (; pair < pairs; ++pair)
+    for (int64_t i = 0; i < kPanel; ++i) out[pair * kPanel + i] = pair_at(p, a, first + i, pair);
+}
+
+void multiply(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right) {
+  for (int64_t row = panel * kPanel; row < p.m; row += kTileRows) tile(p, row, panel, left, right);
 }
 
 // The rows of one panel, right of the computed triangle, from the columns below it.

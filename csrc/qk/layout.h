@@ -48,17 +48,6 @@ struct QkKernels {
   Forward forward[2];  // by DType
   Backward backward[2];
 };
-namespace scalar {
-extern const QkKernels qk_kernels;
-}
-namespace avx2 {
-extern const QkKernels qk_kernels;
-}
-namespace avx512 {
-extern const QkKernels qk_kernels;
-}
-namespace avx512bf16 {
-extern const QkKernels qk_kernels;
-}
+GOLF_KERNELS(QkKernels, qk_kernels);
 
 }  // namespace golf

@@ -30,6 +30,12 @@ GOLF_INLINE void store_symbols(int8_t* p, V k, int lanes) {
   const int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(halves, halves));
   __builtin_memcpy(p, &bytes, static_cast<size_t>(lanes));
 }
+#elif defined(GOLF_NEON)
+GOLF_INLINE void store_symbols(int8_t* p, V k, int lanes) {
+  const int16x4_t low = vqmovn_s32(vcvtnq_s32_f32(k.low));
+  const int8x8_t bytes = vqmovn_s16(vqmovn_high_s32(low, vcvtnq_s32_f32(k.high)));
+  __builtin_memcpy(p, &bytes, static_cast<size_t>(lanes));
+}
 #else
 GOLF_INLINE void store_symbols(int8_t* p, V k, int) { *p = static_cast<int8_t>(k); }
 #endif

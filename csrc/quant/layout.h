@@ -49,14 +49,6 @@ Status trellis_points(const int8_t* symbols, int16_t* points, int64_t rows, int6
 struct QuantKernels {
   void (*columns)(const QuantColumns& args, const TrellisCode& trellis, int64_t begin, int64_t end);
 };
-namespace scalar {
-extern const QuantKernels quant_kernels;
-}
-namespace avx2 {
-extern const QuantKernels quant_kernels;
-}
-namespace avx512 {
-extern const QuantKernels quant_kernels;
-}
+GOLF_KERNELS(QuantKernels, quant_kernels);
 
 }  // namespace golf

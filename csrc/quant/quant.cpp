@@ -5,7 +5,7 @@
 namespace golf {
 namespace {
 
-constexpr const QuantKernels* kTable[kIsaCount] = GOLF_ISA_TABLE_AVX512(quant_kernels);
+constexpr const QuantKernels* kTable[kIsaCount] = GOLF_ISA_TABLE_F32(quant_kernels);
 constexpr int64_t kColumnsPerChunk = 128;  // whole cache lines of symbols, states that stay in registers
 
 bool known(const TrellisCode& trellis) noexcept {

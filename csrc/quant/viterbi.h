@@ -32,6 +32,36 @@ GOLF_INLINE uint32_t cheapest(const float* cost, uint32_t states) {
   return best;
 }
 
+#if !defined(__AVX512F__)
+
+// choices: one word of 16 bits for 16 states, in ascending order. Returns the cheapest last state.
+inline uint32_t viterbi_plain(const TrellisCode& t, const float* cost, int64_t n, uint16_t* choices) {
+  const uint32_t states = 1u << t.bits, half = states / 2, words = (states + 15) / 16;
+  float now[1 << kMaxTrellis], next[1 << kMaxTrellis];
+  for (uint32_t s = 0; s < states; ++s) now[s] = s == 0 ? 0 : kOutOfReach;
+  for (int64_t r = 0; r < n; ++r) {
+    if (r % kLower == 0 && r > 0) {
+      const float base = now[0];
+      for (uint32_t s = 0; s < states; ++s) now[s] -= base;
+    }
+    for (uint32_t word = 0; word < words; ++word) {
+      uint32_t chosen = 0;
+      for (uint32_t s = 16 * word; s < states && s < 16 * word + 16; ++s) {
+        const uint32_t z = s >= half;
+        const float a = now[2 * ((s ^ t.mask[z]) & (half - 1)) + z] + cost[z * n + r];
+        const float b = now[2 * ((s ^ t.mask[z + 2]) & (half - 1)) + z] + cost[(z + 2) * n + r];
+        chosen |= static_cast<uint32_t>(b < a) << (s & 15);
+        next[s] = b < a ? b : a;
+      }
+      choices[r * words + word] = static_cast<uint16_t>(chosen);
+    }
+    __builtin_memcpy(now, next, states * sizeof(float));
+  }
+  return cheapest(now, states);
+}
+
+#endif
+
 #if defined(__AVX512F__)
 
 // Up to 16 states: all of them in one register.
@@ -112,32 +142,83 @@ GOLF_INLINE uint32_t viterbi(const TrellisCode& t, const float* cost, int64_t n,
   }
 }
 
-#else
+#elif defined(GOLF_NEON)
 
-// choices: one word of 16 bits for 16 states, in ascending order. Returns the cheapest last state.
-inline uint32_t viterbi(const TrellisCode& t, const float* cost, int64_t n, uint16_t* choices) {
-  const uint32_t states = 1u << t.bits, half = states / 2, words = (states + 15) / 16;
-  float now[1 << kMaxTrellis], next[1 << kMaxTrellis];
-  for (uint32_t s = 0; s < states; ++s) now[s] = s == 0 ? 0 : kOutOfReach;
+// Bytes that put lanes `lane` of two neighbouring registers in order.
+GOLF_INLINE uint8x16_t bytes_of_lanes(const uint32_t (&lane)[4]) {
+  uint8_t bytes[16];
+  for (uint32_t i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(4 * lane[i / 4] + i % 4);
+  return vld1q_u8(bytes);
+}
+
+// From 8 states on: four of them in a register, whose predecessors of one parity lie in two neighbouring ones.
+template <uint32_t kBits>
+GOLF_INLINE uint32_t viterbi_lanes(const TrellisCode& t, const float* cost, int64_t n, uint16_t* choices) {
+  constexpr uint32_t kStates = 1u << kBits, kHalf = kStates / 2, kWords = (kStates + 15) / 16;
+  float now[kStates], next[kStates];
+  for (uint32_t s = 0; s < kStates; ++s) now[s] = s == 0 ? 0 : kOutOfReach;
+  uint8x16_t pick[4];  // lanes of two registers that hold the states of parity c & 1
+  for (uint32_t c = 0; c < 4; ++c) {
+    const uint32_t flip = t.mask[c] & 3, z = c & 1;
+    pick[c] = bytes_of_lanes({2 * (0 ^ flip) + z, 2 * (1 ^ flip) + z, 2 * (2 ^ flip) + z, 2 * (3 ^ flip) + z});
+  }
+  constexpr uint32_t kBit[4] = {1, 2, 4, 8};
+  const uint32x4_t bit = vld1q_u32(kBit);
   for (int64_t r = 0; r < n; ++r) {
     if (r % kLower == 0 && r > 0) {
-      const float base = now[0];
-      for (uint32_t s = 0; s < states; ++s) now[s] -= base;
+      const float32x4_t base = vdupq_n_f32(now[0]);
+      for (uint32_t s = 0; s < kStates; s += 4) vst1q_f32(now + s, vsubq_f32(vld1q_f32(now + s), base));
     }
-    for (uint32_t word = 0; word < words; ++word) {
-      uint32_t chosen = 0;
-      for (uint32_t s = 16 * word; s < states && s < 16 * word + 16; ++s) {
-        const uint32_t z = s >= half;
-        const float a = now[2 * ((s ^ t.mask[z]) & (half - 1)) + z] + cost[z * n + r];
-        const float b = now[2 * ((s ^ t.mask[z + 2]) & (half - 1)) + z] + cost[(z + 2) * n + r];
-        chosen |= static_cast<uint32_t>(b < a) << (s & 15);
-        next[s] = b < a ? b : a;
+    float32x4_t step[4];
+    for (uint32_t c = 0; c < 4; ++c) step[c] = vdupq_n_f32(cost[c * n + r]);
+    for (uint32_t word = 0; word < kWords; ++word) {
+      uint32x4_t chosen = vdupq_n_u32(0);
+#pragma GCC unroll 4
+      for (uint32_t part = 0; part < (kStates < 16 ? kStates / 4 : 4); ++part) {
+        const uint32_t at = 16 * word + 4 * part, z = at >= kHalf;
+        float32x4_t sums[2];
+#pragma GCC unroll 2
+        for (uint32_t second = 0; second < 2; ++second) {
+          const uint32_t c = z + 2 * second;
+          const float* const from = now + 2 * ((at ^ t.mask[c]) & (kHalf - 1) & ~3u);
+          const uint8x16x2_t both = {
+              {vreinterpretq_u8_f32(vld1q_f32(from)), vreinterpretq_u8_f32(vld1q_f32(from + 4))}};
+          sums[second] = vaddq_f32(vreinterpretq_f32_u8(vqtbl2q_u8(both, pick[c])), step[c]);
+        }
+        const uint32x4_t cheaper = vcltq_f32(sums[1], sums[0]);
+        chosen = vorrq_u32(chosen, vandq_u32(cheaper, vshlq_u32(bit, vdupq_n_s32(static_cast<int32_t>(4 * part)))));
+        vst1q_f32(next + at, vbslq_f32(cheaper, sums[1], sums[0]));
       }
-      choices[r * words + word] = static_cast<uint16_t>(chosen);
+      choices[r * kWords + word] = static_cast<uint16_t>(vaddvq_u32(chosen));
     }
-    __builtin_memcpy(now, next, states * sizeof(float));
+    __builtin_memcpy(now, next, sizeof(now));
   }
-  return cheapest(now, states);
+  return cheapest(now, kStates);
+}
+
+GOLF_INLINE uint32_t viterbi(const TrellisCode& t, const float* cost, int64_t n, uint16_t* choices) {
+  switch (t.bits) {
+    case 3:
+      return viterbi_lanes<3>(t, cost, n, choices);
+    case 4:
+      return viterbi_lanes<4>(t, cost, n, choices);
+    case 5:
+      return viterbi_lanes<5>(t, cost, n, choices);
+    case 6:
+      return viterbi_lanes<6>(t, cost, n, choices);
+    case 7:
+      return viterbi_lanes<7>(t, cost, n, choices);
+    case 8:
+      return viterbi_lanes<8>(t, cost, n, choices);
+    default:
+      return viterbi_plain(t, cost, n, choices);
+  }
+}
+
+#else
+
+GOLF_INLINE uint32_t viterbi(const TrellisCode& t, const float* cost, int64_t n, uint16_t* choices) {
+  return viterbi_plain(t, cost, n, choices);
 }
 
 #endif

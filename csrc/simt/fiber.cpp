@@ -34,6 +34,45 @@ __asm__(
     "  popq %rbp\n"
     "  ret\n"
     ".size golf_simt_swap, .-golf_simt_swap\n");
+#define GOLF_SIMT_SWAP
+#elif defined(__aarch64__) && defined(__ELF__) && !defined(GOLF_SIMT_UCONTEXT)
+// The same for Arm's procedure call standard: x19 to x30 and the low halves of v8 to v15.
+extern "C" void golf_simt_swap(void** from, void* to) noexcept;
+__asm__(
+    ".text\n"
+    ".p2align 4\n"
+    ".hidden golf_simt_swap\n"
+    ".globl golf_simt_swap\n"
+    ".type golf_simt_swap, %function\n"
+    "golf_simt_swap:\n"
+    "  sub sp, sp, #160\n"
+    "  stp x19, x20, [sp, #0]\n"
+    "  stp x21, x22, [sp, #16]\n"
+    "  stp x23, x24, [sp, #32]\n"
+    "  stp x25, x26, [sp, #48]\n"
+    "  stp x27, x28, [sp, #64]\n"
+    "  stp x29, x30, [sp, #80]\n"
+    "  stp d8, d9, [sp, #96]\n"
+    "  stp d10, d11, [sp, #112]\n"
+    "  stp d12, d13, [sp, #128]\n"
+    "  stp d14, d15, [sp, #144]\n"
+    "  mov x2, sp\n"
+    "  str x2, [x0]\n"
+    "  mov sp, x1\n"
+    "  ldp x19, x20, [sp, #0]\n"
+    "  ldp x21, x22, [sp, #16]\n"
+    "  ldp x23, x24, [sp, #32]\n"
+    "  ldp x25, x26, [sp, #48]\n"
+    "  ldp x27, x28, [sp, #64]\n"
+    "  ldp x29, x30, [sp, #80]\n"
+    "  ldp d8, d9, [sp, #96]\n"
+    "  ldp d10, d11, [sp, #112]\n"
+    "  ldp d12, d13, [sp, #128]\n"
+    "  ldp d14, d15, [sp, #144]\n"
+    "  add sp, sp, #160\n"
+    "  ret\n"
+    ".size golf_simt_swap, .-golf_simt_swap\n");
+#define GOLF_SIMT_SWAP
 #else
 #include <ucontext.h>
 
@@ -42,7 +81,7 @@ __asm__(
 
 namespace golf::simt {
 
-#if defined(__x86_64__) && !defined(GOLF_SIMT_UCONTEXT)
+#if defined(GOLF_SIMT_SWAP)
 
 namespace {
 
@@ -51,9 +90,14 @@ void swap(Context& from, Context& to) noexcept { golf_simt_swap(&from.state, to.
 void start_at(Context& fiber, void (*entry)()) noexcept {
   const uintptr_t top = (reinterpret_cast<uintptr_t>(fiber.bottom) + fiber.bytes) & ~uintptr_t{15};
   uintptr_t* stack = reinterpret_cast<uintptr_t*>(top);
+#if defined(__aarch64__)
+  for (int saved = 0; saved < 20; ++saved) *--stack = 0;
+  stack[11] = reinterpret_cast<uintptr_t>(entry);  // x30
+#else
   *--stack = 0;  // entry's return address: none, and the alignment that a call leaves
   *--stack = reinterpret_cast<uintptr_t>(entry);
   for (int saved = 0; saved < 6; ++saved) *--stack = 0;
+#endif
   fiber.state = stack;
 }
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -81,17 +83,42 @@ def package_version(name: str) -> str | None:
         return None
 
 
+# Arm's own designs by "CPU part" of /proc/cpuinfo, where the implementer is 0x41.
+ARM_PARTS = {
+    "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse N1", "0xd40": "Neoverse V1",
+    "0xd49": "Neoverse N2", "0xd4f": "Neoverse V2", "0xd83": "Neoverse V3", "0xd8e": "Neoverse N3",
+}  # fmt: skip
+
+
 def cpu_model() -> str:
-    """The processor's name, from /proc/cpuinfo where there is one."""
+    """The processor's name: from /proc/cpuinfo, where 64-bit Arm gives numbers for it, or from macOS."""
     try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as f:
-            for line in f:
-                key, _, value = line.partition(":")
-                if key.strip() == "model name":
-                    return value.strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        pass
+        return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    fields: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    if name := fields.get("model name"):
+        return name
+    implementer, part = fields.get("CPU implementer"), fields.get("CPU part")
+    if implementer and part:
+        known = ARM_PARTS.get(part) if implementer == "0x41" else None
+        return f"Arm {known}" if known else f"{platform.machine()}, implementer {implementer}, part {part}"
     return platform.processor() or platform.machine()
+
+
+def _sysctl(name: str) -> str:
+    """One of macOS's settings; empty elsewhere."""
+    return _said("sysctl", "-n", name) if sys.platform == "darwin" else ""
+
+
+def _said(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def cores() -> int:
@@ -118,6 +145,8 @@ def cpu_quota() -> float | None:
 
 def memory_bytes() -> tuple[int, int] | None:
     """``(total, available)`` bytes, lowered to a cgroup v2 limit; None where the system does not say."""
+    if sys.platform == "darwin":
+        return _macos_memory(_sysctl("hw.memsize"), _said("vm_stat"))
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
         fields = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -130,6 +159,21 @@ def memory_bytes() -> tuple[int, int] | None:
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return total, available
     return min(total, limit), max(0, min(available, limit - used))
+
+
+def _macos_memory(total: str, pages: str) -> tuple[int, int] | None:
+    """From what ``sysctl -n hw.memsize`` and ``vm_stat`` print: what macOS takes back without writing it is free."""
+    counts = dict(re.findall(r"^Pages (free|inactive|speculative): +(\d+)", pages, re.MULTILINE))
+    size = re.search(r"page size of (\d+) bytes", pages)
+    if not total.isdigit() or size is None or not counts:
+        return None
+    return int(total), min(int(total), int(size[1]) * sum(map(int, counts.values())))
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has held so far; macOS counts it in bytes, Linux in KiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def checkout_state() -> tuple[str, bool] | None:

@@ -72,7 +72,7 @@ def test_any_alignment_and_buffer() -> None:
         _core.crc32c("text")
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", _core.isas())
 def test_every_instruction_set_agrees(isa: str) -> None:
     code = (
         "from golfcore import _core; d = bytes(i * 167 % 256 for i in range(1000));"

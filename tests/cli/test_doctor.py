@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from golfcore import environment
+from golfcore import _core, environment
 from golfcore.cli import doctor as doctor_module
 from golfcore.cli.doctor import Row, check_data, check_gpus, diagnose, disk_row, doctor, fill_on_torch_stream
 from golfcore.environment import CoreInfo
@@ -177,8 +177,8 @@ def test_the_environment_names_machine_and_build() -> None:
         "platform",
         "started",
     } <= set(found)
-    assert found["cores"] == len(os.sched_getaffinity(0))
-    assert found["isa"] in ("scalar", "avx2", "avx512", "avx512bf16")
+    assert found["cores"] == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    assert found["isa"] in _core.isas()
     assert re.match(r"(yes|no), .", found["cuda"])
     json.dumps(found)
 
@@ -197,9 +197,45 @@ def test_memory_is_lowered_to_the_containers(monkeypatch: pytest.MonkeyPatch) ->
     assert environment.memory_bytes() is None
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel name\t: other\n", "AMD EPYC"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n", "Arm Neoverse V2"),
+        ("CPU implementer\t: 0xc0\nCPU part\t: 0xac3\n", "aarch64, implementer 0xc0, part 0xac3"),
+    ],
+)
+def test_the_processor_has_a_name(monkeypatch: pytest.MonkeyPatch, cpuinfo: str, expected: str) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: {"/proc/cpuinfo": cpuinfo}[str(self)])
+    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+    assert environment.cpu_model() == expected
+
+
+def test_macos_counts_in_its_own_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = (
+        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:                  1000.\n"
+        "Pages active:                9000.\nPages inactive:               500.\nPages speculative:             20.\n"
+    )
+    said = {"sysctl -n hw.memsize": "17179869184", "vm_stat": pages, "sysctl -n machdep.cpu.brand_string": "Apple M2"}
+    linux = environment.peak_resident_bytes()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(environment, "_said", lambda *command: said.get(" ".join(command), ""))
+    assert environment.memory_bytes() == (17179869184, 1520 * 16384)
+    said.clear()
+    assert environment.memory_bytes() is None
+    said["sysctl -n machdep.cpu.brand_string"] = "Apple M2"
+
+    def missing(*_: Any, **__: Any) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert environment.cpu_model() == "Apple M2"
+    assert environment.peak_resident_bytes() <= linux  # the same count, taken for bytes
+
+
 def test_the_version_tells_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(
-        r"golfcore \S+ \(commit \w+, (scalar|avx2|avx512|avx512bf16), cuda: (yes|no), .+\)", environment.version_text()
+        rf"golfcore \S+ \(commit \w+, ({'|'.join(_core.isas())}), cuda: (yes|no), .+\)", environment.version_text()
     )
     monkeypatch.setitem(sys.modules, "golfcore._core", None)
     assert "the compiled core is missing" in environment.version_text()

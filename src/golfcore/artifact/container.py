@@ -30,12 +30,12 @@ from golfcore.artifact.writing import (
     MAGIC,
     MAJOR,
     TRAILER,
-    available_cores,
     encode,
     predict_size,
     write,
 )
 from golfcore.config import nearest
+from golfcore.environment import cores
 from golfcore.errors import FormatError, InputError
 
 __all__ = [
@@ -140,7 +140,7 @@ class Container:
         heads: dict[int, TensorInfo] = {}  # a chunk's first tensor
         for info in self.tensors.values():
             heads.setdefault(info.chunk, info)
-        pool = ThreadPoolExecutor(threads or available_cores())
+        pool = ThreadPoolExecutor(threads or cores())
         try:
             by_size = sorted(heads, key=lambda i: -self.chunks[i].layout.raw_len)
             futures = {i: pool.submit(self._decode_chunk, heads[i]) for i in by_size}

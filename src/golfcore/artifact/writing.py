@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from golfcore.artifact.codecs import Attempt, Coder, Layout, attempt, attempts, 
 from golfcore.artifact.directory import MAX_DIRECTORY, ChunkInfo
 from golfcore.artifact.manifest import ManifestError
 from golfcore.artifact.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
+from golfcore.environment import cores
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write
 from golfcore.progress import Tick, silent
@@ -54,7 +54,7 @@ def encode(
     layouts = [Layout(kind, tuple(tensor.array.shape for tensor in group)) for (_, kind), group in groups.items()]
     chunks: list[ChunkInfo] = []
     payload: list[bytes] = []
-    best = _encode_chunks(list(groups.values()), layouts, coder, threads or available_cores(), tick)
+    best = _encode_chunks(list(groups.values()), layouts, coder, threads or cores(), tick)
     for (role, _), layout, (codec, params, coded) in zip(groups, layouts, best, strict=True):
         chunks.append(ChunkInfo(role, layout, codec, params, len(coded), _core.crc32c(coded), sum(map(len, payload))))
         payload.append(coded)
@@ -63,11 +63,6 @@ def encode(
     except ManifestError as error:
         raise InputError(f"manifest: {error}") from error
     return _assemble(raw, b"".join(payload))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _encode_chunks(

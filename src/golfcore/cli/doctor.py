@@ -158,7 +158,7 @@ def check_core() -> Row:
         fix = f"GOLF_ISA lowers it: this processor has {core.detected_isa}; unset GOLF_ISA"
         return Row("core", SLOW, text, fix, required=True)
     if core.active_isa == "scalar":
-        return Row("core", SLOW, text, "a processor with AVX2 is several times faster", required=True)
+        return Row("core", SLOW, text, "a processor with AVX2 or NEON is several times faster", required=True)
     return Row("core", OK, text, required=True)
 
 

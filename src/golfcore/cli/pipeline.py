@@ -207,9 +207,9 @@ def _peak_memory(world: World) -> str:
         import torch
 
         return peak_memory(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
-    import resource
+    from golfcore.environment import peak_resident_bytes
 
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_resident_bytes()
     return peak_memory(peak, peak)
 
 

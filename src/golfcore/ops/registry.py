@@ -26,7 +26,7 @@ import torch
 from golfcore import _core
 from golfcore.errors import BuildError, DeviceError, InputError, UsageError
 
-ISAS = ("scalar", "avx2", "avx512", "avx512bf16")
+ISAS: tuple[str, ...] = _core.isas()  # of this architecture, lowest first
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
 
 try:
@@ -62,7 +62,7 @@ def _borrow_openmp() -> None:
     """Lets native operations run on the OpenMP threads that torch already has.
 
     The symbol is looked up through libtorch_cpu, so it is the runtime that torch itself is linked with. Where there is
-    none the core starts threads of its own.
+    none, as on macOS, whose libomp does not offer GNU's entry points, the core starts threads of its own.
     """
     with contextlib.suppress(OSError, AttributeError, StopIteration):
         library = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from golfcore.config import RecipeConfig
-from golfcore.environment import cpu_model
+from golfcore.environment import cpu_model, peak_resident_bytes
 from golfcore.model import Family
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.plan.cost import StageCost
@@ -167,5 +165,4 @@ def product_flops(dtype: torch.dtype, device: torch.device) -> float:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_resident_bytes()

@@ -279,7 +279,7 @@ def _address_towards(host: str, port: int) -> str:
 
 def _interface_of(address: str) -> str:
     """The network interface with this IPv4 address; empty where there is none."""
-    request_address = 0x8915  # SIOCGIFADDR
+    request_address = 0xC0206921 if sys.platform == "darwin" else 0x8915  # SIOCGIFADDR
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:
