@@ -200,7 +200,8 @@ def macos() -> Path:
     build = ['-DGOLF_COMMIT="macos"', '-DGOLF_CUDA_REASON=""', '-DGOLF_CUDA_IMAGES=""', "-DGOLF_CUDA=0"]
     objects = compile_all([*zig, "-O3", *includes, *build], core_sources(bindings=True), BUILD / "macos", OF_FILE_ZIG)
     library = BUILD / "macos" / "_core.cpython-311-darwin.so"
-    run(*zig, "-bundle", "-Wl,-undefined,dynamic_lookup", *objects, "-o", library)
+    # A library, where Apple's linker makes a bundle: zig 0.17 crashes on -bundle, and Python loads both.
+    run(*zig, "-shared", "-Wl,-undefined,dynamic_lookup", *objects, "-o", library)
     check_macho(library)
     return library
 
