@@ -68,15 +68,21 @@ def core_sources(*, bindings: bool) -> list[Path]:
 def compile_all(
     compiler: Sequence[str], sources: Sequence[Path], folder: Path, of_file: Mapping[str, list[str]] = OF_FILE
 ) -> list[Path]:
-    """Objects of the sources; a header that is newer than an object makes all anew."""
+    """Objects of the sources; what is as old as its source and its headers stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    headers = max(p.stat().st_mtime for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".inc"))
+
+    def is_current(target: Path, rule: Path) -> bool:
+        if not (target.exists() and rule.exists()):
+            return False
+        read = rule.read_text().replace("\\\n", " ").partition(":")[2].split()
+        return all(Path(p).exists() and Path(p).stat().st_mtime < target.stat().st_mtime for p in read)
 
     def one(source: Path) -> Path:
         target = folder / ("_".join(source.relative_to(ROOT).with_suffix(".o").parts))
-        if not target.exists() or target.stat().st_mtime < max(headers, source.stat().st_mtime):
+        rule = target.with_suffix(".d")
+        if not is_current(target, rule):
             made = target.with_suffix(".new")
-            run(*compiler, *FLAGS, *of_file.get(source.name, []), "-c", source, "-o", made)
+            run(*compiler, *FLAGS, *of_file.get(source.name, []), "-MMD", "-MF", rule, "-c", source, "-o", made)
             made.replace(target)
         return target
 
@@ -122,6 +128,7 @@ def python() -> Path:
     package.mkdir(exist_ok=True)
     script.write_text(
         f'#!/bin/sh\nexport PYTHONPATH="{package}:{site}:{ROOT / "tests"}" GOLF_ARM_PYTHON="{script}"\n'
+        f'export XDG_CACHE_HOME="{BUILD / "cache"}"\n'
         f'exec "{emulator}" -cpu "${{GOLF_ARM_CPU:-max}}" -L "{root}" "{root}/usr/bin/python{PYTHON}" "$@"\n'
     )
     script.chmod(0o755)
@@ -193,7 +200,8 @@ def macos() -> Path:
     build = ['-DGOLF_COMMIT="macos"', '-DGOLF_CUDA_REASON=""', '-DGOLF_CUDA_IMAGES=""', "-DGOLF_CUDA=0"]
     objects = compile_all([*zig, "-O3", *includes, *build], core_sources(bindings=True), BUILD / "macos", OF_FILE_ZIG)
     library = BUILD / "macos" / "_core.cpython-311-darwin.so"
-    run(*zig, "-bundle", "-Wl,-undefined,dynamic_lookup", *objects, "-o", library)
+    # A library, where Apple's linker makes a bundle: zig 0.17 crashes on -bundle, and Python loads both.
+    run(*zig, "-shared", "-Wl,-undefined,dynamic_lookup", *objects, "-o", library)
     check_macho(library)
     return library
 
