@@ -25,6 +25,9 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import BuildError, DeviceError, InputError, UsageError
+from golfcore.installed import require_torch
+
+require_torch(torch.__version__)  # before an old one is asked for what it lacks
 
 ISAS = ("scalar", "avx2", "avx512", "avx512bf16")
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
