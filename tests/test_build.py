@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import versions
 
 ROOT = Path(__file__).parent.parent
 
@@ -123,3 +124,20 @@ def test_a_wheel_has_no_model_of_cuda_and_warnings_are_no_errors() -> None:
     assert re.search(r'option\(GOLF_SIMT ".*" OFF\)', cmake)
     assert "GOLF_SIMT" not in (ROOT / "pyproject.toml").read_text()
     assert "export GOLF_WERROR=ON" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_table_of_versions_has_one_row_for_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "versions.md"
+    table.write_text("# Versions\n\n| Python | torch |\n| --- | --- |\n\nafter\n")
+    monkeypatch.setattr(versions, "TABLE", table)
+    for python, result in (("3.12 (3.12.1)", "passed"), ("3.9", "passed"), ("3.12", "not run: why")):
+        versions.save(versions.Row(python, "2.6 (2.6.0)", "g++", result))
+    assert table.read_text().splitlines()[4:] == [
+        "| 3.9 | 2.6 (2.6.0) | g++ | passed |  |", "| 3.12 | 2.6 (2.6.0) | g++ | not run: why |  |", "", "after",
+    ]  # fmt: skip
+
+
+def test_a_version_that_is_not_here_is_a_row_with_the_reason(tmp_path: Path) -> None:
+    assert versions.try_pair("9.9", "2.6", "c++", tmp_path).line() == (
+        "| 9.9 | 2.6 | c++ | not run: no Python 9.9 with venv on this machine |  |"
+    )
