@@ -115,7 +115,9 @@ def build(python: str, cxx: str, folder: Path) -> tuple[Path, int]:
             bin_ / "pip", "wheel", "--no-deps", "-v", "-w", target, f"-Cbuild-dir={target / 'build'}", ROOT,
             CXX=cxx, CC=cxx.replace("clang++", "clang").replace("g++", "gcc"), GOLF_CUDA="OFF", GOLF_WERROR="OFF",
         )  # fmt: skip
-        (target / "warnings").write_text(str(len(re.findall(r"\bwarning: ", said))))
+        warned = re.findall(r".*\bwarning: .*", said)
+        print(*warned, sep="\n", end="\n" if warned else "", file=sys.stderr)
+        (target / "warnings").write_text(str(len(warned)))
     (wheel,) = target.glob("*.whl")
     return wheel, int((target / "warnings").read_text())
 
