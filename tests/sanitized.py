@@ -1,6 +1,6 @@
 """Runs tests with ``golfcore._simt`` from another build: ``python tests/sanitized.py FOLDER [arguments of pytest]``.
 
-For a build of that module with AddressSanitizer and UBSan beside the package that is installed: ``make test-sanitize``.
+For the build of that module with AddressSanitizer and UBSan, which ``make test-sanitize`` makes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load(folder: Path) -> ModuleType:
     from golfcore.ops.registry import _simt
 
     if _simt is not module or module.checks_every_access():
-        sys.exit(f"{path} is no build with GOLF_SANITIZE, or is not the one that golfcore took")
+        sys.exit(f"{path} is no build with sanitizers, or is not the one that golfcore took")
     return module
 
 

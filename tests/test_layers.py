@@ -16,9 +16,10 @@ LAYERS = {
     "train": 3, "quant": 3, "evaluate": 3, "recipes": 3,
     "model": 2, "optim": 2, "data": 2, "tokenizer": 2, "artifact.model_io": 2,
     "ops": 1,
-    "errors": 0, "gpu": 0, "config": 0, "paths": 0, "progress": 0, "environment": 0, "artifact": 0, "_core": 0,
+    "errors": 0, "gpu": 0, "config": 0, "installed": 0, "paths": 0, "progress": 0, "environment": 0, "artifact": 0,
+    "_core": 0,
 }  # fmt: skip
-MAY_TOUCH_CORE = ("ops", "tokenizer", "artifact", "environment", "cli.doctor")
+MAY_TOUCH_CORE = ("ops", "tokenizer", "artifact", "environment", "installed", "cli.doctor")
 MODULES = sorted(SRC.rglob("*.py"))
 
 

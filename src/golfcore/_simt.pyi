@@ -1,4 +1,4 @@
-"""The kernels for GPUs, compiled for the host; golfcore.ops.registry calls them. Absent with GOLF_SIMT=OFF."""
+"""The kernels for GPUs, compiled for the host; golfcore.ops.registry calls them. `make simt` builds it."""
 
 from typing import Any
 

@@ -18,6 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from golfcore.installed import load_core
+
 
 @dataclass(frozen=True, slots=True)
 class CoreInfo:
@@ -35,7 +37,7 @@ class CoreInfo:
 def core_info() -> CoreInfo:
     """Commit, instruction sets and CUDA state of ``golfcore._core``."""
     try:
-        import golfcore._core as core
+        core = load_core()
     except ImportError as error:
         return CoreInfo(cuda_reason="the compiled core is missing", error=one_line(error))
     return CoreInfo(
@@ -51,9 +53,7 @@ def core_info() -> CoreInfo:
 def cuda_devices() -> tuple[list[dict[str, Any]], str]:
     """The GPUs that the compiled core sees, and why there are none (empty when there are some)."""
     try:
-        import golfcore._core as core
-
-        devices: list[dict[str, Any]] = core.cuda_devices()
+        devices: list[dict[str, Any]] = load_core().cuda_devices()
     except (ImportError, RuntimeError) as error:
         return [], one_line(error)
     return devices, "" if devices else "no CUDA device is visible"
@@ -62,9 +62,7 @@ def cuda_devices() -> tuple[list[dict[str, Any]], str]:
 def driver_trouble() -> str:
     """Why the NVIDIA driver cannot serve this build: there is none, or it is too old; empty where it can."""
     try:
-        import golfcore._core as core
-
-        trouble: str = core.driver_trouble()
+        trouble: str = load_core().driver_trouble()
     except ImportError as error:
         return one_line(error)
     return trouble
@@ -238,7 +236,7 @@ def version_text() -> str:
     """What ``golfcore --version`` prints: version, commit, instruction set, and CUDA with its reason."""
     core = core_info()
     if core.error:
-        return f"golfcore {package_version('golfcore')} (the compiled core is missing: {core.error})"
+        return f"golfcore {package_version('golfcore')} (cannot run: {core.error})"
     return f"golfcore {package_version('golfcore')} (commit {core.commit}, {core.active_isa}, cuda: {cuda_text(core)})"
 
 

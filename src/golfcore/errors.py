@@ -17,7 +17,11 @@ class UsageError(GolfError):
 
 
 class BuildError(GolfError):
-    """The compiled core is missing or cannot serve this machine."""
+    """The compiled core, or a package that golfcore needs, is missing or cannot serve."""
+
+
+class CoreError(BuildError, ImportError):
+    """The compiled core cannot be imported."""
 
 
 class DeviceError(GolfError):

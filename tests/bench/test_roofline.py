@@ -187,6 +187,7 @@ def test_instructions_by_hand() -> None:
 
 
 def test_launches_find_their_kernels() -> None:
+    pytest.importorskip("golfcore._simt", reason="make simt")
     found = launches(shape_of(FRONTIER), tokens=256)
     assert {row.folder for rows in found.values() for row in rows} == on_device() - {"linear", "residual"}
     assert {(row.folder, row.kernel) for row in found["residual"]} == {("norm", "forward<bf16, bf16, 8, 2>")}

@@ -238,7 +238,7 @@ def test_the_version_tells_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
         rf"golfcore \S+ \(commit \w+, ({'|'.join(_core.isas())}), cuda: (yes|no), .+\)", environment.version_text()
     )
     monkeypatch.setitem(sys.modules, "golfcore._core", None)
-    assert "the compiled core is missing" in environment.version_text()
+    assert "(cannot run: the compiled core" in environment.version_text()
 
 
 def test_devices_are_listed_or_explained(monkeypatch: pytest.MonkeyPatch) -> None:

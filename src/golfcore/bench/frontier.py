@@ -48,7 +48,7 @@ def launches(shape: Shape, tokens: int = TOKENS) -> Launches:
     """The launches of every operation that has kernels for GPUs.
 
     Raises:
-        BuildError: this build has no ``_simt``.
+        BuildError: there is no ``_simt`` here (`make simt`).
     """
     found: Launches = {}
     for row in _calls(shape, tokens):

@@ -17,6 +17,8 @@ from rich.table import Table
 
 from golfcore import environment
 from golfcore.cli import output
+from golfcore.errors import BuildError
+from golfcore.installed import TORCH_FIX, torch_trouble
 from golfcore.paths import cache_dir
 
 GB = 1_000_000_000
@@ -134,6 +136,8 @@ def check_torch() -> Row:
     except Exception as error:  # a broken torch raises OSError, ImportError or worse
         fix = "pip install torch (the build that fits this machine: pytorch.org/get-started)"
         return Row("torch", MISSING, environment.one_line(error), fix, required=True)
+    if trouble := torch_trouble(torch.__version__):
+        return Row("torch", MISSING, trouble, TORCH_FIX, required=True)
     threads, cores = torch.get_num_threads(), environment.cores()
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     text = f"{torch.__version__}, {build}, {threads} of {cores} threads"
@@ -152,7 +156,8 @@ def has_nvidia_driver() -> bool:
 def check_core() -> Row:
     core = environment.core_info()
     if core.error:
-        return Row("core", MISSING, core.error, "reinstall: pip install --force-reinstall golfcore", required=True)
+        detail, _, fix = core.error.rpartition("; ")
+        return Row("core", MISSING, detail, fix, required=True)
     text = f"commit {core.commit}, {core.active_isa}, cuda: {environment.cuda_text(core)}"
     if core.active_isa != core.detected_isa:
         fix = f"GOLF_ISA lowers it: this processor has {core.detected_isa}; unset GOLF_ISA"
@@ -201,7 +206,7 @@ def check_kernels() -> list[Row]:
     """Which operations have kernels, and where they can run: a row a device, or one that says why on none."""
     try:
         from golfcore.ops.inventory import kernel_owners
-    except ImportError as error:
+    except (ImportError, BuildError) as error:
         return [Row("kernels", MISSING, environment.one_line(error), "see torch and core above")]
     core = environment.core_info()
     own, rest = kernel_owners()

@@ -123,3 +123,5 @@ def _explain(rows: Sequence[Resources]) -> None:
         f"machine code. {len(spilled) or 'None'} of {len(rows)} {'keep' if len(spilled) != 1 else 'keeps'} registers "
         "or arrays in local memory.", markup=False,
     )  # fmt: skip
+    if not any(row.launch for row in rows):
+        output.out.print("How kernels are launched is not known here: `make simt` in a checkout tells.", markup=False)

@@ -38,7 +38,7 @@ def launches_of(function: Callable[[], object]) -> list[Launch]:
     """The launches that ``function`` makes; what they would have computed is left as it was.
 
     Raises:
-        BuildError: this build has no ``_simt``.
+        BuildError: there is no ``_simt`` here (`make simt`).
     """
     with using("simt"):
         model = core(torch.empty(0))

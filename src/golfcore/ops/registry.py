@@ -25,13 +25,16 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import BuildError, DeviceError, InputError, UsageError
+from golfcore.installed import require_torch
+
+require_torch(torch.__version__)  # before an old one is asked for what it lacks
 
 ISAS: tuple[str, ...] = _core.isas()  # of this architecture, lowest first
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
 
 try:
     from golfcore import _simt
-except ImportError:  # built with GOLF_SIMT=OFF
+except ImportError:  # tests alone need it, and `make simt` builds it
     _simt = None  # type: ignore[assignment]
 
 # What torch raises where a kernel of its own, or one before it, has failed; torch 2.6 and 2.7 have RuntimeError alone.
@@ -231,7 +234,10 @@ def using(mode: str) -> Iterator[None]:
     """Switches every operation to ``native``, ``reference`` or ``simt`` inside the block."""
     global _mode
     if mode == "simt" and _simt is None:
-        raise BuildError("this build has no golfcore._simt; install again with GOLF_SIMT=ON")
+        raise BuildError(
+            "golfcore._simt, which runs the kernels for GPUs on the host, is no part of an installed golfcore; in a "
+            "checkout `make simt` builds it"
+        )
     before, _mode = _mode, mode
     try:
         yield

@@ -1,0 +1,143 @@
+"""What make and CMake promise about building, as far as it can be said without building."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import versions
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def torch_download() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("torch_download", ROOT / "tools" / "torch_download.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LARGE = "  Downloading torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl (532.2 MB)"
+CUDA = {
+    "metadata": {"name": "torch", "requires_dist": ["filelock", "nvidia-cublas (==13.1); platform_system == 'Linux'"]}
+}
+PLAIN = {"metadata": {"name": "torch", "requires_dist": ["filelock", "sympy>=1.13.3"]}}
+
+
+def test_pip_names_a_large_torch_before_it_is_there(torch_download: ModuleType, tmp_path: Path) -> None:
+    """Nothing is read beyond that line: pip would go on for gigabytes."""
+    lines = iter(["Collecting torch>=2.6", LARGE, "never read"])
+    assert torch_download.needs_cuda(lines, tmp_path / "absent")
+    assert list(lines) == ["never read"]
+    lines = iter(
+        ["  Downloading https://host/whl/cpu/torch-2.13.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl (191.0 MB)"]
+    )
+    assert not torch_download.needs_cuda(lines, tmp_path / "absent")
+    assert torch_download.needs_cuda([LARGE.replace("532.2 MB", "1.1 GB")], tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("item", "large"), [(CUDA, True), (PLAIN, False)])
+def test_pip_may_answer_from_metadata(
+    item: dict[str, object], large: bool, torch_download: ModuleType, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"install": [item]}))
+    metadata_only = [
+        "  Downloading torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl.metadata (30 kB)",
+        "Would install torch",
+    ]
+    assert torch_download.needs_cuda(metadata_only, report) == large
+
+
+def stand_in_pip(folder: Path, said: str) -> dict[str, str]:
+    """An environment whose ``python -m pip`` prints ``said`` and then hangs, and whose nvidia-smi fails."""
+    (folder / "pip.py").write_text(f"import time\nprint({said!r}, flush=True)\ntime.sleep(60)\n")
+    (folder / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    # Without site-packages there is no torch, as in a new virtual environment.
+    return os.environ | {"PYTHONPATH": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("index", ["", "https://host/simple"])
+def test_the_note_names_one_variable(index: str, tmp_path: Path) -> None:
+    environment = stand_in_pip(tmp_path, LARGE) | {"PIP_EXTRA_INDEX_URL": index}
+    command = [sys.executable, "-S", str(ROOT / "tools" / "torch_download.py"), "-c", "constraints.txt"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
+    assert "No NVIDIA GPU answers here" in done.stderr
+    assert re.findall(r"export (\w+)=", done.stderr) == ["PIP_EXTRA_INDEX_URL"]
+    assert f"{index} https://download.pytorch.org/whl/cpu".strip() in done.stderr
+
+
+def test_nothing_is_said_where_a_gpu_answers_or_torch_is_installed(tmp_path: Path) -> None:
+    environment = stand_in_pip(tmp_path, LARGE)
+    tool = str(ROOT / "tools" / "torch_download.py")
+    installed = subprocess.run([sys.executable, tool], env=environment, capture_output=True, text=True, timeout=30)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 0\n")
+    gpu = subprocess.run([sys.executable, "-S", tool], env=environment, capture_output=True, text=True, timeout=30)
+    assert [(done.returncode, done.stdout, done.stderr) for done in (installed, gpu)] == [(0, "", "")] * 2
+
+
+def planned(*goals: str, **variables: str) -> list[str]:
+    """The commands that make would run for ``goals`` in this checkout."""
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    command = ["make", "--dry-run", "--no-print-directory", *goals, *settings]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Path:
+    """A virtual environment's folder that looks as if make had set everything up."""
+    for name in (".installed-OFF-werror-OFF", ".testable", ".simt-werror-OFF"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_make_builds_nothing_twice(ready: Path) -> None:
+    settings = {"VENV": str(ready), "GOLF_CUDA": "OFF", "GOLF_WERROR": "OFF"}
+    (run,) = planned("run", **settings)
+    assert run.endswith("golfcore run pocket")
+    assert not [line for line in planned("test", **settings) if "pip install" in line or "cmake -S" in line]
+    (ready / ".simt-werror-OFF").unlink()
+    (ready / ".testable").unlink()
+    after_run = planned("test", **settings)
+    assert not [line for line in after_run if "--editable" in line]
+    assert [line for line in after_run if "cmake -S" in line]
+    assert [line for line in planned("run", **settings | {"GOLF_CUDA": "ON"}) if "--editable" in line]
+
+
+def test_a_wheel_has_no_model_of_cuda_and_warnings_are_no_errors() -> None:
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    assert re.search(r'option\(GOLF_WERROR ".*" OFF\)', cmake)
+    assert re.search(r'option\(GOLF_SIMT ".*" OFF\)', cmake)
+    assert "GOLF_SIMT" not in (ROOT / "pyproject.toml").read_text()
+    assert "export GOLF_WERROR=ON" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_table_of_versions_has_one_row_for_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "versions.md"
+    table.write_text("# Versions\n\n| Python | torch |\n| --- | --- |\n\nafter\n")
+    monkeypatch.setattr(versions, "TABLE", table)
+    for python, result in (("3.12 (3.12.1)", "passed"), ("3.9", "passed"), ("3.12", "not run: why")):
+        versions.save(versions.Row(python, "2.6 (2.6.0)", "g++", result))
+    assert table.read_text().splitlines()[4:] == [
+        "| 3.9 | 2.6 (2.6.0) | g++ | passed |  |", "| 3.12 | 2.6 (2.6.0) | g++ | not run: why |  |", "", "after",
+    ]  # fmt: skip
+
+
+def test_a_version_that_is_not_here_is_a_row_with_the_reason(tmp_path: Path) -> None:
+    assert versions.try_pair("9.9", "2.6", "c++", tmp_path).line() == (
+        "| 9.9 | 2.6 | c++ | not run: no Python 9.9 with venv on this machine |  |"
+    )
