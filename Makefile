@@ -1,4 +1,4 @@
-# make run: text -> tokens -> 120 s of training -> model.golf -> its score.   make test: everything that is checked.
+# make run: text -> tokens -> 120 s of training, sized to this machine -> model.golf -> its score.   make test: everything that is checked.
 # make test-sanitize: its last part alone, the kernels for GPUs on the host with sanitizers.
 # make simt: builds the module that runs the kernels for GPUs on the host; tests need it, nothing else does.
 # make test-arm: the same core for aarch64, emulated; an hour or two.
@@ -24,7 +24,7 @@ JOBS ?= 2
 .PHONY: run install simt test test-arm test-kills test-sanitize lint clean
 
 run: $(INSTALLED)
-	@$(BIN)/golfcore run pocket
+	@$(BIN)/golfcore run
 
 install: $(INSTALLED)
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,20 +24,24 @@ from golfcore.cli.quantising import Calibration, calibrate, quantise_stage, quan
 from golfcore.cli.tokens import Tokens, open_tokens, prepare_data
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError, RuleError, UsageError
+from golfcore.model import get_family
 from golfcore.progress import silent
 from golfcore.recipes import load_recipe
+from golfcore.recipes.sizing import AUTO, BASE, Size, size_for
 
 if TYPE_CHECKING:
     from golfcore.model.base import LanguageModel
     from golfcore.train.runlog import RunLog
     from golfcore.train.world import World
 
+SIZING_S = 2.0  # of steps that are timed before a run is sized
+
 Sets = Annotated[Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=value, over the recipe's")]
 Texts = Annotated[Sequence[Path], Parameter(name=["--text"], negative=(), help="own text: txt, jsonl, gz, zst, folder")]
 
 
 def run(
-    recipe: str = "pocket",
+    recipe: str = AUTO,
     *,
     text: Texts = (),
     data: Path | None = None,
@@ -51,7 +55,7 @@ def run(
     Parameters
     ----------
     recipe
-        A recipe that comes with golfcore, or a .toml file.
+        A recipe that comes with golfcore, or a .toml file; auto sizes pocket_frontier to this machine.
     data
         A folder of tokens (golfcore data prepare, or contest shards) instead of text.
     runs
@@ -96,24 +100,47 @@ class Start:
     run_dir: Path
     config: RecipeConfig
     overrides: tuple[str, ...] = ()
+    size: Size | None = None  # what recipe auto came to on this machine
     resumed: bool = False
     echo: Callable[[str], None] | None = None  # gets every log line; without it a progress bar is shown
 
 
 def begin(
     recipe: str, *, text: Sequence[Path], data: Path | None, sets: Sequence[str], runs: Path, run_id: str,
-    resume: Path | None, shown: bool = True,
+    resume: Path | None, shown: bool = True, size: Size | None = None, ranks: int = 1,
 ) -> Start:  # fmt: skip
-    """Resolves a recipe, names a run folder and prepares the tokens; arguments as of ``run``."""
+    """Resolves a recipe, names a run folder and prepares the tokens; arguments as of ``run``.
+
+    Recipe auto measures this machine, on which ``ranks`` will share the work, unless a ``size`` is given.
+    """
     if resume is not None:
         if text or data or sets:
             raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
         return Start(resume, pipeline.read_config(resume), resumed=True)
-    loaded = load_recipe(recipe, environment=os.environ, sets=[*sets, *([f"data.path={data}"] if data else [])])
+    sets = [*sets, *([f"data.path={data}"] if data else [])]
+    if recipe == AUTO:
+        size = size or measured_size(sets, ranks, shown=shown)
+        loaded = load_recipe(BASE, environment=os.environ, sets=sets, sizes=size.keys)
+        loaded = replace(loaded, config=replace(loaded.config, name=AUTO))
+    else:
+        loaded = load_recipe(recipe, environment=os.environ, sets=sets)
     run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), loaded.config.name)
     with progress("data", shown=shown) as tick:
         config = prepare_data(loaded.config, text, tick)
-    return Start(run_dir, config, loaded.overrides)
+    return Start(run_dir, config, loaded.overrides, size)
+
+
+def measured_size(sets: Sequence[str], ranks: int, *, shown: bool) -> Size:
+    """Times a few steps of the base recipe, with the user's own keys, and sizes it to what the clock allows."""
+    from golfcore.plan.cost import stage_costs
+    from golfcore.plan.measure import measure_step
+
+    config = load_recipe(BASE, environment=os.environ, sets=sets).config
+    family = get_family(config.model_family)
+    first = stage_costs(config, family, config.data.vocab_size)[0]
+    with progress("this machine's speed", shown=shown):
+        found = measure_step(config, family, config.data.vocab_size, first, SIZING_S)
+    return size_for(config.steps_s * 1000 / found.ms * ranks if config.steps_s else config.train.iterations)
 
 
 def begin_together(
@@ -125,15 +152,16 @@ def begin_together(
     A rank on another machine has its own environment and its own tokens; ``pipeline.require_alike`` compares them.
     """
 
-    def start(name: str) -> Start:
+    def start(name: str, size: Size | None) -> Start:
         return begin(
-            recipe, text=text, data=data, sets=sets, runs=runs, run_id=name, resume=resume, shown=world.primary
+            recipe, text=text, data=data, sets=sets, runs=runs, run_id=name, resume=resume, shown=world.primary,
+            size=size, ranks=world.size,
         )  # fmt: skip
 
-    first = world.on_primary(lambda: start(run_id))
+    first = world.on_primary(lambda: start(run_id, None))
     if world.primary or resume is not None:
         return first
-    return start(first.run_dir.name)
+    return start(first.run_dir.name, first.size)
 
 
 def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
@@ -177,6 +205,8 @@ def run_stages(start: Start, world: World, evaluate: Callable[[Path], dict[str, 
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         if note:
             log.line(f"warning: {note}")
+        for line in start.size.lines() if start.size else []:
+            log.line(line)
         for override in start.overrides:
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")

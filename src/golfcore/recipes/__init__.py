@@ -74,18 +74,24 @@ def differences(a: RecipeConfig, b: RecipeConfig) -> list[tuple[str, Any, Any]]:
     return found
 
 
-def load_recipe(name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = ()) -> LoadedRecipe:
-    """Command line (``sets``) over environment over file over default.
+def load_recipe(
+    name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = (),
+    sizes: Mapping[str, Any] | None = None,
+) -> LoadedRecipe:  # fmt: skip
+    """Command line (``sets``) over environment over ``sizes`` over file over default.
 
     Args:
         name_or_path: ``pocket``, or a TOML file.
         environment: as ``os.environ``; the contest's names are looked up in it.
         sets: ``section.key=value`` each.
+        sizes: what ``golfcore.recipes.sizing`` found for this machine, by ``section.key``.
 
     Raises:
         UsageError: an unknown recipe, section or key, or a value out of range.
     """
     tree = read_recipe(name_or_path)
+    for key, value in (sizes or {}).items():
+        set_key(tree, key, value)
     overrides = []
     for variable, key in CONTEST_ENV.items():
         if variable in environment:
