@@ -1,4 +1,6 @@
-# make run: text -> tokens -> 120 s of training, sized to this machine -> model.golf -> its score.   make test: everything that is checked.
+# make run: text -> tokens -> 120 s of training, sized to this machine -> model.golf -> its score.
+# make test: everything that is checked.   make bench: a training step against plain torch.
+# make test-avx2: the suite and the bench as on a processor without AVX-512. ISA=avx2 does so for any target.
 # make test-sanitize: its last part alone, the kernels for GPUs on the host with sanitizers.
 # make simt: builds the module that runs the kernels for GPUs on the host; tests need it, nothing else does.
 # make test-arm: the same core for aarch64, emulated; an hour or two.
@@ -21,7 +23,24 @@ SIMT := $(VENV)/.simt-werror-$(GOLF_WERROR)
 SITE = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 JOBS ?= 2
 
-.PHONY: run install simt test test-arm test-kills test-sanitize lint clean
+# ISA=avx2, or avx512 for AVX-512 without bf16: golfcore, torch, oneDNN and MKL keep to these instructions. Each of the
+# four chooses for itself, so each has to be told.
+ISA ?=
+ifeq ($(ISA),avx2)
+export GOLF_ISA := avx2
+export ATEN_CPU_CAPABILITY := avx2
+export ONEDNN_MAX_CPU_ISA := AVX2
+export MKL_ENABLE_INSTRUCTIONS := AVX2
+else ifeq ($(ISA),avx512)
+export GOLF_ISA := avx512
+export ATEN_CPU_CAPABILITY := avx512
+export ONEDNN_MAX_CPU_ISA := AVX512_CORE
+export MKL_ENABLE_INSTRUCTIONS := AVX512
+else ifneq ($(ISA),)
+$(error ISA=$(ISA): expected avx2 or avx512, or nothing for all that the processor has)
+endif
+
+.PHONY: run install simt bench test test-avx2 test-arm test-kills test-sanitize lint clean
 
 run: $(INSTALLED)
 	@$(BIN)/golfcore run
@@ -29,6 +48,13 @@ run: $(INSTALLED)
 install: $(INSTALLED)
 
 simt: $(SIMT)
+
+bench: $(INSTALLED) $(TESTABLE)
+	@$(BIN)/golfcore bench train_step --seconds 12
+
+test-avx2:
+	@$(MAKE) --no-print-directory ISA=avx2 test
+	@$(MAKE) --no-print-directory ISA=avx2 bench
 
 test: $(INSTALLED) $(TESTABLE) $(SIMT) lint
 	@$(BIN)/python -m pytest
