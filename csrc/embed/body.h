@@ -25,6 +25,21 @@ GOLF_INLINE V embedding(const Source& s, int64_t i, int lanes) {
   return s.bigram == nullptr ? e : fma(s.scale, load_lanes(s.bigram + i, lanes), e);
 }
 
+// The sum of term(i, lanes) over [0, n), in f32 for sixteen vectors at a time, then in f64: for what becomes one number
+// of the whole batch.
+template <class Term>
+GOLF_INLINE double long_sum(int64_t n, const Term& term) {
+  constexpr int64_t kTerms = 16 * kLanes;
+  double total = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kTerms) {
+    V part = zero();
+    for_lanes(n - begin < kTerms ? n - begin : kTerms,
+              [&](int64_t i, int lanes) { part = term(part, begin + i, lanes); });
+    total += sum(part);
+  }
+  return total;
+}
+
 // sigmoid(w . e[:smear])
 GOLF_INLINE float openness(const EmbedInput& in, const Source& s) {
   V dot = zero();
@@ -69,12 +84,12 @@ void backward(const EmbedInput& in, const int64_t* place, const T* dx, float* de
     });
     if (in.w != nullptr && place[t] >= 0) {
       const Source before = source(in, place, t - 1);
-      V dot = zero();
-      for_lanes(in.width,
-                [&](int64_t i, int lanes) { dot = fma(load_lanes(d + i, lanes), embedding(before, i, lanes), dot); });
-      const float open = openness(in, now), dgate = sum(dot);
+      const double dgate = long_sum(in.width, [&](V dot, int64_t i, int lanes) {
+        return fma(load_lanes(d + i, lanes), embedding(before, i, lanes), dot);
+      });
+      const float open = openness(in, now);
       *dlambda += open * dgate;
-      const V dlogit = set1(*in.lambda * open * (1.0f - open) * dgate);
+      const V dlogit = set1(*in.lambda * open * (1.0f - open) * static_cast<float>(dgate));
       for_lanes(in.smear, [&](int64_t i, int lanes) {
         float term[kLanes];
         store(term, mul(dlogit, embedding(now, i, lanes)));
@@ -83,11 +98,9 @@ void backward(const EmbedInput& in, const int64_t* place, const T* dx, float* de
       });
     }
     if (now.bigram != nullptr) {
-      V dot = zero();
-      for_lanes(in.width, [&](int64_t i, int lanes) {
-        dot = fma(load_lanes(out + i, lanes), load_lanes(now.bigram + i, lanes), dot);
+      *dscale += long_sum(in.width, [&](V dot, int64_t i, int lanes) {
+        return fma(load_lanes(out + i, lanes), load_lanes(now.bigram + i, lanes), dot);
       });
-      *dscale += sum(dot);
     }
   }
 }
