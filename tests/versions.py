@@ -147,9 +147,10 @@ def try_pair(python: str, torch: str, cxx: str, folder: Path) -> Row:
         return dataclasses.replace(found, result=f"not run: {reason}")
     except RuntimeError as error:
         print(error, file=sys.stderr)
-        last = str(error).splitlines()[-1] if str(error) else "no output"
+        lines = str(error).splitlines() or ["no output"]
+        last = next((line.strip() for line in lines if re.search(r"\berror: (?!subprocess)|Error: ", line)), lines[-1])
         return dataclasses.replace(found, result=f"failed: {last[:100]}", commit=commit())
-    result = "passed" + (f", {warnings} warnings" if warnings else "") + f", {datetime.now(UTC):%Y-%m-%d}"
+    result = "passed" + (f", {warnings} compiler warnings" if warnings else "") + f", {datetime.now(UTC):%Y-%m-%d}"
     return dataclasses.replace(found, torch=f"{torch} ({version})", result=result, commit=commit())
 
 

@@ -31,7 +31,7 @@ struct Documents {
   explicit Documents(const py::sequence& docs) {
     owners.reserve(py::len(docs));
     views.reserve(py::len(docs));
-    for (const py::handle doc : docs) {
+    for (const py::handle& doc : docs) {
       if (!PyBytes_Check(doc.ptr())) throw py::type_error("documents must be bytes");
       owners.push_back(py::reinterpret_borrow<py::bytes>(doc));
       views.push_back(view(owners.back()));
