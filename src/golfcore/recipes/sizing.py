@@ -2,8 +2,7 @@
 
 What helps in 1,200 steps hurts in 100: a fast machine has time for large batches and low rates, a slow one does not.
 The trainer's own step is measured for a few seconds; what the clock allows decides batch, vocabulary, rates, momentum
-warm-up and the span of the weights' average. The rule was fitted on text held out of the default training text, on runs
-of 60 to 1,500 steps: docs/sizing.md has its data.
+warm-up and the span of the weights' average. docs/sizing.md has the rule's data and what of it was not tried.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from golfcore.recipes import load_recipe
 
 AUTO = "auto"  # the name of the sized recipe
 BASE = "pocket_frontier"
-FITTED = (60.0, 1500.0)  # steps of the base that the rule was fitted on; beyond them its ends hold
+FEW = 450.0  # steps of the base below which twice as many of half the batch, and a smaller table, are better
+BOUNDS = (60.0, 1500.0)  # steps of the base beyond which the rule changes nothing more
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Size:
 def size_for(steps: float) -> Size:
     """The keys for a budget of ``steps`` steps of the base recipe, as measured."""
     base = load_recipe(BASE, environment={}).config
-    bounded = min(max(steps, FITTED[0]), FITTED[1])
-    batch = 2048 if bounded < 700 else 4096
+    bounded = min(max(steps, BOUNDS[0]), BOUNDS[1])
+    few = bounded < FEW
+    batch = 2048 if few else 4096
     taken = bounded * base.train.batch_tokens / batch  # about so many steps will be run
     rate = round(min(1.5, max(1.0, math.sqrt(600 / bounded))), 2)
     keys: dict[str, Any] = {
-        "data.vocab_size": 4096 if bounded < 150 else 6144,
+        "model.skips": "none",
+        "data.vocab_size": 4096 if few else 6144,
         "train.batch_tokens": batch,
         "train.micro_batch_tokens": batch,
         "train.ema_decay": round(1 - 1 / max(2.0, 0.04 * taken), 4),
