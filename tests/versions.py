@@ -136,7 +136,10 @@ def try_pair(python: str, torch: str, cxx: str, folder: Path) -> Row:
             try:
                 call(bin_ / "pip", "install", "--quiet", f"torch=={torch}.*", wheel)
             except RuntimeError as error:
-                if "No matching distribution found for torch" in str(error):
+                # The second is what pip says where its configuration has a constraint on torch.
+                if re.search(
+                    r"No matching distribution found for torch|no matching distributions.*\s+torch", str(error)
+                ):
                     raise NotRunError("the package index has no such torch for this Python") from None
                 raise
             script = Path(pair, "try.py")
