@@ -108,7 +108,7 @@ def ready(tmp_path: Path) -> Path:
 def test_make_builds_nothing_twice(ready: Path) -> None:
     settings = {"VENV": str(ready), "GOLF_CUDA": "OFF", "GOLF_WERROR": "OFF"}
     (run,) = planned("run", **settings)
-    assert run.endswith("golfcore run pocket")
+    assert run.endswith("golfcore run")
     assert not [line for line in planned("test", **settings) if "pip install" in line or "cmake -S" in line]
     (ready / ".simt-werror-OFF").unlink()
     (ready / ".testable").unlink()

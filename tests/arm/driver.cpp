@@ -357,18 +357,20 @@ void optim(Random& random, Results& out) {
       for (Tensor* x : {&p, &m, &v, &ema}) out.push_back({"adamw", x->numbers(), kF32});
       out.push_back({"adamw shadow", shadow.numbers(), kBf16});
     }
-  for (const bool row_norm : {false, true}) {
-    const int64_t rows = 11, columns = 29, n = rows * columns;
-    Tensor p(DType::kF32, n, random), g(DType::kBF16, n, random), m(DType::kF32, n, random), bank(DType::kBF16, n);
-    Tensor row_scale(DType::kF32, rows), update(DType::kBF16, n, random);
-    OptimTensor t{p.f32(), g.data(), m.f32(), nullptr, nullptr, nullptr, n, 0.1f, 0.2f, DType::kBF16, 0};
-    number_chunks(&t, 1);
-    check(muon_momentum(&t, 1, rows, columns, 0.95f, row_norm, 1e-7f, bank.half(), row_scale.f32(), kThreads), "muon");
-    check(muon_apply(&t, 1, update.half(), 0.3f, 0.0f, kThreads), "muon");
-    out.push_back({"muon bank", bank.numbers(), kBf16});
-    out.push_back({"muon momentum", m.numbers(), kF32});
-    out.push_back({"muon parameters", p.numbers(), kF32});
-  }
+  for (const DType dtype : kTypes)
+    for (const bool row_norm : {false, true}) {
+      const int64_t rows = 11, columns = 29, n = rows * columns;
+      Tensor p(DType::kF32, n, random), g(DType::kBF16, n, random), m(DType::kF32, n, random), bank(dtype, n);
+      Tensor row_scale(DType::kF32, rows), update(dtype, n, random);
+      OptimTensor t{p.f32(), g.data(), m.f32(), nullptr, nullptr, nullptr, n, 0.1f, 0.2f, DType::kBF16, 0};
+      number_chunks(&t, 1);
+      check(muon_momentum(&t, 1, rows, columns, 0.95f, row_norm, 1e-7f, dtype, bank.data(), row_scale.f32(), kThreads),
+            "muon");
+      check(muon_apply(&t, 1, dtype, update.data(), 0.3f, 0.0f, kThreads), "muon");
+      out.push_back({"muon bank", bank.numbers(), dtype == DType::kF32 ? kF32 : kBf16});
+      out.push_back({"muon momentum", m.numbers(), kF32});
+      out.push_back({"muon parameters", p.numbers(), kF32});
+    }
   // Where there are bf16 products the polynomial of one Newton-Schulz step, else the same in f64.
   for (const bool turned : {false, true})
     for (const int64_t m : {7, 40, 101}) {
