@@ -17,6 +17,7 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import UsageError
+from golfcore.ops import products
 from golfcore.ops.cases.base import Case, Tensors, outputs, with_grads
 from golfcore.ops.registry import HIGHEST_ISA, ISAS, set_schedule, using
 
@@ -188,7 +189,7 @@ def _equal(a: list[torch.Tensor | None], b: list[torch.Tensor | None]) -> bool:
 
 def promises_same_bits(case: Case, dtype: torch.dtype) -> bool:
     """Whether nothing in the case may depend on the number of threads: torch's own fp32 products may."""
-    return not (case.torch_products and dtype == torch.float32)
+    return not (case.torch_products and torch.float32 in (dtype, products.fast_dtype()))
 
 
 def same_for_any_threads(case: Case, dtype: torch.dtype) -> bool:

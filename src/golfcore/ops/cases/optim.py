@@ -130,17 +130,22 @@ def torch_muon_in_fast_precision() -> Iterator[None]:
 
 
 def _orthogonalise_plain(bank: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
-    """The contest's: in the fast precision throughout, ``a X`` added to the rounded product."""
-    return _newton_schulz(bank.to(products.fast_dtype()), coefficients)
+    """The contest's: rounded after each product to what ``muon_update`` rounds to, ``a X`` added to the last one."""
+    return _newton_schulz(bank.to(optim.update_dtype(bank)), coefficients)
 
 
 def _newton_schulz(x: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     for a, b, c in coefficients:
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = _rounded(torch.bmm, x, x.mT)
+        x = _rounded(torch.baddbmm, x, _rounded(torch.baddbmm, gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def _rounded(function: Callable[..., torch.Tensor], *operands: torch.Tensor, **options: Any) -> torch.Tensor:
+    """A product in the fast precision, rounded once to the dtype of its operands."""
+    return function(*products.widened(*operands), **options).to(operands[0].dtype)
 
 
 def _build_muon(
