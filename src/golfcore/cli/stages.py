@@ -299,7 +299,7 @@ def _say(line: str) -> None:
 
 
 def _say_nothing(line: str) -> None:
-    """The other ranks' ``_say``."""
+    """Drops a line: rank 0 alone prints what all ranks are told."""
 
 
 def _strides_text(result: dict[str, Any]) -> str:

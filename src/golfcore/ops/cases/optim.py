@@ -130,7 +130,7 @@ def torch_muon_in_fast_precision() -> Iterator[None]:
 
 
 def _orthogonalise_plain(bank: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
-    """The contest's: rounded after each product to what ``muon_update`` rounds to, ``a X`` added to the last one."""
+    """Newton-Schulz as the contest's scripts write it; each product is rounded to the dtype of ``muon_update``."""
     return _newton_schulz(bank.to(optim.update_dtype(bank)), coefficients)
 
 
