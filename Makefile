@@ -67,7 +67,7 @@ test-arm: $(INSTALLED) $(TESTABLE)
 	@JOBS=$(JOBS) $(BIN)/python tests/arm/cross.py macos
 
 test-kills: $(INSTALLED) $(TESTABLE)
-	@PYTHONPATH=tests $(BIN)/python tests/train/kills.py --times 20
+	@PYTHONPATH=tests $(BIN)/python tests/training/kills.py --times 20
 
 # Every kernel for GPUs on the host (csrc/simt) once, with AddressSanitizer and UBSan; other orders of threads, and the
 # faults that only the model itself finds, are the suite's. Leaks are not looked for: Python's.

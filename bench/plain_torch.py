@@ -21,12 +21,9 @@ share_cores()  # before torch is imported
 import torch  # noqa: E402
 
 from golfcore.bench.train_step import plain_loss  # noqa: E402
-from golfcore.cli import pipeline  # noqa: E402
-from golfcore.cli.quantising import calibrate, quantise_stage  # noqa: E402
-from golfcore.cli.run import begin, evaluate_in_new_process, judge  # noqa: E402
-from golfcore.cli.tokens import Tokens, open_tokens  # noqa: E402
 from golfcore.config import RecipeConfig  # noqa: E402
 from golfcore.data.loader import TokenLoader  # noqa: E402
+from golfcore.data.tokens import Tokens, open_tokens  # noqa: E402
 from golfcore.model import get_family  # noqa: E402
 from golfcore.model.base import Batch  # noqa: E402
 from golfcore.model.gpt import GPT  # noqa: E402
@@ -35,7 +32,14 @@ from golfcore.ops.cases.optim import torch_muon_in_fast_precision  # noqa: E402
 from golfcore.ops.memory import keep_freed_memory  # noqa: E402
 from golfcore.optim.routing import route  # noqa: E402
 from golfcore.optim.schedule import lr_multiplier, muon_momentum  # noqa: E402
-from golfcore.train.world import World  # noqa: E402
+from golfcore.pipeline.config import write_config  # noqa: E402
+from golfcore.pipeline.limits import check_limits  # noqa: E402
+from golfcore.pipeline.pack import pack_stage  # noqa: E402
+from golfcore.pipeline.quantize import calibrate, quantize_stage  # noqa: E402
+from golfcore.pipeline.score import score_in_new_process  # noqa: E402
+from golfcore.pipeline.start import begin  # noqa: E402
+from golfcore.ranks.world import World  # noqa: E402
+from golfcore.run_folder import ARTIFACT  # noqa: E402
 
 
 def optimisers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
@@ -119,23 +123,23 @@ def main() -> None:
     tokens = open_tokens(config.data.path)
     keep_freed_memory()
     run_dir.mkdir(parents=True)
-    pipeline.write_config(run_dir, config)
+    write_config(run_dir, config)
     model = get_family("gpt").build(config.model, tokens.vocab_size, config.train.seed)
     assert isinstance(model, GPT)
     model.activation_dtype = products.fast_dtype()
     steps, train_s = train(model, config, tokens, compiled=options.compile)
     calibration = calibrate(model, config, tokens, World(rank=0, size=1, device=torch.device("cpu")))
-    quantise_stage(run_dir, model, config, tokens, calibration)
-    packed = pipeline.pack_stage(run_dir, config, tokens, run_dir / pipeline.ARTIFACT)
+    quantize_stage(run_dir, model, config, tokens, calibration)
+    packed = pack_stage(run_dir, config, tokens, run_dir / ARTIFACT)
     started = time.perf_counter()
-    score = evaluate_in_new_process(run_dir / pipeline.ARTIFACT, config)
+    score = score_in_new_process(run_dir / ARTIFACT, config)
     result = {
         "run": run_dir.name, "val_bpb": score["val_bpb"], "val_loss": score["val_loss"],
         "bytes_total": packed["bytes"]["file"], "train_s": train_s, "eval_s": time.perf_counter() - started,
         "steps": steps, "compiled": options.compile,
     }  # fmt: skip
     print(json.dumps(result))
-    judge(config, result)
+    check_limits(config, result)
 
 
 if __name__ == "__main__":

@@ -23,17 +23,15 @@ import torch  # noqa: E402
 
 from golfcore.bench import store  # noqa: E402
 from golfcore.bench.ablation import hold_out  # noqa: E402
-from golfcore.cli.tokens import open_tokens, prepare_data  # noqa: E402
 from golfcore.config import RecipeConfig  # noqa: E402
-from golfcore.data.loader import TokenLoader  # noqa: E402
+from golfcore.data.tokens import open_tokens, prepare_data  # noqa: E402
 from golfcore.evaluate.scorer import score  # noqa: E402
 from golfcore.model import get_family  # noqa: E402
 from golfcore.ops.memory import keep_freed_memory  # noqa: E402
+from golfcore.pipeline.setup import build_trainer, token_loader  # noqa: E402
+from golfcore.ranks.world import World  # noqa: E402
 from golfcore.recipes import load_recipe  # noqa: E402
-from golfcore.train.loop import Trainer  # noqa: E402
-from golfcore.train.precision import choose_precision  # noqa: E402
-from golfcore.train.runlog import RunLog  # noqa: E402
-from golfcore.train.world import World  # noqa: E402
+from golfcore.training.runlog import RunLog  # noqa: E402
 
 BASE = "pocket_frontier"
 HELD_OUT_BYTES = 200_000
@@ -86,16 +84,11 @@ def run_trial(recipe: RecipeConfig, texts: list[Path]) -> tuple[int, float]:
     held = round(HELD_OUT_BYTES / float(tokens.count_bytes(source[:100_000]).mean()))
     source, text = hold_out(source, tokens.tokenizer.token_bytes, held)
     world = World(rank=0, size=1, device=torch.device("cpu"))
-    module = get_family(recipe.model_family).build(recipe.model, tokens.vocab_size, recipe.train.seed)
-    module.activation_dtype, _ = choose_precision(recipe.train.precision, world.device)
-    train = recipe.train
-    loader = TokenLoader(
-        source, batch_tokens=train.batch_tokens, seq_len=train.seq_len, seed=train.seed, order=train.order
-    )
-    with tempfile.TemporaryDirectory() as folder, loader:
-        trainer = Trainer(recipe, module, loader, world, RunLog(Path(folder), primary=True))
-        state = trainer.run()
-    return state.step, score(module, text, context=train.seq_len).val_bpb
+    with tempfile.TemporaryDirectory() as folder, token_loader(recipe, source, world) as loader:
+        log = RunLog(Path(folder), primary=True)
+        with build_trainer(recipe, tokens.vocab_size, loader, world, log) as trainer:
+            state = trainer.run()
+    return state.step, score(trainer.module, text, context=recipe.train.seq_len).val_bpb
 
 
 def main() -> None:

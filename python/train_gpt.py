@@ -21,11 +21,13 @@ from golfcore.environment import share_cores
 
 share_cores()  # before torch is imported
 
-from golfcore.cli import pipeline  # noqa: E402
-from golfcore.cli.run import begin_together, judge, run_stages  # noqa: E402
-from golfcore.cli.tokens import open_tokens  # noqa: E402
+from golfcore.data.tokens import open_tokens  # noqa: E402
 from golfcore.errors import GolfError  # noqa: E402
-from golfcore.train.world import World, join_world  # noqa: E402
+from golfcore.pipeline.limits import check_limits  # noqa: E402
+from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
+from golfcore.pipeline.start import begin_together  # noqa: E402
+from golfcore.pipeline.whole import run_stages  # noqa: E402
+from golfcore.ranks.world import World, join_world  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
@@ -49,14 +51,14 @@ def main(options: argparse.Namespace, world: World) -> None:
     tokens = open_tokens(config.data.path, config.data.tokenizer)
 
     def evaluate(artifact: Path) -> dict[str, Any]:
-        return pipeline.evaluate_artifact(
-            artifact, pipeline.validation_of(tokens), world, batch_tokens=config.eval.batch_tokens,
+        return score_artifact(
+            artifact, validation_of(tokens), world, batch_tokens=config.eval.batch_tokens,
             budget_s=config.track.eval_s, tell=print if world.primary else lambda line: None,
         )  # fmt: skip
 
     result = run_stages(start, world, evaluate)
-    if world.primary:
-        judge(config, result)
+    if result is not None:
+        check_limits(config, result.summary())
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

@@ -7,20 +7,25 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parent.parent / "src" / "golfcore"
+REPOSITORY = Path(__file__).parent.parent
+SRC = REPOSITORY / "src" / "golfcore"
 
-# CONTRIBUTING.md shows the same table.
-LAYERS = {
-    "cli": 5, "__main__": 5,
-    "report": 4, "contest": 4, "bench": 4, "plan": 4, "sweep": 4,
-    "train": 3, "quant": 3, "evaluate": 3, "recipes": 3,
-    "model": 2, "optim": 2, "data": 2, "tokenizer": 2, "artifact.model_io": 2,
-    "ops": 1,
-    "errors": 0, "gpu": 0, "config": 0, "installed": 0, "paths": 0, "progress": 0, "environment": 0, "artifact": 0,
-    "_core": 0,
-}  # fmt: skip
+# CONTRIBUTING.md shows the same table, from the top.
+FLOORS = (
+    ("_core", "artifact", "config", "contest", "environment", "errors", "gpu", "installed", "paths", "progress",
+     "run_folder", "stats"),
+    ("ops",),
+    ("artifact.model_io", "data", "model", "optim", "tokenizer"),
+    ("evaluate", "quant", "ranks", "recipes", "training"),
+    ("report",),
+    ("pipeline",),
+    ("bench", "plan", "sweep"),
+    ("__main__", "cli"),
+)  # fmt: skip
+LAYERS = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 MAY_TOUCH_CORE = ("ops", "tokenizer", "artifact", "environment", "installed", "cli.doctor")
 MODULES = sorted(SRC.rglob("*.py"))
+SCRIPTS = sorted([*(REPOSITORY / "python").glob("*.py"), *(REPOSITORY / "bench").glob("*.py")])
 
 
 def module_name(path: Path) -> str:
@@ -63,3 +68,29 @@ def test_imports_point_downwards(path: Path) -> None:
 def test_the_command_line_starts_without_torch() -> None:
     code = "import sys, golfcore.cli, golfcore.config, golfcore.artifact; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_use_the_package_and_not_its_command_line(path: Path) -> None:
+    assert not [name for name in imports(path) if name.split(".")[0] == "cli"]
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports within functions count: a circle is one whenever it is closed."""
+    known = {module_name(path) for path in MODULES}
+    graph = {
+        module_name(path): {name for name in imports(path) if name in known and name != module_name(path)}
+        for path in MODULES
+    }
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module) :], module))
+        if module in done:
+            return
+        for name in sorted(graph[module]):
+            visit(name, (*way, module))
+        done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())

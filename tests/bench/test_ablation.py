@@ -11,7 +11,7 @@ import pytest
 from tiny import recipe
 
 from golfcore.bench import ablation
-from golfcore.bench.ablation import PARTS, WHOLE, Trial, half_width, hold_out, identity, parts_of, without, worths
+from golfcore.bench.ablation import PARTS, WHOLE, Trial, hold_out, identity, parts_of, without, worths
 from golfcore.cli import main
 from golfcore.config import to_toml, to_tree
 from golfcore.data.contracts import BOS
@@ -80,7 +80,6 @@ def test_worth_is_paired_by_seed() -> None:
     assert b.loss == pytest.approx(0.005)
     assert b.half == pytest.approx(12.706 * 0.02121 / 2**0.5, rel=1e-3)
     assert whole.half == pytest.approx(4.303 * 0.05 / 3**0.5, rel=1e-3)
-    assert half_width([1.0]) is None
 
 
 def test_the_command_trains_saves_and_goes_on(

@@ -13,11 +13,12 @@ from tiny import recipe
 
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.bench import quant
-from golfcore.cli import main, pipeline
-from golfcore.cli.tokens import open_tokens, prepare_data
+from golfcore.cli import main
+from golfcore.data.tokens import open_tokens, prepare_data
 from golfcore.errors import InputError, RuleError
 from golfcore.model import get_family
-from golfcore.train.checkpoint import save_checkpoint
+from golfcore.pipeline.config import write_config
+from golfcore.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def run_dir(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = prepare_data(recipe(), [text_file])
     run = folder / "run"
     run.mkdir()
-    pipeline.write_config(run, config)
+    write_config(run, config)
     module = get_family("gpt").build(config.model, open_tokens(config.data.path).vocab_size, 0)
     generator = torch.Generator().manual_seed(0)
     weights = {n: p.detach() + 0.05 * torch.randn(p.shape, generator=generator) for n, p in module.named_parameters()}

@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from golfcore.cli import main, pipeline
-from golfcore.cli.run import Start, run_stages
-from golfcore.cli.tokens import open_tokens, prepare_data
+from golfcore.cli import main
+from golfcore.data.tokens import open_tokens, prepare_data
 from golfcore.errors import UsageError
 from golfcore.model import get_family
+from golfcore.pipeline.config import check_fits
+from golfcore.pipeline.score import score_artifact, validation_of
+from golfcore.pipeline.start import Start
+from golfcore.pipeline.whole import run_stages
+from golfcore.ranks.world import World
 from golfcore.recipes import load_recipe, recipe_names, recipe_text
-from golfcore.train.runlog import METRICS, read_metrics
-from golfcore.train.world import World
+from golfcore.run_folder import METRICS
+from golfcore.training.runlog import read_metrics
 
 # Small enough for a second or two; everything that makes a recipe what it is stays.
 REDUCED = (
@@ -56,10 +60,10 @@ def test_a_recipe_runs_from_text_to_score(
     tokens = open_tokens(config.data.path)
 
     def evaluate(artifact: Path) -> dict[str, object]:
-        return pipeline.evaluate_artifact(artifact, pipeline.validation_of(tokens), world, batch_tokens=1024)
+        return score_artifact(artifact, validation_of(tokens), world, batch_tokens=1024)
 
     result = run_stages(Start(tmp_path / "run", config), world, evaluate)
-    assert 0 < result["val_bpb"] < 8.5
+    assert result is not None and 0 < result.score["val_bpb"] < 8.5
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count("stage: ") == len(set(config.model.loop_starts)) + len(config.train.batch_ramp)
     assert sum(row["kind"] == "train" for row in read_metrics(tmp_path / "run" / METRICS)) == 10
@@ -71,7 +75,7 @@ def test_a_recipe_says_what_it_is_and_fits_its_cap(name: str) -> None:
     assert text.startswith("# ")
     config = load_recipe(name, environment={}).config
     assert config.name == name
-    assert pipeline.check_fits(config, config.data.vocab_size) < 1.02 * config.track.cap_bytes
+    assert check_fits(config, config.data.vocab_size) < 1.02 * config.track.cap_bytes
 
 
 def test_a_stride_is_a_number_or_auto() -> None:

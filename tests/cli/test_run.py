@@ -22,8 +22,9 @@ from golfcore.artifact.inspect import summary
 from golfcore.config import QuantConfig, to_toml, to_tree
 from golfcore.contest.logs import parse_log
 from golfcore.data.shards import ShardWriter, header
-from golfcore.train.checkpoint import PREVIOUS, load_checkpoint, save_checkpoint
-from golfcore.train.runlog import METRICS, read_metrics
+from golfcore.run_folder import METRICS, PREVIOUS_CHECKPOINT
+from golfcore.training.checkpoint import load_checkpoint, save_checkpoint
+from golfcore.training.runlog import read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -205,7 +206,7 @@ def test_a_resumed_run_keeps_what_a_trial_settled(home: Path, tiny_toml: Path, t
         "--set", "train.checkpoint_every_s=1e-9",
     )  # fmt: skip
     run_dir = home / "runs" / "settled"
-    saved = load_checkpoint(run_dir / PREVIOUS)
+    saved = load_checkpoint(run_dir / PREVIOUS_CHECKPOINT)
     assert not saved["final"]
     chosen = saved["choices"]["attention"]
     assert f"attention:{chosen} (measured; " in (run_dir / "log.txt").read_text()

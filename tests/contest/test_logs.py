@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from golfcore.contest.logs import MAX_LINE, final_score, parse_log
-from golfcore.train import runlog
+from golfcore.training import runlog
 
 LINES: list[tuple[str, dict[str, Any]]] = [
     (

@@ -12,13 +12,14 @@ import torch
 from tiny import recipe
 from torch import Tensor, nn
 
-from golfcore.cli import pipeline
-from golfcore.cli.run import Start, run_stages
-from golfcore.cli.tokens import open_tokens, prepare_data
+from golfcore.data.tokens import open_tokens, prepare_data
 from golfcore.model import Family, Role, register, registry
 from golfcore.model.base import Batch, Context, LanguageModel
 from golfcore.model.work import Work
-from golfcore.train.world import World
+from golfcore.pipeline.score import score_artifact, validation_of
+from golfcore.pipeline.start import Start
+from golfcore.pipeline.whole import run_stages
+from golfcore.ranks.world import World
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +82,9 @@ def test_a_family_from_outside_is_trained_packed_and_scored(
     tokens = open_tokens(config.data.path)
 
     def evaluate(artifact: Path) -> dict[str, object]:
-        return pipeline.evaluate_artifact(artifact, pipeline.validation_of(tokens), world, batch_tokens=1024)
+        return score_artifact(artifact, validation_of(tokens), world, batch_tokens=1024)
 
     result = run_stages(Start(tmp_path / "run", config), world, evaluate)
-    assert 0 < result["val_bpb"] < 7.5  # a uniform model over 260 ids costs 8.02 bits a byte
-    assert (tmp_path / "run" / "model.golf").stat().st_size == result["bytes_total"]
+    assert result is not None
+    assert 0 < result.score["val_bpb"] < 7.5  # a uniform model over 260 ids costs 8.02 bits per byte
+    assert (tmp_path / "run" / "model.golf").stat().st_size == result.summary()["bytes_total"]

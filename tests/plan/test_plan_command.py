@@ -12,9 +12,7 @@ from tiny import recipe
 
 from golfcore.cli import main
 from golfcore.config import to_toml, to_tree
-from golfcore.model import get_family
-from golfcore.plan.cost import stage_costs
-from golfcore.plan.measure import AT_LEAST, RandomTokens, measure_step
+from golfcore.pipeline.measure import AT_LEAST, RandomTokens, measure_step
 
 
 @pytest.fixture
@@ -75,8 +73,7 @@ def test_this_machine_is_measured(tiny_recipe: str, capsys: pytest.CaptureFixtur
 
 def test_a_step_too_long_to_run_is_a_line_through_two_shorter_ones() -> None:
     long = recipe(batch_tokens=32 * 60_000, micro_batch_tokens=256)
-    family = get_family("gpt")
-    found = measure_step(long, family, 64, stage_costs(long, family, 64)[0], 0.3)
+    found = measure_step(long, 64, 0.3)
     assert found.tokens < long.train.batch_tokens
     assert found.steps >= 2 * AT_LEAST
     assert found.ms > 300

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import golfcore.bench.quant
-import golfcore.cli.quantising
+import golfcore.pipeline.quantize
 import golfcore.quant.fit  # noqa: F401  what the children would have to import
 from golfcore import cli
 from golfcore.quant import gptq

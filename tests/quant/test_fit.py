@@ -20,16 +20,18 @@ from toys import looped
 
 from golfcore.artifact import container
 from golfcore.artifact.model_io import StoredTensor
-from golfcore.cli import main, pipeline
-from golfcore.cli.tokens import open_tokens, prepare_data
+from golfcore.cli import main
 from golfcore.config import QuantConfig, RecipeConfig
+from golfcore.data.tokens import open_tokens, prepare_data
 from golfcore.errors import InputError, RuleError
+from golfcore.pipeline.config import check_fits, read_config, write_config
 from golfcore.quant import error_rows, quantise_state
 from golfcore.quant.fit import Fitter
 from golfcore.quant.hessian import collect_hessians
 from golfcore.quant.measure import Probe, replaced
 from golfcore.recipes import load_recipe
-from golfcore.train.checkpoint import save_checkpoint
+from golfcore.run_folder import CONFIG, QUANTIZED
+from golfcore.training.checkpoint import save_checkpoint
 
 
 def size(stored: list[StoredTensor]) -> int:
@@ -114,7 +116,7 @@ def run_dir(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = prepare_data(recipe(), [text_file])
     run = folder / "run"
     run.mkdir()
-    pipeline.write_config(run, config)
+    write_config(run, config)
     write_weights(run, config)
     return run
 
@@ -139,7 +141,7 @@ def test_quantize_fit_pack_ends_below_the_cap(run_dir: Path, capsys: pytest.Capt
     checkpoint = hashlib.sha256((run_dir / "checkpoint.pt").read_bytes()).hexdigest()
     assert golf("quantize", run_dir, "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
-    assert not (run_dir / pipeline.QUANTISED).exists() and plan["cap"] == 1_000_000
+    assert not (run_dir / QUANTIZED).exists() and plan["cap"] == 1_000_000
     cap = plan["fixed_bytes"] + 13_000
     assert golf("quantize", run_dir, "--fit", cap + 100, "--margin", 100, "--json", "--set", "quant.states=8") == 0
     result = json.loads(capsys.readouterr().out)
@@ -160,7 +162,7 @@ def test_quantize_fit_pack_ends_below_the_cap(run_dir: Path, capsys: pytest.Capt
 def test_kill_9_leaves_the_checkpoint_and_whole_files(run_dir: Path, tmp_path: Path) -> None:
     sets = ["--set", "quant.method=gptq", "--set", "quant.states=4", "--set", "quant.calibration_tokens=256"]
     # The fifth block of columns lies within the measuring of sensitivities where there is a search.
-    moments = {("columns", 5): set(), ("fsync", 1): set(), ("fsync", 2): {pipeline.QUANTISED}}
+    moments = {("columns", 5): set(), ("fsync", 1): set(), ("fsync", 2): {QUANTIZED}}
     with subprocess.Popen(
         [sys.executable, Path(__file__).with_name("killed.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True,
@@ -178,9 +180,9 @@ def test_kill_9_leaves_the_checkpoint_and_whole_files(run_dir: Path, tmp_path: P
                 left = {path.name: path.read_bytes() for path in run.iterdir() if not path.name.endswith(".tmp")}
                 assert {name: left[name] for name in before} == before
                 assert left.keys() - before.keys() == added
-            torn = torch.load(run / pipeline.QUANTISED, weights_only=True)
+            torn = torch.load(run / QUANTIZED, weights_only=True)
             assert main(words) == 0
-            whole = torch.load(run / pipeline.QUANTISED, weights_only=True)
+            whole = torch.load(run / QUANTIZED, weights_only=True)
             assert len(torn["tensors"]) == len(whole["tensors"]) > 0
             assert json.loads((run / "quantised.json").read_text())["tensors"]
             assert not list(run.glob(".*.tmp"))
@@ -210,14 +212,14 @@ def test_diverged_weights_are_named_and_nothing_is_written(
 ) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / pipeline.CONFIG).write_text((run_dir / pipeline.CONFIG).read_text())
-    write_weights(broken, pipeline.read_config(run_dir), bad=float("nan"))
+    (broken / CONFIG).write_text((run_dir / CONFIG).read_text())
+    write_weights(broken, read_config(run_dir), bad=float("nan"))
     assert golf("quantize", broken) == 1
     assert "blocks.1.mlp.up.weight: holds NaN" in capsys.readouterr().err
     for words in (("--set", "quant.method=gptq"), ("--fit", 60_000), ("--dry-run",)):
         assert golf("quantize", broken, *words) == 1
         assert "blocks.1.mlp.up.weight: holds NaN" in capsys.readouterr().err
-    assert not (broken / pipeline.QUANTISED).exists()
+    assert not (broken / QUANTIZED).exists()
 
 
 def test_a_model_trained_as_it_is_stored_loses_nothing(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +235,7 @@ def test_a_model_trained_as_it_is_stored_loses_nothing(run_dir: Path, capsys: py
 
 
 def test_an_old_quantised_file_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run_dir / pipeline.QUANTISED
+    path = run_dir / QUANTIZED
     for content in ({"version": 1, "tensors": []}, {"tensors": []}, {"version": 2, "tensors": [[1]]}):
         torch.save(content, path)
         assert golf("pack", run_dir) == 1
@@ -244,11 +246,11 @@ def test_an_old_quantised_file_is_refused(run_dir: Path, capsys: pytest.CaptureF
 def test_the_pocket_recipe_fills_its_cap() -> None:
     config = load_recipe("pocket", environment={}).config
     assert config.quant.method == "gptq" and config.quant.fit and 0 < config.quant.reserve_s < config.track.train_s
-    predicted = pipeline.check_fits(config, 1024)
+    predicted = check_fits(config, 1024)
     assert predicted < config.track.cap_bytes
     huge = dataclasses.replace(config, model=dataclasses.replace(config.model, num_layers=40))
     with pytest.raises(RuleError, match="will not fit"):
-        pipeline.check_fits(huge, 1024)
+        check_fits(huge, 1024)
 
 
 def test_rounding_needs_no_calibration() -> None:

@@ -21,10 +21,10 @@ from golfcore.model import get_family
 from golfcore.model.base import Batch, Context
 from golfcore.quant import quantise_state
 from golfcore.quant.qat import aware_loss, transforms
+from golfcore.ranks.world import World
 from golfcore.recipes import load_recipe, recipe_names
-from golfcore.train.loop import Trainer
-from golfcore.train.runlog import RunLog
-from golfcore.train.world import World
+from golfcore.training.runlog import RunLog
+from golfcore.training.trainer import Trainer
 
 
 class Repeats:

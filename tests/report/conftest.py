@@ -12,7 +12,7 @@ import pytest
 from fake_run import INSPECTED, TOTAL, write_score
 
 from golfcore.config import RecipeConfig, TrackConfig, to_toml, to_tree
-from golfcore.train import runlog
+from golfcore.training import runlog
 
 
 @pytest.fixture

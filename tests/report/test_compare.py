@@ -16,7 +16,7 @@ from golfcore.cli import main
 from golfcore.config import to_toml, to_tree
 from golfcore.errors import InputError
 from golfcore.report.compare import build_comparison, comparison, load_runs
-from golfcore.report.interval import mean_interval
+from golfcore.stats import mean_interval
 
 
 def write_run(folder: Path, name: str, lr: float, seed: int, bpb: float | None, *, points: int = 30) -> None:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from golfcore.errors import FormatError, InputError
-from golfcore.sweep import worker
 from golfcore.sweep.hopeless import Curve, Rule
 from golfcore.sweep.queue import Entry, Queue
 from golfcore.sweep.runner import JOURNAL, one_process
@@ -188,14 +187,6 @@ def test_of_two_workers_of_a_job_one_goes_away(tmp_path: Path) -> None:
     assert is_running(tmp_path, "a") is None
     assert lock_path(tmp_path, "a").exists()
     assert len(lines(tmp_path / "started.txt")) == 1
-
-
-def test_the_workers_names_are_those_of_a_run() -> None:
-    """The worker names them itself, since importing them would import torch."""
-    from golfcore.cli import pipeline
-    from golfcore.train.checkpoint import NAME
-
-    assert (worker.SCORE, worker.CONFIG, worker.CHECKPOINT) == (pipeline.SCORE, pipeline.CONFIG, NAME)
 
 
 def test_runs_share_the_cores(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import hashlib
 import json
-import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,17 +25,16 @@ from golfcore.artifact.model_io import load_model, save_model
 from golfcore.bench import store
 from golfcore.config import RecipeConfig, build_recipe, nearest, set_key, to_tree
 from golfcore.data.contracts import BOS, TokenSource
-from golfcore.data.loader import TokenLoader
 from golfcore.environment import environment
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.evaluate.scorer import ScoredText, score
 from golfcore.model import family_configs, get_family
+from golfcore.pipeline.setup import build_trainer, token_loader
 from golfcore.progress import Tick, silent
 from golfcore.quant import quantise_state
-from golfcore.train.loop import Trainer
-from golfcore.train.precision import choose_precision
-from golfcore.train.runlog import RunLog
-from golfcore.train.world import World
+from golfcore.ranks.world import World
+from golfcore.stats import mean_interval
+from golfcore.training.runlog import RunLog
 
 WHOLE = "(whole)"
 
@@ -73,12 +71,6 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "length ramp": {"train.seq_ramp": (), "train.seq_ramp_until": ()},
     "sliding evaluation": {"eval.stride": 0},
 }
-
-# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom.
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 
 
 def parts_of(recipe: RecipeConfig) -> list[str]:
@@ -187,19 +179,17 @@ class Bench:
         recipe = dataclasses.replace(
             recipe, train=dataclasses.replace(recipe.train, seed=seed, val_every=0, checkpoint_every_s=0.0)
         )
-        train, family = recipe.train, get_family(recipe.model_family)
+        family = get_family(recipe.model_family)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        module = family.build(recipe.model, self.vocab_size, seed).to(device)
-        module.activation_dtype, _ = choose_precision(train.precision, device)
-        loader = TokenLoader(
-            self.source, batch_tokens=train.batch_tokens, seq_len=train.seq_len, seed=seed, order=train.order
-        )
-        with tempfile.TemporaryDirectory() as folder, loader:
-            world = World(rank=0, size=1, device=device)
+        world = World(rank=0, size=1, device=device)
+        with tempfile.TemporaryDirectory() as folder, token_loader(recipe, self.source, world) as loader:
             log = RunLog(Path(folder), primary=True)
-            trainer = Trainer(recipe, module, loader, world, log, lambda share, note: tick(share, 1.0, note))
-            trainer.warm_up()
-            state = trainer.run()
+            with build_trainer(
+                recipe, self.vocab_size, loader, world, log, on_progress=lambda share, note: tick(share, 1.0, note)
+            ) as trainer:
+                trainer.warm_up()
+                state = trainer.run()
+            module = trainer.module
             # Rounded, not searched: a search would fill the cap whatever a part costs, and so hide its bytes.
             rounding = dataclasses.replace(recipe.quant, method="rtn", fit=False)
             stored = quantise_state(module.state_dict(), module.parameter_roles(), rounding)
@@ -207,7 +197,7 @@ class Bench:
             save_model(path, family, recipe.model, self.vocab_size, stored, self.tokenizer, {})
             loaded, size = load_model(path).module.to(device), path.stat().st_size
         loaded.activation_dtype = module.activation_dtype
-        context = recipe.eval.context or train.seq_len
+        context = recipe.eval.context or recipe.train.seq_len
         result = score(
             loaded, self.text, context=context, stride=recipe.eval.fixed_stride(context),
             batch_tokens=recipe.eval.batch_tokens,
@@ -288,16 +278,8 @@ def worths(trials: Sequence[Trial]) -> list[Worth]:
         rows.append(
             Worth(
                 part, len(seeds), statistics.fmean(by_seed[s].bpb for s in seeds), statistics.fmean(losses),
-                half_width(spread), statistics.fmean(by_seed[s].bytes for s in seeds),
+                mean_interval(spread)[1], statistics.fmean(by_seed[s].bytes for s in seeds),
                 statistics.fmean(by_seed[s].step_ms for s in seeds),
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: (row.part != WHOLE, -row.loss))
-
-
-def half_width(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean (Student's t); None with fewer than two values."""
-    if len(values) < 2:
-        return None
-    t = _T95[min(len(values) - 1, len(_T95)) - 1]
-    return t * statistics.stdev(values) / math.sqrt(len(values))

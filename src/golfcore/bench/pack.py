@@ -70,9 +70,10 @@ def load_matrices(path: Path) -> dict[str, torch.Tensor]:
 
         state = load_tensors(path)
     else:
-        from golfcore.train.checkpoint import NAME, load_checkpoint
+        from golfcore.run_folder import CHECKPOINT
+        from golfcore.training.checkpoint import load_checkpoint
 
-        state = load_checkpoint(path / NAME if path.is_dir() else path).get("weights", {})
+        state = load_checkpoint(path / CHECKPOINT if path.is_dir() else path).get("weights", {})
     found = {name: w for name, w in state.items() if w.ndim == 2 and LAYER.search(name) and w.numel() >= 1 << 12}
     if not found:
         raise InputError(f"{path}: no matrix with a layer's number in its name; expected a trained model")
@@ -85,7 +86,7 @@ def parse_weights(given: Sequence[str]) -> dict[str, Path]:
     for text in given:
         name, separator, path = text.partition("=")
         if not separator or not name or not path:
-            raise UsageError(f"--weights {text}: expected NAME=FILE, as in pocket=runs/20250101-120000")
+            raise UsageError(f"--weights {text}: expected CHECKPOINT=FILE, as in pocket=runs/20250101-120000")
         found[name] = Path(path)
     return found
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,11 +25,12 @@ from golfcore.artifact import container
 from golfcore.artifact.model_io import StoredTensor, model_tensors
 from golfcore.artifact.trellis import points
 from golfcore.bench.pack import brotli_module
-from golfcore.config import QuantConfig, RecipeConfig, build_recipe
+from golfcore.config import QuantConfig
 from golfcore.data.prepare import load_prepared
 from golfcore.errors import InputError, RuleError
-from golfcore.model import Role, family_configs, get_family
-from golfcore.model.base import LanguageModel
+from golfcore.model import Role, get_family
+from golfcore.pipeline.config import read_config
+from golfcore.pipeline.train import load_weights
 from golfcore.progress import Tick, silent
 from golfcore.quant import quantise_state
 from golfcore.quant.calibrate import training_rows
@@ -38,6 +38,7 @@ from golfcore.quant.fit import Fitter
 from golfcore.quant.gptq import BLOCK, Coding, Factor, factorise_all, quantise_layers
 from golfcore.quant.hessian import Hessians, collect_hessians
 from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
+from golfcore.training.precision import choose_precision
 
 CONTEST_K, CONTEST_EMBED_K = 12.85, 20.0
 CURVE = (8.0, 10.0, 12.85, 16.0, 20.0, 26.0)  # k of the contest's curve, on which golfcore's rows are read off
@@ -77,21 +78,11 @@ class Subject:
     """
 
     def __init__(self, name: str, run_dir: Path, *, tokens: int, calibration_tokens: int) -> None:
-        from golfcore.train.checkpoint import NAME, load_checkpoint
-        from golfcore.train.precision import choose_precision
-
         self.name = name
-        try:
-            tree = tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{run_dir} is not a run folder ({error.strerror})") from error
-        self.recipe: RecipeConfig = build_recipe(tree, family_configs(), str(run_dir))
+        self.recipe = read_config(run_dir)
         prepared = load_prepared(Path(self.recipe.data.path))
         self.tokenizer = prepared.tokenizer()
-        build = get_family(self.recipe.model_family).build
-        seed = self.recipe.train.seed
-        self.module: LanguageModel = build(self.recipe.model, self.tokenizer.vocab_size, seed)
-        self.module.load_state_dict(load_checkpoint(run_dir / NAME)["weights"])
+        self.module = load_weights(run_dir, self.recipe, self.tokenizer.vocab_size)
         self.state = {n: p.detach().clone() for n, p in self.module.named_parameters()}
         self.roles: dict[str, Role] = self.module.parameter_roles()
         self.module.activation_dtype, _ = choose_precision("auto", torch.device("cpu"))

@@ -21,8 +21,9 @@ from golfcore.config import RecipeConfig
 from golfcore.model import get_family
 from golfcore.model.base import Batch, Context
 from golfcore.optim.optimizers import Optimizers
-from golfcore.train.checkpoint import NAME, CheckpointWriter
-from golfcore.train.world import World, join_world
+from golfcore.ranks.world import World, join_world
+from golfcore.run_folder import CHECKPOINT
+from golfcore.training.checkpoint import CheckpointWriter
 
 RANKS = 2
 CHECKPOINT_STEPS = 4  # in which a checkpoint is written
@@ -133,7 +134,9 @@ def checkpoint(recipe: RecipeConfig) -> Workload:
 
     def check() -> None:
         run(save)
-        require((Path(folder.name) / NAME).is_file(), f"checkpoint: no file ({writer.failure()}); nothing was timed")
+        require(
+            (Path(folder.name) / CHECKPOINT).is_file(), f"checkpoint: no file ({writer.failure()}); nothing was timed"
+        )
 
     return Workload(
         case="checkpoint", dtype="bfloat16", shape=f"{CHECKPOINT_STEPS} steps of {_shape(recipe)}",

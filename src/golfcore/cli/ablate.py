@@ -79,7 +79,7 @@ def _open(
     import os
 
     from golfcore.bench.ablation import Bench, hold_out
-    from golfcore.cli.tokens import open_tokens, prepare_data
+    from golfcore.data.tokens import open_tokens, prepare_data
     from golfcore.errors import UsageError
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.recipes import load_recipe

@@ -81,7 +81,7 @@ def plan(
 
 def _tokens(config: RecipeConfig, wanted: bool) -> tuple[int, bytes | None]:
     """Vocabulary and tokenizer of the recipe's tokens; where they are not at hand, 0 and what will be there."""
-    from golfcore.cli.tokens import open_tokens
+    from golfcore.data.tokens import open_tokens
     from golfcore.errors import GolfError
     from golfcore.tokenizer import Tokenizer
 

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from golfcore.cli import pipeline
 from golfcore.cli.output import err, out, plain_table, print_json, print_table, progress
-from golfcore.cli.run import Sets, Texts, begin_together, resumable
-from golfcore.cli.tokens import open_tokens
+from golfcore.cli.run import Sets, Texts, resumable
+from golfcore.data.tokens import open_tokens
 from golfcore.errors import UsageError
+from golfcore.pipeline.config import read_config, write_config
 from golfcore.recipes import load_recipe
+from golfcore.run_folder import ARTIFACT, CHECKPOINT, CONFIG, METRICS, QUANTIZED
 
 
 def train(
@@ -45,32 +46,33 @@ def train(
     resume
         A run folder that was cut off; goes on from its last checkpoint.
     """
-    from golfcore.train.checkpoint import NAME
-    from golfcore.train.runlog import METRICS, RunLog, read_metrics
-    from golfcore.train.world import join_world
+    from golfcore.pipeline.start import begin_together
+    from golfcore.pipeline.train import require_alike, resume_point, train_stage
+    from golfcore.ranks.world import join_world
+    from golfcore.training.runlog import RunLog, read_metrics
 
     with join_world() as world:
         start = begin_together(
-            world, recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume
+            world, recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume, progress=progress
         )  # fmt: skip
         run_dir, config = start.run_dir, start.config
         tokens = open_tokens(config.data.path, config.data.tokenizer)
-        pipeline.require_alike(config, tokens, world)
-        saved, note = pipeline.resume_point(run_dir, world) if start.resumed else (None, "")
+        require_alike(config, tokens, world)
+        saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
         if world.primary:
-            pipeline.write_config(run_dir, config)
+            write_config(run_dir, config)
         log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
         with resumable(run_dir), log, progress("train", shown=world.primary) as tick:
             if note:
                 log.line(f"warning: {note}")
-            pipeline.train_stage(
-                config, tokens, world, log, resume=saved, tick=lambda share, note: tick(share, 1.0, note)
+            train_stage(
+                config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note)
             )
     if not world.primary:
         return
     last = [row for row in read_metrics(run_dir / METRICS) if row["kind"] == "train"][-1]
     if json:
-        print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / NAME), **last})
+        print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / CHECKPOINT), **last})
     else:
         out.print(f"{run_dir}: step {last['step']}, train loss {last['train_loss']:.4f}", markup=False)
         out.print(f"next: golfcore quantize {run_dir}", markup=False)
@@ -106,8 +108,11 @@ def quantize(
     """
     import dataclasses
 
-    from golfcore.cli.quantising import calibrate, fitted, fitter, quantise_stage
-    from golfcore.train.world import join_world
+    from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
+    from golfcore.pipeline.score import LONG_CALL_S
+    from golfcore.pipeline.train import load_weights
+    from golfcore.ranks.heartbeat import with_heartbeat
+    from golfcore.ranks.world import join_world
 
     config = _run_config(run, set_)
     if fit or dry_run:
@@ -116,21 +121,21 @@ def quantize(
     if fit < 0 or margin < 0 or cap <= 0:
         raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
     tokens = open_tokens(config.data.path, config.data.tokenizer)
-    module = pipeline.load_weights(run, config, tokens.vocab_size)
+    module = load_weights(run, config, tokens.vocab_size)
     with join_world() as world, progress("quantize", shown=world.primary) as shown:
-        tick = pipeline.telling(world, shown, "quantising")
-        with world.watched(pipeline.LONG_CALL_S):
+        tick = with_heartbeat(world, shown, "quantizing")
+        with world.watched(LONG_CALL_S):
             calibration = calibrate(module, config, tokens, world, text=text, tick=tick)
             if world.primary and dry_run:
                 plan = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
             elif world.primary:
-                result = quantise_stage(run, module, config, tokens, calibration, cap=cap, tick=tick)
+                result = quantize_stage(run, module, config, tokens, calibration, cap=cap, tick=tick)
                 plan = result["plan"]
             world.barrier()
     if not world.primary:
         return
     if json:
-        head = {"run": run.name} if dry_run else {"run": run.name, "quantised": str(run / pipeline.QUANTISED)}
+        head = {"run": run.name} if dry_run else {"run": run.name, "quantised": str(run / QUANTIZED)}
         print_json(head | ({"plan": plan} if dry_run else result))
         return
     if plan is not None:
@@ -208,7 +213,9 @@ def pack(
     json
         One JSON document instead of a line.
     """
-    is_run = (source / pipeline.CONFIG).is_file() if from_ is None else from_ == "run"
+    from golfcore.pipeline.pack import pack_stage
+
+    is_run = (source / CONFIG).is_file() if from_ is None else from_ == "run"
     if not is_run:
         if output is None:
             raise UsageError(f"{source} is not a run folder; to pack what unpack made say where to: -o model.golf")
@@ -218,13 +225,13 @@ def pack(
 
         pack_unpacked(source, output, coder=coder or "fast", json=json)
         return
-    config = pipeline.read_config(source)
+    config = read_config(source)
     if coder is not None:
         config = replace(config, quant=replace(config.quant, coder=coder))
     tokens = open_tokens(config.data.path, config.data.tokenizer)
-    target = output or source / pipeline.ARTIFACT
+    target = output or source / ARTIFACT
     with progress("pack") as tick:
-        packed = pipeline.pack_stage(source, config, tokens, target, tick)
+        packed = pack_stage(source, config, tokens, target, tick)
     if json:
         print_json(packed)
     else:
@@ -269,20 +276,18 @@ def evaluate(
     began
         The Unix time at which the budget began; default: now. How golfcore run counts this process's start.
     """
-    from golfcore.train.world import join_world
+    from golfcore.pipeline.score import own_text, score_artifact, validation_of
+    from golfcore.ranks.world import join_world
 
     # Of the two clocks only the wall's is shared by processes, and only the other never jumps.
     started = time.perf_counter() - (max(0.0, time.time() - began) if began else 0.0)
 
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
-    if data is not None:
-        text_for = pipeline.validation_of(open_tokens(str(data), tokenizer))
-    else:
-        text_for = pipeline.own_text(text)
+    text_for = own_text(text) if data is None else validation_of(open_tokens(str(data), tokenizer))
     with join_world() as world:
         with progress("evaluate", shown=world.primary) as tick:
-            result = pipeline.evaluate_artifact(
+            result = score_artifact(
                 artifact, text_for, world, batch_tokens=batch_tokens, context=context, stride=stride, budget_s=budget,
                 began=started, tick=tick, tell=_say if world.primary else _say_nothing,
             )  # fmt: skip
@@ -310,9 +315,9 @@ def _strides_text(result: dict[str, Any]) -> str:
 def _run_config(run: Path, sets: Sequence[str]) -> Any:
     """A run's config with ``--set`` on top; the folder's own file stays as it was trained."""
     if not sets:
-        return pipeline.read_config(run)
-    pipeline.read_config(run)  # a clear error where it is not a run folder
-    return load_recipe(str(run / pipeline.CONFIG), environment={}, sets=sets).config
+        return read_config(run)
+    read_config(run)  # a clear error where it is not a run folder
+    return load_recipe(str(run / CONFIG), environment={}, sets=sets).config
 
 
 def _score_table(result: dict[str, Any]) -> Table:

@@ -163,7 +163,7 @@ def _check(axes: Sequence[Axis], trials: int, rule: Any) -> None:
 
 def _with_data(config: RecipeConfig, axes: Sequence[Axis], text: Sequence[Path]) -> tuple[RecipeConfig, list[str]]:
     """The recipe with its tokens prepared once; where the tokens vary, each run prepares its own from the same text."""
-    from golfcore.cli.tokens import prepare_data
+    from golfcore.data.tokens import prepare_data
 
     if any(axis.key.startswith("data.") for axis in axes):
         return config, [word for path in text for word in ("--text", str(path.resolve()))]

@@ -10,7 +10,9 @@ import numpy as np
 
 from golfcore.data.contracts import BOS
 from golfcore.data.manifest import Prepared
+from golfcore.data.prepare import load_prepared
 from golfcore.data.shards import ShardSet
+from golfcore.data.tokens import Tokens
 from golfcore.errors import InputError, RuleError
 from golfcore.evaluate.scorer import ScoredText
 from golfcore.tokenizer import Tokenizer
@@ -35,6 +37,18 @@ def documents_text(documents: Sequence[bytes], tokenizer: Tokenizer) -> ScoredTe
         total_bytes=sum(map(len, documents)),
         sha256=digest.hexdigest(),
     )
+
+
+def validation_text(tokens: Tokens, seq_len: int) -> ScoredText:
+    """Return the validation text of a run's tokens.
+
+    Args:
+        tokens: a prepared folder, whose text is scored whole, or the contest's shards.
+        seq_len: the row length to which the contest's split is cut.
+    """
+    if tokens.prepared:
+        return prepared_text(load_prepared(tokens.folder))
+    return contest_text(tokens.folder, tokens.count_bytes, seq_len)
 
 
 def prepared_text(prepared: Prepared) -> ScoredText:

@@ -27,7 +27,7 @@ Pending = Callable[[], None]
 
 
 class Ranks(Protocol):
-    """The collectives that sharding needs; ``golfcore.train.world.World`` has them."""
+    """The collectives that sharding needs; ``golfcore.ranks.world.World`` has them."""
 
     @property
     def rank(self) -> int: ...

@@ -10,9 +10,9 @@ import numpy as np
 
 from golfcore.config import RecipeConfig
 from golfcore.model import get_family
+from golfcore.pipeline.measure import Measured, measure_step
 from golfcore.plan.cost import RoleCost, StageCost, fitted_step, overhead_costs, role_costs, stage_costs, state_bytes
 from golfcore.plan.evidence import Attention
-from golfcore.plan.measure import Measured, measure_step
 from golfcore.plan.scaling import COUNTS, ENOUGH, Scale, orthogonal_flops, scaling_end, simulate
 from golfcore.plan.timing import H100_FLOPS, MIB, memory_model, memory_terms
 
@@ -75,7 +75,7 @@ def make_plan(
         matrices = sum(row.params for row in roles if row.kind == "matrix")
         _add_gpus(plan, recipe, stages, params, matrices, gpus, price, attention)
     else:
-        _add_measured(plan, recipe, stages, measure_step(recipe, family, vocab_size, stages[0], seconds), price)
+        _add_measured(plan, recipe, stages, measure_step(recipe, vocab_size, seconds), price)
     return plan
 
 

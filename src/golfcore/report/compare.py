@@ -14,9 +14,10 @@ from typing import Any
 
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write
-from golfcore.report.interval import T_QUANTILES, mean_interval
-from golfcore.report.load import CONFIG, RunData, load_run, number
+from golfcore.report.load import RunData, load_run, number
 from golfcore.report.summary import summarize
+from golfcore.run_folder import CONFIG
+from golfcore.stats import T_QUANTILES, mean_interval
 
 PAGE = "compare.html"
 MAX_RUNS = 2_000

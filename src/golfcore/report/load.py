@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 from golfcore.contest.logs import parse_log
 from golfcore.errors import GolfError, InputError
 from golfcore.paths import sha256_file
-from golfcore.train.runlog import ENV, LEDGER, LOG, METRICS, read_json, read_ledger, read_metrics
+from golfcore.run_folder import ARTIFACT, CONFIG, ENV, LEDGER, LOG, METRICS, QUANTIZATION_ERRORS, SCORE
+from golfcore.training.runlog import read_json, read_ledger, read_metrics
 
 T = TypeVar("T")
-CONFIG, MODEL, SCORE, REPORT = "config.toml", "model.golf", "score.json", "report.html"
-ERRORS = "quantised.json"
 NOT_WEIGHTS = ("code", "tokenizer")  # roles whose tensors are bytes of something else
 MAX_LOG = 50_000_000  # characters of log.txt that are looked at
 
@@ -50,7 +49,7 @@ def load_run(run_dir: Path) -> RunData:
     Raises:
         InputError: ``run_dir`` is not a folder, or holds none of a run's files.
     """
-    known = (CONFIG, LOG, METRICS, ENV, LEDGER, MODEL, SCORE)
+    known = (CONFIG, LOG, METRICS, ENV, LEDGER, ARTIFACT, SCORE)
     if not run_dir.is_dir():
         raise InputError(f"{run_dir}: no such run folder; expected one that golfcore train made, for example runs/q1")
     if not any((run_dir / name).exists() for name in known):
@@ -64,7 +63,7 @@ def load_run(run_dir: Path) -> RunData:
             problems.append(" ".join(str(error).split()))
             return empty
 
-    model = run_dir / MODEL
+    model = run_dir / ARTIFACT
     there = model.is_file()
     text = part(lambda: _read_text(run_dir / CONFIG), "")
     return RunData(
@@ -75,7 +74,7 @@ def load_run(run_dir: Path) -> RunData:
         ledger=part(lambda: read_ledger(run_dir / LEDGER), []),
         env=part(lambda: read_json(run_dir / ENV, dict), {}),
         score=part(lambda: read_json(run_dir / SCORE, dict), {}),
-        errors=part(lambda: read_json(run_dir / ERRORS, dict), {}),
+        errors=part(lambda: read_json(run_dir / QUANTIZATION_ERRORS, dict), {}),
         log_events=part(lambda: parse_log(_read_text(run_dir / LOG)), []),
         artifact=part(lambda: artifact_summary(model), {}) if there else {},
         artifact_bytes=part(lambda: model.stat().st_size, None) if there else None,

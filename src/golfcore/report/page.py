@@ -19,9 +19,9 @@ from markupsafe import Markup
 from golfcore import config
 from golfcore.paths import atomic_write
 from golfcore.report.curves import Curve, bpb_svg, loss_svg
-from golfcore.report.load import CONFIG, ERRORS, MODEL, REPORT, SCORE, RunData, load_run, number
+from golfcore.report.load import RunData, load_run, number
 from golfcore.report.summary import summarize
-from golfcore.train.runlog import ENV, LEDGER, LOG, METRICS
+from golfcore.run_folder import ARTIFACT, CONFIG, ENV, LEDGER, LOG, METRICS, QUANTIZATION_ERRORS, REPORT, SCORE
 
 OVERHEAD = ("scale", "control", "tokenizer", "code", "framing")  # every other role is a group of matrices
 FILES = (
@@ -30,8 +30,8 @@ FILES = (
     (METRICS, "every logged step, unrounded"),
     (ENV, "machine and versions"),
     (LEDGER, "seconds by phase"),
-    (ERRORS, "what quantisation cost, by tensor"),
-    (MODEL, "the packed model: what the score is of"),
+    (QUANTIZATION_ERRORS, "what quantisation cost, by tensor"),
+    (ARTIFACT, "the packed model: what the score is of"),
     (SCORE, "the score and what it was read from"),
 )
 SECTIONS = {
@@ -321,7 +321,7 @@ def _show(value: object) -> str:
 
 
 def _commands(run: RunData, state: str) -> list[tuple[str, str]]:
-    folder, model = shlex.quote(str(run.run_dir)), shlex.quote(str(run.run_dir / MODEL))
+    folder, model = shlex.quote(str(run.run_dir)), shlex.quote(str(run.run_dir / ARTIFACT))
     commands = []
     if state == "interrupted":
         commands.append((f"golfcore run --resume {folder}", "go on from the last checkpoint"))

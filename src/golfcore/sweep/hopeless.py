@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from golfcore.config import RecipeConfig
 from golfcore.errors import GolfError, InputError
 from golfcore.report.load import number
-from golfcore.train.runlog import METRICS, read_metrics
+from golfcore.run_folder import METRICS
+from golfcore.training.runlog import read_metrics
 
 WINDOW = 0.05  # share of the run that a comparison averages over
 LOOKS = 2  # comparisons in a row that must find a run behind

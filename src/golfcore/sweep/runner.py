@@ -22,11 +22,12 @@ from golfcore.config import RecipeConfig
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
 from golfcore.report.load import number
+from golfcore.run_folder import SCORE, STOPPED
 from golfcore.sweep.hopeless import Curve, Rule, Watch, read_curve
 from golfcore.sweep.launch import Handle, Launcher
 from golfcore.sweep.queue import ENDED, Entry, Queue
-from golfcore.sweep.worker import SCORE, STOPPED, has_ended, is_running, output_path
-from golfcore.train.runlog import read_json
+from golfcore.sweep.worker import has_ended, is_running, output_path
+from golfcore.training.runlog import read_json
 
 JOURNAL, LOCK, RECIPE = "sweep.db", "sweep.lock", "recipe.toml"
 ATTEMPTS = 3  # a run whose process was killed is started again so often; one that ends by itself is not

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from golfcore.report.interval import mean_interval
+from golfcore.stats import mean_interval
 from golfcore.sweep.queue import Entry
 
 

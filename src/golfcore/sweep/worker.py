@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-SCORE, STOPPED, CONFIG, CHECKPOINT = "score.json", "stopped.json", "config.toml", "checkpoint.pt"
+from golfcore.run_folder import CHECKPOINT, CONFIG, SCORE, STOPPED
+
 TAKEN = 75  # exit code: another process has this job
 PATIENCE_S = 2.0  # a look at the lock (``is_running``) takes it for a moment: that is no process
 

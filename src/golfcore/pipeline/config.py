@@ -1,0 +1,52 @@
+"""The resolved recipe in a run's folder, and whether its model can fit."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from golfcore.config import RecipeConfig, build_recipe, to_toml, to_tree
+from golfcore.errors import FormatError, InputError, RuleError
+from golfcore.model import family_configs, get_family
+from golfcore.paths import atomic_write
+from golfcore.run_folder import CONFIG
+
+
+def write_config(run_dir: Path, recipe: RecipeConfig) -> None:
+    """Write every resolved key, as a recipe that gives the same run."""
+    with atomic_write(run_dir / CONFIG, "w") as f:
+        f.write(to_toml(to_tree(recipe)))
+
+
+def read_config(run_dir: Path) -> RecipeConfig:
+    """Read the recipe of a run's folder.
+
+    Raises:
+        InputError: not the folder of a run.
+        FormatError: its recipe is not TOML.
+    """
+    path = run_dir / CONFIG
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{run_dir} is not a run folder: {CONFIG} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: {error}") from error
+    return build_recipe(tree, family_configs(), str(path))
+
+
+def check_fits(recipe: RecipeConfig, vocab_size: int) -> int:
+    """Predict the bytes of the packed weights, before any training.
+
+    Raises:
+        RuleError: they are more than a tenth above the track's cap.
+    """
+    from golfcore.quant import predict_bytes
+
+    predicted = predict_bytes(get_family(recipe.model_family), recipe.model, vocab_size, recipe.quant)
+    if predicted > 1.1 * recipe.track.cap_bytes:
+        raise RuleError(
+            f"the model will not fit: about {predicted:,} bytes of weights, the cap of track {recipe.track.name} is "
+            f"{recipe.track.cap_bytes:,}; lower model.model_dim or model.num_layers, or raise quant.matrix_k"
+        )
+    return predicted

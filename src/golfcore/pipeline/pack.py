@@ -1,0 +1,77 @@
+"""The packing stage: quantized weights, code and tokenizer in one file."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from golfcore.artifact.inspect import summary
+from golfcore.artifact.model_io import StoredTensor, save_model
+from golfcore.config import RecipeConfig
+from golfcore.data.tokens import Tokens
+from golfcore.errors import FormatError, InputError
+from golfcore.model import Family, get_family
+from golfcore.progress import Tick, silent
+from golfcore.run_folder import QUANTIZED
+from golfcore.tokenizer import Tokenizer
+
+QUANTIZED_VERSION = 2  # of quantised.pt
+
+
+def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, tick: Tick = silent) -> dict[str, Any]:
+    """Pack ``quantised.pt`` into ``out``, coded as ``quant.coder`` says, and return the inspection of the file.
+
+    Raises:
+        InputError: the run was not quantised yet.
+    """
+    path = run_dir / QUANTIZED
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run golfcore quantize {run_dir} first")
+    try:
+        saved = torch.load(path, weights_only=True)
+        if saved["version"] != QUANTIZED_VERSION:
+            raise FormatError(
+                f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; quantise the run again"
+            )
+        stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
+    save_model(out, *packing(recipe, tokens, stored), coder=recipe.quant.coder, tick=tick)
+    return summary(out, recipe.track.cap_bytes)
+
+
+def packing(
+    recipe: RecipeConfig, tokens: Tokens, stored: Sequence[StoredTensor]
+) -> tuple[Family, Any, int, Sequence[StoredTensor], bytes, dict[str, Any]]:
+    """Collect the arguments of ``model_tensors`` and ``save_model`` for a run's weights."""
+    # The contest does not count its tokenizer; where it is ours, it is part of the file and is counted.
+    own = tokens.tokenizer.to_bytes() if isinstance(tokens.tokenizer, Tokenizer) else b""
+    manifest = {
+        "recipe": recipe.name,
+        "tokenizer_sha256": tokens.tokenizer_sha256,
+        "eval": {
+            "context": recipe.eval.context or recipe.train.seq_len,
+            "stride": recipe.eval.stride,
+            "finest_stride": recipe.eval.finest_stride,
+            "budget_s": recipe.track.eval_s,
+        },
+    }
+    return get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest
+
+
+def packed_bytes(packed: dict[str, Any], *roles: str) -> int:
+    """Sum the bytes that tensors of these roles take in an inspected artifact."""
+    return sum(int(row["coded"]) for row in packed["roles"] if row["role"] in roles)
+
+
+def matrix_codec(packed: dict[str, Any]) -> str:
+    """Find the codec that holds most of the weights, after which the log's lines are named."""
+    weights: Counter[str] = Counter()
+    for row in packed["chunks"]:
+        weights[row["codec"]] += row["weights"] if row["kind"].startswith("int") else 0
+    return max(weights, key=lambda codec: weights[codec])

@@ -1,0 +1,245 @@
+"""The scoring stage: what a packed file scores on a text, and the score within a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from golfcore.artifact.model_io import LoadedModel, code_bundle, load_model
+from golfcore.config import EvalConfig, RecipeConfig
+from golfcore.data.text import read_documents
+from golfcore.data.tokens import Tokens
+from golfcore.errors import FormatError, InputError, UsageError
+from golfcore.evaluate.clock import Clock, Pace, strides
+from golfcore.evaluate.probes import future_flip
+from golfcore.evaluate.scorer import Score, ScoredText, score
+from golfcore.evaluate.text import documents_text, validation_text
+from golfcore.model import get_family
+from golfcore.model.base import LanguageModel
+from golfcore.ops import products
+from golfcore.ops.memory import keep_freed_memory
+from golfcore.ops.threads import fit_threads
+from golfcore.paths import atomic_write, sha256_file
+from golfcore.progress import Tick, silent
+from golfcore.ranks.heartbeat import heartbeat_of_layers, with_heartbeat
+from golfcore.ranks.rendezvous import environment_of_children
+from golfcore.ranks.world import World
+from golfcore.run_folder import SCORE
+from golfcore.tokenizer import Tokenizer
+from golfcore.training.precision import choose_precision
+
+LONG_CALL_S = 200.0  # of computing without a heartbeat: one call that reads, quantizes or codes a whole model
+
+
+def score_text(
+    module: LanguageModel,
+    text: ScoredText,
+    recipe: RecipeConfig,
+    world: World,
+    tick: Tick = silent,
+) -> Score:
+    """Scores ``text`` with the recipe's windows, sharded over the ranks; no clock decides, so that scores compare."""
+    context = recipe.eval.context or recipe.train.seq_len
+    return score(
+        module, text, context=context, stride=recipe.eval.fixed_stride(context),
+        batch_tokens=recipe.eval.batch_tokens, rank=world.rank, world_size=world.size, combine=world.sum,
+        tick=with_heartbeat(world, tick, "evaluation"),
+    )  # fmt: skip
+
+
+def score_artifact(
+    artifact: Path,
+    text_for: Callable[[LoadedModel, int], ScoredText],
+    world: World,
+    *,
+    batch_tokens: int = 0,
+    context: int = 0,
+    stride: int | Literal["auto"] | None = None,
+    budget_s: float | None = None,
+    began: float | None = None,
+    tick: Tick = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Reads a packed model and scores it.
+
+    The file and the text decide the number, and with a stride of "auto" the clock: ``score.json`` says what was taken.
+
+    Args:
+        artifact: a ``model.golf``.
+        text_for: given the loaded model and its context, what to score (``validation_of``, ``own_text``).
+        world: the ranks.
+        batch_tokens: tokens a forward pass, 0 for what is fast.
+        context, stride: replace the artifact's own windows where given.
+        budget_s: seconds that the evaluation may take; default: the artifact's.
+        began: the reading of ``time.perf_counter`` at which they began; default: now.
+        tick: told about progress.
+        tell: gets warnings before the long work, and what was taken.
+
+    Returns:
+        The content of ``score.json``.
+
+    Raises:
+        RuleError: a probe or the ledger failed.
+    """
+    began = time.perf_counter() if began is None else began
+    if world.device.type == "cpu":
+        keep_freed_memory()
+        for line in fit_threads():
+            tell(line)
+    route = world.on_primary(products.route)
+    with world.watched(LONG_CALL_S), products.using(route):
+        world.note("evaluation, reading the artifact")
+        with _at_hand(artifact, world) as path:
+            loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
+        windows = _windows(loaded.manifest, context, stride, budget_s)
+        module = loaded.module.to(world.device)
+        module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
+        world.note("evaluation, reading the text")
+        text = text_for(loaded, windows.context)
+        world.note("evaluation, the probe")
+        auto = windows.stride == "auto"
+        possible = strides(windows.context, windows.finest) if auto else [int(windows.stride) or windows.context]
+        moved = future_flip(module, text.tokens, context=windows.context, strides=possible)
+        world.barrier()
+    # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
+    pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
+    with world.watched(pause_s), products.using(route), heartbeat_of_layers(module, world):
+        result = score(
+            module, text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
+            rank=world.rank, world_size=world.size, combine=world.sum,
+            tick=with_heartbeat(world, tick, "evaluation", step=True),
+            clock=Clock(windows.budget_s, began) if windows.budget_s else None, finest=windows.finest, tell=tell,
+        )  # fmt: skip
+    family = get_family(loaded.manifest["model"]["family"])
+    return {
+        **dataclasses.asdict(result),
+        "artifact": str(artifact),
+        "artifact_bytes": size,
+        "artifact_sha256": digest,
+        "code_matches": loaded.code in (code_bundle(family), code_bundle(family, "smallest")),
+        "future_flip_nats": moved,
+        "precision": str(module.activation_dtype).removeprefix("torch."),
+        "world_size": world.size,
+    }
+
+
+class _Windows(NamedTuple):
+    """How an artifact is to be read; ``budget_s`` 0 for no clock."""
+
+    context: int
+    stride: int | Literal["auto"]
+    finest: int
+    budget_s: float
+
+
+def _windows(
+    manifest: Mapping[str, Any], context: int, stride: int | Literal["auto"] | None, budget_s: float | None
+) -> _Windows:
+    """The artifact's own windows and budget, replaced by what is given; older artifacts name no budget.
+
+    Raises:
+        FormatError: the manifest holds no such numbers.
+        UsageError: windows that are given do not fit.
+    """
+    try:
+        own = dict(manifest.get("eval", {}))
+        context = context or int(own.get("context", 1024))
+        if stride is None:
+            stride = "auto" if own.get("stride") == "auto" else int(own.get("stride", 0))
+        budget_s = float(own.get("budget_s", 0.0)) if budget_s is None else budget_s
+        finest = int(own.get("finest_stride", EvalConfig().finest_stride))
+        if context < 1 or finest < 1 or budget_s < 0:
+            raise ValueError(f"context {context}, finest_stride {finest}, budget_s {budget_s}")
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"the manifest's [eval] does not describe how to read the text: {error}") from error
+    if stride == "auto" and not budget_s:
+        raise UsageError("a stride of auto needs a budget, and the artifact names none: give --budget SECONDS")
+    if stride != "auto" and not 0 <= stride <= context:
+        raise UsageError(f"--stride {stride}: expected at most the context of {context} tokens, 0 for all of it")
+    return _Windows(context, stride, finest, budget_s)
+
+
+@contextmanager
+def _at_hand(artifact: Path, world: World) -> Iterator[Path]:
+    """Where this rank reads the artifact: rank 0's own file, a copy of its bytes elsewhere, on whatever machine."""
+    if world.size == 1:
+        yield artifact
+        return
+    data = world.on_primary(artifact.read_bytes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = artifact if world.primary else Path(folder) / artifact.name
+        if not world.primary:
+            path.write_bytes(data)
+        yield path
+
+
+def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:
+    """The validation split of ``tokens``, for a model that was trained on tokens of the same tokenizer."""
+
+    def text_for(loaded: LoadedModel, context: int) -> ScoredText:
+        if loaded.manifest.get("tokenizer_sha256") != tokens.tokenizer_sha256:
+            raise InputError(
+                f"the model was trained on tokens of another tokenizer than {tokens.folder}'s: evaluate it on the "
+                "data it was made for, or on any text with --text"
+            )
+        return validation_text(tokens, context)
+
+    return text_for
+
+
+def own_text(paths: Sequence[Path]) -> Callable[[LoadedModel, int], ScoredText]:
+    """All documents under ``paths``, in the tokens of the model's own tokenizer."""
+
+    def text_for(loaded: LoadedModel, context: int) -> ScoredText:
+        if not loaded.tokenizer:
+            raise InputError("the model carries no tokenizer of its own: give its tokens with --data and --tokenizer")
+        return documents_text(list(read_documents(paths)), Tokenizer.from_bytes(loaded.tokenizer))
+
+    return text_for
+
+
+def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1) -> dict[str, Any]:
+    """Scores ``artifact`` with a fresh interpreter that sees nothing but the file and the tokens.
+
+    Of several ranks each calls this; their new processes meet and share the work. Rank 0 alone gets the score. The
+    new process's start is on the evaluation's clock, so it is told when that began.
+    """
+    command = [
+        sys.executable, "-m", "golfcore", "eval", str(artifact), "--data", config.data.path, "--json",
+        "--batch-tokens", str(config.eval.batch_tokens), "--budget", str(config.track.eval_s),
+        "--began", repr(time.time()),
+    ]  # fmt: skip
+    if config.data.tokenizer:
+        command += ["--tokenizer", config.data.tokenizer]
+    environment = environment_of_children(os.environ) if ranks > 1 else None
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    if done.returncode:
+        raise InputError(
+            f"the evaluation ended with exit code {done.returncode}; try it alone: {' '.join(command[1:])}"
+        )
+    result: dict[str, Any] = json.loads(done.stdout or "{}")
+    return result
+
+
+def write_score(run_dir: Path, result: dict[str, Any]) -> None:
+    """Writes ``score.json``."""
+    with atomic_write(run_dir / SCORE, "w") as f:
+        json.dump(result, f, indent=1)
+        f.write("\n")
+
+
+def pace_lines(score: Mapping[str, Any]) -> list[str]:
+    """The warnings of an evaluation with a clock, and the windows that it took; none without a clock."""
+    if not score.get("pace"):
+        return []
+    pace = Pace(**score["pace"])
+    return [*(f"warning: {line}" for line in pace.warnings), f"{pace.line()} took:{score['eval_s']:.1f}s"]

@@ -1,0 +1,113 @@
+"""The trainer of a recipe, made in one way for runs, plans, ablations and benches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from golfcore.config import RecipeConfig
+from golfcore.data.contracts import TokenSource
+from golfcore.data.loader import TokenLoader
+from golfcore.model import get_family
+from golfcore.model.base import LanguageModel
+from golfcore.ops import attention, products
+from golfcore.ops.attention_backends import choose, unavailable, using_attention
+from golfcore.ops.memory import keep_freed_memory
+from golfcore.ops.registry import backends
+from golfcore.ops.threads import fit_threads
+from golfcore.ranks.world import World
+from golfcore.training.precision import choose_precision
+from golfcore.training.runlog import RunLog
+from golfcore.training.trainer import BatchLoader, Trainer
+
+
+def token_loader(recipe: RecipeConfig, source: TokenSource, world: World) -> TokenLoader:
+    """Make the loader of this rank's batches from ``source``; a context manager that ends its thread."""
+    train = recipe.train
+    return TokenLoader(
+        source, batch_tokens=train.batch_tokens, seq_len=train.seq_len, rank=world.rank, world=world.size,
+        seed=train.seed, order=train.order,
+    )  # fmt: skip
+
+
+@contextmanager
+def build_trainer(
+    recipe: RecipeConfig,
+    vocab_size: int,
+    loader: BatchLoader,
+    world: World,
+    log: RunLog,
+    *,
+    resume: Mapping[str, Any] | None = None,
+    on_progress: Callable[[float, str], None] | None = None,
+    evaluate: Callable[[LanguageModel], tuple[float, float]] | None = None,
+) -> Iterator[Trainer]:
+    """Yield the trainer of ``recipe``; products and attention are routed as it chose until the block ends.
+
+    Precision, products and attention are measured by rank 0 for all ranks, which might choose differently, and once a
+    run: a resumed run keeps the arithmetic that its curve began in.
+
+    Args:
+        recipe: what to train.
+        vocab_size: the tokenizer's, which decides where it differs from ``data.vocab_size``.
+        loader: batches of this rank.
+        world: the ranks.
+        log: gets a line for each choice.
+        resume: the checkpoint to go on from.
+        on_progress: called with the share that is done and a note.
+        evaluate: gives the validation loss and bits per byte for ``train.val_every``.
+    """
+    if world.device.type == "cpu":
+        keep_freed_memory()
+        for line in fit_threads():
+            log.line(line)
+    before = {} if resume is None else resume.get("choices", {})
+    with ExitStack() as stack:
+        with log.phase("set-up"):
+            module = get_family(recipe.model_family).build(recipe.model, vocab_size, recipe.train.seed)
+            module = module.to(world.device)
+            kept = products.Route(*before["products"]) if "products" in before else None
+            route = world.on_primary(lambda: kept or products.route())
+            stack.enter_context(products.using(route))
+            module.activation_dtype, why = world.on_primary(lambda: _choose_precision(recipe, world, before))
+            parameters = sum(p.numel() for p in module.parameters())
+            log.line(f"model_params:{parameters} family:{recipe.model_family} vocab:{vocab_size}")
+            log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
+            log.line(f"products: {route} ({'as the run began' if 'products' in before else products.speeds()})")
+            log.line("ops: " + " ".join(f"{op}={served}" for op, served in backends(world.device).items()))
+            log.line(
+                f"seed:{recipe.train.seed} train_batch_tokens:{recipe.train.batch_tokens} "
+                f"train_seq_len:{recipe.train.seq_len}"
+            )
+            served, why = world.on_primary(lambda: _choose_attention(recipe, module, before))
+            log.line(f"attention:{served} ({why})")
+            stack.enter_context(using_attention(served))
+        trainer = Trainer(recipe, module, loader, world, log, on_progress, evaluate)
+        trainer.choices = {"attention": served, "precision": module.activation_dtype, "products": tuple(route)}
+        if resume is not None:
+            trainer.resume(dict(resume))
+        yield trainer
+
+
+def _choose_precision(recipe: RecipeConfig, world: World, before: Mapping[str, Any]) -> tuple[torch.dtype, str]:
+    if "precision" in before:
+        return before["precision"], "as the run began"
+    return choose_precision(recipe.train.precision, world.device)
+
+
+def _choose_attention(recipe: RecipeConfig, module: LanguageModel, before: Mapping[str, Any]) -> tuple[str, str]:
+    if "attention" in before and not unavailable(before["attention"]):
+        return before["attention"], "as the run began"
+    train, model = recipe.train, recipe.model
+    shape = [getattr(model, name, 0) for name in ("num_heads", "num_kv_heads", "model_dim")]
+    if not all(shape):
+        return "own", f"family {recipe.model_family} names no heads to try"
+    heads, kv_heads, dim = shape
+    rows = max(1, min(train.micro_batch_tokens, train.batch_tokens) // train.seq_len)
+    device = next(module.parameters()).device
+    return choose(
+        train.attention, attention, rows, train.seq_len, heads, kv_heads, dim // heads, module.activation_dtype, device
+    )

@@ -1,0 +1,104 @@
+"""The training stage, and what it leaves for the later ones: a checkpoint, or the weights in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from golfcore.config import RecipeConfig, to_tree
+from golfcore.data.tokens import Tokens
+from golfcore.environment import peak_resident_bytes, source_sha256
+from golfcore.errors import FormatError
+from golfcore.evaluate.text import validation_text
+from golfcore.model import get_family
+from golfcore.model.base import LanguageModel
+from golfcore.pipeline.score import score_text
+from golfcore.pipeline.setup import build_trainer, token_loader
+from golfcore.ranks.world import World
+from golfcore.run_folder import CHECKPOINT, CONFIG
+from golfcore.training.checkpoint import load_newest
+from golfcore.training.runlog import RunLog, peak_memory
+
+
+def train_stage(
+    recipe: RecipeConfig,
+    tokens: Tokens,
+    world: World,
+    log: RunLog,
+    *,
+    resume: dict[str, Any] | None = None,
+    on_progress: Callable[[float, str], None] | None = None,
+) -> LanguageModel:
+    """Train, write the last checkpoint, and return the module with the weights to keep."""
+    evaluate = _in_training_score(recipe, tokens, world) if recipe.train.val_every else None
+    with (
+        token_loader(recipe, tokens.shards("train"), world) as loader,
+        build_trainer(
+            recipe, tokens.vocab_size, loader, world, log, resume=resume, on_progress=on_progress, evaluate=evaluate
+        ) as trainer,
+    ):
+        with log.phase("warm-up"):
+            trainer.warm_up()
+        with log.phase("train", recipe.track.train_s or None) as phase:
+            phase.seconds = trainer.run().train_s
+        trainer.save(final=True)
+    log.line(_peak_memory(world))
+    return trainer.module
+
+
+def resume_point(run_dir: Path, world: World) -> tuple[dict[str, Any], str]:
+    """Load the checkpoint to go on from, on rank 0 for all ranks; also return a note if it is not the newest."""
+    return world.on_primary(lambda: load_newest(run_dir))
+
+
+def require_alike(recipe: RecipeConfig, tokens: Tokens, world: World) -> None:
+    """Raise RankError on every rank unless all have the same recipe, data and code; paths may differ."""
+    if world.size == 1:
+        return
+    facts: dict[str, object] = {
+        f"{section}.{key}": value
+        for section, table in to_tree(recipe).items()
+        for key, value in (table.items() if isinstance(table, dict) else [("", table)])
+        if (section, key) not in (("data", "path"), ("data", "tokenizer"))
+    }
+    world.require_alike(
+        facts | {"the data's hash": tokens.fingerprint(), "the code's hash": source_sha256()}
+    )  # fmt: skip
+
+
+def _in_training_score(
+    recipe: RecipeConfig, tokens: Tokens, world: World
+) -> Callable[[LanguageModel], tuple[float, float]]:
+    text = validation_text(tokens, recipe.train.seq_len)
+
+    def evaluate(module: LanguageModel) -> tuple[float, float]:
+        result = score_text(module, text, recipe, world)
+        return result.val_loss, result.val_bpb
+
+    return evaluate
+
+
+def _peak_memory(world: World) -> str:
+    if world.device.type == "cuda":
+        return peak_memory(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+    peak = peak_resident_bytes()
+    return peak_memory(peak, peak)
+
+
+def load_weights(
+    run_dir: Path, recipe: RecipeConfig, vocab_size: int, saved: dict[str, Any] | None = None
+) -> LanguageModel:
+    """Load the module of a run's checkpoint; ``saved`` is its content if the caller has read it already."""
+    module = get_family(recipe.model_family).build(recipe.model, vocab_size, recipe.train.seed)
+    saved = load_newest(run_dir)[0] if saved is None else saved
+    try:
+        module.load_state_dict(saved["weights"])
+    except (KeyError, RuntimeError) as error:
+        raise FormatError(
+            f"{run_dir / CHECKPOINT} holds another model than {run_dir / CONFIG} describes: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return module

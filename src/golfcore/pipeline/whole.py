@@ -1,0 +1,172 @@
+"""A whole run, from tokens to a proven score and its report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from golfcore.config import RecipeConfig
+from golfcore.data.tokens import Tokens, open_tokens
+from golfcore.model.base import LanguageModel
+from golfcore.pipeline.config import check_fits, write_config
+from golfcore.pipeline.pack import matrix_codec, pack_stage, packed_bytes
+from golfcore.pipeline.quantize import Calibration, calibrate, quantize_stage, quantized_line
+from golfcore.pipeline.score import LONG_CALL_S, pace_lines, write_score
+from golfcore.pipeline.start import Start
+from golfcore.pipeline.train import load_weights, require_alike, resume_point, train_stage
+from golfcore.progress import Progress, no_progress, silent
+from golfcore.ranks.heartbeat import with_heartbeat
+from golfcore.ranks.world import World
+from golfcore.report import build_report
+from golfcore.run_folder import ARTIFACT, LEDGER
+from golfcore.training.runlog import RunLog, budget_use, final_line, read_ledger, size_lines
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a whole run came to.
+
+    Attributes:
+        run_dir: its folder.
+        config: the recipe as it was resolved.
+        score: the content of score.json.
+        packed: the inspection of the packed file (``golfcore.artifact.inspect.summary``).
+        ledger: seconds by phase, the rows of ledger.json.
+        train_s, eval_s: seconds that count against the track's.
+        report: the page that was written.
+    """
+
+    run_dir: Path
+    config: RecipeConfig
+    score: dict[str, Any]
+    packed: dict[str, Any]
+    ledger: list[dict[str, Any]]
+    train_s: float
+    eval_s: float
+    report: Path
+
+    @property
+    def artifact(self) -> Path:
+        """The packed file."""
+        return self.run_dir / ARTIFACT
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the last line of ``golfcore run`` prints."""
+        return {
+            "run": self.run_dir.name,
+            "val_bpb": self.score["val_bpb"],
+            "val_loss": self.score["val_loss"],
+            "bytes_total": self.packed["bytes"]["file"],
+            "bytes_cap": self.config.track.cap_bytes,
+            "train_s": self.train_s,
+            "eval_s": self.eval_s,
+            "artifact": str(self.artifact),
+            "report": str(self.report),
+        }
+
+
+def run_stages(
+    start: Start, world: World, evaluate: Callable[[Path], dict[str, Any]], progress: Progress = no_progress
+) -> RunResult | None:
+    """Train, quantize, pack and score, then write the report.
+
+    Every rank calls this; rank 0 alone quantizes, packs and writes.
+
+    Args:
+        start: from ``begin``.
+        world: the ranks.
+        evaluate: scores the packed file.
+        progress: shows how far a stage is.
+
+    Returns:
+        The result on rank 0, None on the others.
+    """
+    run_dir, config = start.run_dir, start.config
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    predicted = check_fits(config, tokens.vocab_size)
+    require_alike(config, tokens, world)
+    saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
+    if world.primary:
+        write_config(run_dir, config)
+    artifact = run_dir / ARTIFACT
+    packed: dict[str, Any] = {}
+    with RunLog(run_dir, primary=world.primary, echo=start.echo, resume_step=saved["step"] if saved else None) as log:
+        world.before_end(lambda reason: log.line(f"error: {reason}"))
+        if note:
+            log.line(f"warning: {note}")
+        for line in start.size.lines() if start.size else []:
+            log.line(line)
+        for override in start.overrides:
+            log.line(f"override: {override}")
+        log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
+        module = _trained(start, saved, tokens, world, log, progress)
+        with world.watched(LONG_CALL_S):
+            calibration = _calibrated(module, config, tokens, world, log, progress)
+            if world.primary:
+                packed = _packed(run_dir, config, module, tokens, calibration, world, log, progress)
+            del module
+            world.barrier()
+        with log.phase("evaluate", config.track.eval_s):
+            score = evaluate(artifact)
+        if not world.primary:
+            return None
+        write_score(run_dir, score)
+        for line in closing_lines(config, packed, score):
+            log.line(line)
+    ledger = read_ledger(run_dir / LEDGER)
+    train_s, eval_s = budget_use(ledger)
+    return RunResult(run_dir, config, score, packed, ledger, train_s, eval_s, build_report(run_dir))
+
+
+def _trained(
+    start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog, progress: Progress
+) -> LanguageModel:
+    """Train, or load the weights of a resumed run whose training had ended."""
+    if saved is not None and saved["final"]:
+        return load_weights(start.run_dir, start.config, tokens.vocab_size, saved)
+    with progress("train", shown=world.primary and start.echo is None) as tick:
+        return train_stage(
+            start.config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note)
+        )
+
+
+def _calibrated(
+    module: LanguageModel, config: RecipeConfig, tokens: Tokens, world: World, log: RunLog, progress: Progress
+) -> Calibration:
+    """Collect Hessians over all ranks; on training text that is training, and its seconds count as such."""
+    if config.quant.calibration == "generated":
+        with log.phase("calibrate"), progress("calibrate", shown=world.primary) as tick:
+            return calibrate(module, config, tokens, world, tick=with_heartbeat(world, tick, "calibration"))
+    with log.phase("train", config.track.train_s or None) as phase:
+        left = config.track.train_s - phase.seconds if config.track.train_s else math.inf
+        tick = with_heartbeat(world, silent, "calibration")
+        return calibrate(module, config, tokens, world, seconds=max(left, 0.0), tick=tick)
+
+
+def _packed(
+    run_dir: Path, config: RecipeConfig, module: LanguageModel, tokens: Tokens, calibration: Calibration, world: World,
+    log: RunLog, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Quantize and pack, while the other ranks wait; return the inspection of the file."""
+    with log.phase("quantise"), progress("quantise") as tick:
+        beat = with_heartbeat(world, tick, "quantizing")
+        quantized = quantize_stage(run_dir, module, config, tokens, calibration, tick=beat)
+    log.line(quantized_line(quantized))
+    with log.phase("pack"), progress("pack") as tick:
+        artifact = run_dir / ARTIFACT
+        return pack_stage(run_dir, config, tokens, artifact, with_heartbeat(world, tick, "packing"))
+
+
+def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:
+    """Return the log's last lines: what evaluation took of its clock, then the contest's own, sizes and the score."""
+    width = recipe.quant.format if recipe.quant.format != "int" else f"int{recipe.quant.matrix_bits}"
+    codec = f"{width}+{matrix_codec(packed)}"
+    code = packed_bytes(packed, "code")
+    return [
+        *pace_lines(score),
+        *size_lines(code, packed["bytes"]["file"], codec),
+        final_line(score["val_loss"], score["val_bpb"], codec.replace("+", "_")),
+    ]

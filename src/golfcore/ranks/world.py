@@ -1,0 +1,224 @@
+"""The ranks of a run: one process without torchrun, N with it; gloo between CPUs, NCCL between GPUs.
+
+``join_world`` meets the other ranks at the rendezvous, compares what must be alike, and starts the monitor
+(``golfcore.ranks.monitor``) that ends the run when a rank is lost. Collectives are waited for inside the monitor's
+``waiting``, so that an error names the rank that is missing and not the call that missed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from golfcore.errors import GolfError, RankError
+from golfcore.optim.shards import Pending
+from golfcore.ranks.judge import Limits
+from golfcore.ranks.monitor import Monitor
+from golfcore.ranks.rendezvous import JOIN_S, Place, meet
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among the ranks, and the collectives that training needs.
+
+    ``monitor`` watches the ranks; a world of one has none.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    monitor: Monitor | None = None
+
+    @property
+    def primary(self) -> bool:
+        """Whether this rank prints and writes."""
+        return self.rank == 0
+
+    # --- signs of life ------------------------------------------------------------------------------------------------
+
+    def note(self, where: str = "", *, step: bool = False) -> None:
+        """Tells the monitor that this rank gets on, at ``where`` or the place before; RankError where the run ends."""
+        if self.monitor is not None:
+            self.monitor.note(where, step=step)
+
+    def watched(self, pause_s: float = 0.0) -> contextlib.AbstractContextManager[None]:
+        """Inside, a rank that does not get on, or is far slower than the others, ends the run.
+
+        ``pause_s``: what one that computes may need between two signs of life, of which it gets three times as much.
+        """
+        return contextlib.nullcontext() if self.monitor is None else self.monitor.watched(pause_s)
+
+    def before_end(self, tell: Callable[[str], None]) -> None:
+        """``tell`` gets the reason where the monitor has to end this process."""
+        if self.monitor is not None:
+            self.monitor.on_end = tell
+
+    def _waiting(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.monitor is None else self.monitor.waiting(what)
+
+    # --- collectives --------------------------------------------------------------------------------------------------
+
+    def sum(self, value: Tensor) -> Tensor:
+        """``value`` summed over the ranks, in place."""
+        if self.size > 1:
+            shared = value.to(self.device)  # NCCL serves no CPU tensors
+            with self._waiting("a sum over the ranks"):
+                dist.all_reduce(shared)
+            if shared is not value:
+                value.copy_(shared)
+        return value
+
+    def all_reduce(self, buffer: Tensor) -> Pending:
+        """Begins to sum ``buffer`` over the ranks, in place."""
+        return self._pending("the reduction of small gradients", dist.all_reduce(buffer, async_op=True))
+
+    def reduce_scatter(self, own: Tensor, pieces: Tensor) -> Pending:
+        """Begins to sum ``pieces`` [ranks, ...] over the ranks; this rank's piece of the sum comes into ``own``."""
+        what = "the reduction of a bank's gradients"
+        if self.device.type == "cuda":
+            return self._pending(what, _reduce_scatter(own, pieces.flatten(0, 1), async_op=True))
+        # gloo reduces all pieces on all ranks; exchanged and summed here they cost half.
+        received = torch.empty_like(pieces)
+        work = dist.all_to_all_single(received, pieces, async_op=True)
+        return self._pending(what, work, lambda: torch.sum(received, 0, out=own))
+
+    def all_gather(self, all_: Tensor, own: Tensor) -> Pending:
+        """Begins to collect ``own`` of each rank into ``all_`` [ranks, ...]."""
+        return self._pending("the gathering of a bank's updates", _all_gather(all_.flatten(0, 1), own, async_op=True))
+
+    def _pending(self, what: str, work: Any, after: Callable[[], object] | None = None) -> Pending:
+        def wait() -> None:
+            with self._waiting(what):
+                work.wait()
+            if after is not None:
+                after()
+
+        return wait
+
+    def from_primary(self, *values: float) -> tuple[float, ...]:
+        """Rank 0's ``values`` on every rank: decisions that read a clock must be one decision."""
+        if self.size == 1:
+            return values
+        with self._waiting("the word of rank 0"):
+            shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+            dist.broadcast(shared, src=0)
+            return tuple(shared.tolist())
+
+    def on_primary(self, function: Callable[[], T]) -> T:
+        """Calls ``function`` on rank 0 and gives its picklable result, or its GolfError, to every rank."""
+        if self.size == 1:
+            return function()
+        outcome: tuple[str, Any] = ("", None)
+        if self.primary:
+            try:
+                outcome = ("value", function())
+            except GolfError as error:
+                outcome = ("error", error)
+        kind, value = self._broadcast_object(outcome)
+        if kind == "error":
+            raise value
+        result: T = value
+        return result
+
+    def _broadcast_object(self, value: Any) -> Any:
+        with self._waiting("the word of rank 0"):
+            data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self.device)
+            size = torch.tensor([data.numel()], device=self.device)
+            dist.broadcast(size, src=0)
+            if not self.primary:
+                data = torch.empty(int(size), dtype=torch.uint8, device=self.device)
+            dist.broadcast(data, src=0)
+        # What comes over the run's own process group is rank 0's, as the code that runs here is.
+        return value if self.primary else pickle.loads(data.cpu().numpy().tobytes())
+
+    def require_alike(self, facts: Mapping[str, object]) -> None:
+        """Compares ``facts`` with rank 0's.
+
+        Raises:
+            RankError: on every rank, naming the first fact in which a rank differs, and both values.
+        """
+        if self.size == 1:
+            return
+        shown = {name: str(value) for name, value in facts.items()}
+        theirs: list[dict[str, str]] = [{} for _ in range(self.size)]
+        with self._waiting("the comparison of the ranks"):
+            dist.all_gather_object(theirs, shown)
+        for rank, other in enumerate(theirs):
+            for name in [*theirs[0], *other]:
+                if other.get(name) != theirs[0].get(name):
+                    raise RankError(
+                        f"rank {rank} differs from rank 0: {name} is {other.get(name, 'absent')} there and "
+                        f"{theirs[0].get(name, 'absent')} on rank 0; start all ranks with the same recipe, data and "
+                        "code"
+                    )
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            with self._waiting("a barrier"):
+                dist.barrier()
+
+
+def _reduce_scatter(own: Tensor, pieces: Tensor, *, async_op: bool) -> Any:
+    function = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    return function(own, pieces, async_op=async_op)
+
+
+def _all_gather(all_: Tensor, own: Tensor, *, async_op: bool) -> Any:
+    function = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    return function(all_, own, async_op=async_op)
+
+
+@contextmanager
+def join_world(
+    *,
+    environment: Mapping[str, str] = os.environ,
+    limits: Limits | None = None,
+    gpus: int | None = None,
+    clock: Callable[[], float] = time.time,
+    join_s: float = JOIN_S,
+) -> Iterator[World]:
+    """The world that torchrun's environment describes, left again at the end.
+
+    Args:
+        environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; a world of one without them.
+        limits: when a rank counts as lost.
+        gpus: of this machine; default: what torch sees.
+        clock: the wall clock.
+        join_s: how long to wait for the other ranks.
+
+    Raises:
+        RankError: the rendezvous or a rank cannot be reached, or a rank cannot take part; on every rank.
+        UsageError: the environment describes no rank.
+    """
+    place = Place.from_environment(environment)
+    device = torch.device("cpu")
+    gpus = torch.cuda.device_count() if gpus is None else gpus
+    if gpus and place.local_rank < gpus and torch.cuda.is_available():
+        device = torch.device("cuda", place.local_rank)
+        torch.cuda.set_device(device)
+    if place.size == 1:
+        yield World(rank=0, size=1, device=device)
+        return
+    monitor = meet(place, device, gpus, limits or Limits(), clock, join_s)
+    reason = ""
+    try:
+        yield World(place.rank, place.size, device, monitor)
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        raise
+    finally:
+        monitor.close(reason)
+        if not reason:
+            dist.destroy_process_group()  # after a failure it would wait for the lost rank

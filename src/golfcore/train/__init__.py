@@ -1,1 +1,0 @@
-"""Training: the loop, the ranks, checkpoints, the run's log."""

@@ -1,0 +1,183 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+A checkpoint is a ``torch.save`` file followed by 40 bytes: ``GOLFSUM1`` and the SHA-256 of what is before it (torch
+reads it as it is, and does not look at the end). The newest is ``checkpoint.pt``, the one before it
+``checkpoint.previous.pt``; a file that was torn or has rotted is passed over for the other. ``CheckpointWriter`` writes
+beside the training: the loop pays for a copy in memory and for nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from golfcore.errors import FormatError, GolfError, InputError
+from golfcore.paths import atomic_write
+from golfcore.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
+
+VERSION = 3
+SUM_MAGIC = b"GOLFSUM1"
+SUM_BYTES = len(SUM_MAGIC) + 32
+
+
+def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
+    """Writes ``state`` (tensors, numbers, strings, nested) to ``run_dir/checkpoint.pt``, atomically.
+
+    What was there becomes the previous checkpoint; there is one under its name at every moment.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; what was there stays.
+    """
+    path = run_dir / CHECKPOINT
+    data = _serialised({"version": VERSION, **state})
+    with atomic_write(path) as f:
+        f.write(data)
+        f.write(SUM_MAGIC + hashlib.sha256(data).digest())
+        f.flush()
+        _keep_previous(run_dir)
+    return path
+
+
+def _keep_previous(run_dir: Path) -> None:
+    """A second name for the checkpoint that is about to be replaced."""
+    link = run_dir / f".{PREVIOUS_CHECKPOINT}.tmp"
+    link.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # no such file yet, or a file system without links: then one is kept
+        os.link(run_dir / CHECKPOINT, link)
+        link.replace(run_dir / PREVIOUS_CHECKPOINT)
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> Path:
+    """Writes a ``torch.save`` file, atomically."""
+    with atomic_write(path) as f:
+        f.write(_serialised(state))
+    return path
+
+
+def _serialised(state: dict[str, Any]) -> memoryview:
+    """Through memory, since torch hides a full disk behind its own error."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint; never unpickles anything but tensors and plain containers.
+
+    Raises:
+        InputError: no such file.
+        FormatError: not a checkpoint, damaged, or of another version.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}: train with train.checkpoint_every_s > 0, or give a run's folder")
+    try:
+        data = path.read_bytes()
+        if data[-SUM_BYTES : len(SUM_MAGIC) - SUM_BYTES] == SUM_MAGIC:
+            content = memoryview(data)[:-SUM_BYTES]
+            if hashlib.sha256(content).digest() != data[len(SUM_MAGIC) - SUM_BYTES :]:
+                raise FormatError(f"{path} is damaged: its bytes do not have the checksum at its end")
+        state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+        raise FormatError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        found = state.get("version") if isinstance(state, dict) else type(state).__name__
+        raise FormatError(f"{path}: checkpoint version {found!r}, expected {VERSION}; made by another golfcore?")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    """torch explains a bad file at length, and an empty one with nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def load_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], str]:
+    """The newest checkpoint of a run that is whole, and a note where that is not the newest there is.
+
+    Raises:
+        InputError: there is none.
+        FormatError: none of them is readable.
+    """
+    try:
+        return load_checkpoint(run_dir / CHECKPOINT, device), ""
+    except GolfError as error:
+        if not (run_dir / PREVIOUS_CHECKPOINT).is_file():
+            raise
+        return load_checkpoint(run_dir / PREVIOUS_CHECKPOINT, device), f"{error}; going on from {PREVIOUS_CHECKPOINT}"
+
+
+class CheckpointWriter:
+    """Writes checkpoints of one run in a thread, one at a time.
+
+    Attributes:
+        lag_s: from handing one in until it was on the disk, the last time.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.lag_s = 0.0
+        self._thread: threading.Thread | None = None
+        self._copies: dict[str, Tensor] = {}
+        self._failure = ""
+        for torn in run_dir.glob(f".{CHECKPOINT}.*.tmp"):  # of a process that was killed while it wrote
+            torn.unlink(missing_ok=True)
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def submit(self, state: dict[str, Any]) -> None:
+        """Copies ``state`` and begins to write the copy. Waits where the last one is not written yet."""
+        self.wait()
+        started = time.monotonic()
+        memo: dict[tuple[Any, ...], Tensor] = {}
+        copy = self._copy(state, "", memo)
+        copied = torch.cuda.current_stream().record_event() if torch.cuda.is_available() else None
+        self._thread = threading.Thread(
+            target=self._write, args=(copy, copied, started), name="checkpoint-writer", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def failure(self) -> str:
+        """Why the last one could not be written, once; empty where it could."""
+        text, self._failure = self._failure, ""
+        return text
+
+    def _write(self, state: dict[str, Any], copied: torch.cuda.Event | None, started: float) -> None:
+        if copied is not None:
+            copied.synchronize()
+        try:
+            save_checkpoint(self.run_dir, state)
+        except GolfError as error:  # a full disk must not end the training
+            self._failure = str(error)
+        self.lag_s = time.monotonic() - started
+
+    def _copy(self, value: Any, path: str, memo: dict[tuple[Any, ...], Tensor]) -> Any:
+        """``value`` with every tensor copied into memory of this writer's own; what was one tensor stays one."""
+        if isinstance(value, dict):
+            return {key: self._copy(item, f"{path}/{key}", memo) for key, item in value.items()}
+        if not isinstance(value, Tensor):
+            return value
+        key = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
+        if key not in memo:
+            on_gpu = value.device.type == "cuda"
+            old = self._copies.get(path)
+            if old is None or old.shape != value.shape or old.dtype != value.dtype:
+                old = self._copies[path] = torch.empty(value.shape, dtype=value.dtype, pin_memory=on_gpu)
+            memo[key] = old.copy_(value.detach(), non_blocking=on_gpu)
+        return memo[key]
