@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from golfcore.contest.logs import parse_log
-from golfcore.model.gpt_config import GPTConfig, gpt_counts
+from golfcore.model.gpt.config import GPTConfig, gpt_counts
 from golfcore.plan.evidence import COLUMNS, EVIDENCE
 
 H200 = "8 x H200: other memory"

@@ -25,8 +25,8 @@ from golfcore.config import RecipeConfig  # noqa: E402
 from golfcore.data.loader import TokenLoader  # noqa: E402
 from golfcore.data.tokens import Tokens, open_tokens  # noqa: E402
 from golfcore.model import get_family  # noqa: E402
-from golfcore.model.base import Batch  # noqa: E402
-from golfcore.model.gpt import GPT  # noqa: E402
+from golfcore.model.gpt.model import GPT  # noqa: E402
+from golfcore.model.interface import Batch  # noqa: E402
 from golfcore.ops import products  # noqa: E402
 from golfcore.ops.cases.optim import torch_muon_in_fast_precision  # noqa: E402
 from golfcore.ops.memory import keep_freed_memory  # noqa: E402

@@ -10,8 +10,8 @@ import torch
 from golfcore.config import DataConfig, OptimConfig, RecipeConfig, TrackConfig, TrainConfig
 from golfcore.evaluate.scorer import ScoredText
 from golfcore.model import get_family
-from golfcore.model.gpt import GPT
-from golfcore.model.gpt_config import GPTConfig
+from golfcore.model.gpt.config import GPTConfig
+from golfcore.model.gpt.model import GPT
 
 TINY = GPTConfig(num_layers=3, model_dim=32, num_heads=4, num_kv_heads=2, mlp_mult=2)
 VOCAB = 64

@@ -9,8 +9,8 @@ from tiny import recipe
 from golfcore.bench import train_step as module
 from golfcore.bench.train_step import plain_loss, train_step
 from golfcore.errors import RuleError
-from golfcore.model.base import Batch
-from golfcore.model.gpt import GPT
+from golfcore.model.gpt.model import GPT
+from golfcore.model.interface import Batch
 
 
 def test_every_contender_does_a_step() -> None:

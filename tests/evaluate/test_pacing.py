@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from golfcore.errors import InputError
 from golfcore.evaluate.clock import Clock, WindowCost, finest_within, strides
 from golfcore.evaluate.scorer import Score, ScoredText, score
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 
 TEXT = random_text(2001)  # 2,000 targets
 WINDOW_S, POSITION_S = 0.1, 0.001  # what a window costs, and each position that it scores

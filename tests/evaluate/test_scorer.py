@@ -15,7 +15,7 @@ from golfcore.evaluate.booking import Ledger, plan_windows
 from golfcore.evaluate.probes import future_flip
 from golfcore.evaluate.scorer import ScoredText, score
 from golfcore.model import get_family
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from tiny import TINY, VOCAB, scrambled
 from golfcore.config import OptimConfig
 from golfcore.errors import UsageError
 from golfcore.model import get_family
-from golfcore.model.base import Batch, Context
-from golfcore.model.gpt_config import GPTConfig, gpt_counts
+from golfcore.model.gpt.config import GPTConfig, gpt_counts
+from golfcore.model.interface import Batch, Context
 from golfcore.ops.registry import using
 from golfcore.optim.optimizers import Optimizers
 

@@ -15,8 +15,8 @@ from golfcore.artifact.model_io import load_model, save_model
 from golfcore.errors import UsageError
 from golfcore.evaluate.probes import future_flip
 from golfcore.model import get_family
-from golfcore.model.base import Batch, Context
-from golfcore.model.gpt_config import GPTConfig, gpt_counts, layer_order
+from golfcore.model.gpt.config import GPTConfig, gpt_counts, layer_order
+from golfcore.model.interface import Batch, Context
 from golfcore.quant import quantise_state
 
 BASE: dict[str, Any] = {"num_layers": 4, "model_dim": 48, "num_heads": 4, "num_kv_heads": 2, "bos": 3}

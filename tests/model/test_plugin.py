@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from golfcore.data.tokens import open_tokens, prepare_data
 from golfcore.model import Family, Role, register, registry
-from golfcore.model.base import Batch, Context, LanguageModel
+from golfcore.model.interface import Batch, Context, LanguageModel
 from golfcore.model.work import Work
 from golfcore.pipeline.score import score_artifact, validation_of
 from golfcore.pipeline.start import Start

@@ -14,9 +14,9 @@ from golfcore import ops
 from golfcore.artifact.model_io import save_model
 from golfcore.config import QuantConfig
 from golfcore.model import get_family
-from golfcore.model.base import Batch, Context
-from golfcore.model.gpt_config import GPTConfig
-from golfcore.model.work import gpt_work
+from golfcore.model.gpt.config import GPTConfig
+from golfcore.model.gpt.cost import gpt_work
+from golfcore.model.interface import Batch, Context
 from golfcore.optim.optimizers import Optimizers
 from golfcore.plan.cost import fitted_step, overhead_costs, role_costs, stage_costs, state_bytes
 from golfcore.quant import predict_bytes, quantise_state

@@ -11,7 +11,7 @@ import pytest
 from tiny import recipe
 
 from golfcore.model import get_family
-from golfcore.model.gpt_config import GPTConfig, gpt_counts
+from golfcore.model.gpt.config import GPTConfig, gpt_counts
 from golfcore.plan.cost import stage_costs
 from golfcore.plan.evidence import logged_runs
 from golfcore.plan.scaling import COUNTS, collective_s, scaling_end, simulate

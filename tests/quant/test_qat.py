@@ -18,7 +18,7 @@ from golfcore.artifact.model_io import StoredTensor
 from golfcore.config import QuantConfig, RecipeConfig
 from golfcore.errors import UsageError
 from golfcore.model import get_family
-from golfcore.model.base import Batch, Context
+from golfcore.model.interface import Batch, Context
 from golfcore.quant import quantise_state
 from golfcore.quant.qat import aware_loss, transforms
 from golfcore.ranks.world import World

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from golfcore.model import Role
-from golfcore.model.base import Batch, Context, LanguageModel
+from golfcore.model.interface import Batch, Context, LanguageModel
 
 
 def layer(rows: int, columns: int, tokens: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:

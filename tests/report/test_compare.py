@@ -15,7 +15,8 @@ from tiny import recipe
 from golfcore.cli import main
 from golfcore.config import to_toml, to_tree
 from golfcore.errors import InputError
-from golfcore.report.compare import build_comparison, comparison, load_runs
+from golfcore.report.compare import build_comparison, comparison
+from golfcore.report.variants import load_runs
 from golfcore.stats import mean_interval
 
 

@@ -45,7 +45,7 @@ def test_graphs_on_a_cpu_are_left_out() -> None:
 
 
 def test_compiled_it_gives_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    from golfcore.model.base import Batch, Context
+    from golfcore.model.interface import Batch, Context
 
     monkeypatch.setattr(torch, "compile", lambda f, compile=torch.compile: compile(f, backend="aot_eager"))
     loss_fn, how, module = choose(compile=True)

@@ -27,7 +27,7 @@ from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
-    from golfcore.model.base import LanguageModel
+    from golfcore.model.interface import LanguageModel
 
 TOKENIZER, CODE = "@tokenizer", "@code"
 # What turns the bytes back into weights: a decoder that needs nothing else. The model's own files come from its family.

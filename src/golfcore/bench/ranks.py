@@ -19,7 +19,7 @@ import torch
 from golfcore.bench.harness import NATIVE, Workload, require
 from golfcore.config import RecipeConfig
 from golfcore.model import get_family
-from golfcore.model.base import Batch, Context
+from golfcore.model.interface import Batch, Context
 from golfcore.optim.optimizers import Optimizers
 from golfcore.ranks.world import World, join_world
 from golfcore.run_folder import CHECKPOINT

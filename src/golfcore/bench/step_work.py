@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from golfcore.config import RecipeConfig
 from golfcore.errors import UsageError
 from golfcore.model import get_family
-from golfcore.model.gpt_config import GATE_INPUTS, GPTConfig, layer_order
+from golfcore.model.gpt.config import GATE_INPUTS, GPTConfig, layer_order
 from golfcore.ops.head import CHUNK_LOGITS_DEVICE
 
 BF16, FP32, INT64 = 2, 4, 8

@@ -18,9 +18,9 @@ from torch import Tensor
 from golfcore.bench.harness import NATIVE, Workload, require
 from golfcore.config import RecipeConfig
 from golfcore.model import get_family
-from golfcore.model.base import Batch, Context
-from golfcore.model.gpt import GPT
-from golfcore.model.parts import EPS
+from golfcore.model.gpt.model import GPT
+from golfcore.model.gpt.parts import EPS
+from golfcore.model.interface import Batch, Context
 from golfcore.ops import products
 from golfcore.ops.cases.optim import torch_muon_in_fast_precision
 from golfcore.optim.optimizers import Optimizers

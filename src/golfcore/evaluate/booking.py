@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from golfcore.errors import RuleError
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.progress import Tick
 
 # A forward pass, by device: on a processor the logits of more stay in no cache, a GPU needs more to be busy.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from golfcore.errors import RuleError
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 
 TOLERANCE = 1e-3  # nats; kernels may round differently when other rows of a product change
 

@@ -34,7 +34,7 @@ from golfcore.errors import InputError, RuleError
 from golfcore.evaluate.booking import Booking, Ranks
 from golfcore.evaluate.clock import Clock, Pace
 from golfcore.evaluate.pacing import book_paced
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.progress import Tick, silent
 
 

@@ -1,5 +1,9 @@
-"""Models: the families a recipe can name. Torch-free until a model is built (``golfcore.model.base`` imports torch)."""
+"""Models: the families a recipe can name. Torch-free until one is built (``interface`` imports torch)."""
 
-from golfcore.model.registry import Family, Role, family_configs, get_family, register
+from golfcore.model.gpt.family import GPT_FAMILY
+from golfcore.model.registry import Family, family_configs, get_family, register
+from golfcore.model.roles import Role
 
 __all__ = ["Family", "Role", "family_configs", "get_family", "register"]
+
+register(GPT_FAMILY)

@@ -9,28 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from golfcore.config import nearest
 from golfcore.errors import UsageError
-from golfcore.model.gpt_config import GPTConfig, gpt_counts
+from golfcore.model.roles import Kind
+from golfcore.model.work import Work
 
 if TYPE_CHECKING:
-    from golfcore.model.base import LanguageModel
-    from golfcore.model.work import Work
-
-Kind = Literal["matrix", "embedding", "head", "vector"]
-
-
-class Role(NamedTuple):
-    """What a parameter is: ``kind`` decides its optimiser and its bits, ``group`` its chunk in the artifact.
-
-    ``depth`` is its layer's place, 0 for the first and towards 1 for the last: rates may differ by depth.
-    """
-
-    kind: Kind
-    group: str
-    depth: float = 0.0
+    from golfcore.model.interface import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -78,37 +65,3 @@ def get_family(name: str) -> Family:
 def family_configs() -> Mapping[str, type]:
     """The config class of each family, for ``config.build_recipe``."""
     return {name: family.config for name, family in _FAMILIES.items()}
-
-
-def _build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> LanguageModel:
-    from golfcore.model.gpt import build_gpt
-
-    return build_gpt(config, vocab_size, seed)
-
-
-def _gpt_work(config: GPTConfig, vocab_size: int, seq_len: int) -> tuple[Work, ...]:
-    from golfcore.model.work import gpt_work  # not among the sources that an artifact carries
-
-    return gpt_work(config, vocab_size, seq_len)
-
-
-# The operations that a forward pass takes, in plain torch.
-_REFERENCES = ("__init__", "activation", "attention", "embed", "linear", "norm", "qk")
-
-register(
-    Family(
-        name="gpt",
-        config=GPTConfig,
-        build=_build_gpt,
-        counts=gpt_counts,
-        work=_gpt_work,
-        sources=(
-            "model/registry.py",
-            "model/gpt_config.py",
-            "model/parts.py",
-            "model/blocks.py",
-            "model/gpt.py",
-            *(f"ops/reference/{name}.py" for name in _REFERENCES),
-        ),
-    )
-)

@@ -21,7 +21,7 @@ from golfcore.data.contracts import BOS
 from golfcore.data.text import read_documents
 from golfcore.data.tokens import Tokens
 from golfcore.errors import InputError, UsageError
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.paths import atomic_write
 from golfcore.pipeline.pack import QUANTIZED_VERSION, packing

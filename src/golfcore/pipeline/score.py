@@ -24,7 +24,7 @@ from golfcore.evaluate.probes import future_flip
 from golfcore.evaluate.scorer import Score, ScoredText, score
 from golfcore.evaluate.text import documents_text, validation_text
 from golfcore.model import get_family
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.ops import products
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.ops.threads import fit_threads

@@ -12,7 +12,7 @@ from golfcore.config import RecipeConfig
 from golfcore.data.contracts import TokenSource
 from golfcore.data.loader import TokenLoader
 from golfcore.model import get_family
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.ops import attention, products
 from golfcore.ops.attention_backends import choose, unavailable, using_attention
 from golfcore.ops.memory import keep_freed_memory

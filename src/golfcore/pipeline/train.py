@@ -14,7 +14,7 @@ from golfcore.environment import peak_resident_bytes, source_sha256
 from golfcore.errors import FormatError
 from golfcore.evaluate.text import validation_text
 from golfcore.model import get_family
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.pipeline.score import score_text
 from golfcore.pipeline.setup import build_trainer, token_loader
 from golfcore.ranks.world import World

@@ -10,7 +10,7 @@ from typing import Any
 
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import Tokens, open_tokens
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.pipeline.config import check_fits, write_config
 from golfcore.pipeline.pack import matrix_codec, pack_stage, packed_bytes
 from golfcore.pipeline.quantize import Calibration, calibrate, quantize_stage, quantized_line

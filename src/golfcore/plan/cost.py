@@ -9,7 +9,7 @@ from functools import partial
 
 from golfcore.config import RecipeConfig
 from golfcore.model import Family
-from golfcore.model.registry import Kind
+from golfcore.model.roles import Kind
 from golfcore.model.work import Work
 from golfcore.optim.schedule import Stage, stage_at
 from golfcore.quant import LARGEST_STEP, bits_and_clip, group_bytes

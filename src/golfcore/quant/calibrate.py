@@ -13,7 +13,7 @@ from torch import Tensor
 from golfcore.data.contracts import BOS
 from golfcore.data.shards import ShardSet
 from golfcore.errors import InputError
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.progress import Tick, silent
 
 MIN_DOCUMENT = 8  # shorter documents may be equal by chance

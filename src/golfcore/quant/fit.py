@@ -21,7 +21,7 @@ from golfcore.artifact.model_io import StoredTensor
 from golfcore.config import QuantConfig
 from golfcore.errors import InputError, RuleError
 from golfcore.model import Role
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.progress import Tick, silent
 from golfcore.quant import LARGEST_STEP, codings, quantise_state
 from golfcore.quant.gptq import Factor, factorise_all

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from golfcore.errors import InputError
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 from golfcore.progress import Tick, silent
 
 

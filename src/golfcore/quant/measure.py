@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from golfcore.model.base import LanguageModel
+from golfcore.model.interface import LanguageModel
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from golfcore.config import QuantConfig
 from golfcore.model import Role
-from golfcore.model.base import Batch, Context, LanguageModel
+from golfcore.model.interface import Batch, Context, LanguageModel
 from golfcore.ops import fake_quantise
 from golfcore.quant import bits_and_clip
 from golfcore.quant.lowbit import grouped, ternary_codes

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from golfcore.report.compare import Variant
 from golfcore.report.curves import INK, MUTED, SERIES, TRAIN, VARIABLES, Curve, new_axes, set_frame, to_svg
 from golfcore.report.load import RunData
 from golfcore.report.page import points_of
+from golfcore.report.variants import Variant
 
 DRAWN = 6  # variants in a drawing beside the base; more lines than that tell nothing apart
 GRID = 240  # points of a drawn line

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from golfcore.config import TrainConfig
-from golfcore.model.base import Batch, Context, LanguageModel
+from golfcore.model.interface import Batch, Context, LanguageModel
 from golfcore.ranks.world import World
 
 LossFunction = Callable[[Batch, Context], tuple[Tensor, dict[str, Tensor]]]

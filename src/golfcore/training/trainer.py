@@ -23,7 +23,7 @@ from torch import Tensor
 
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError
-from golfcore.model.base import Batch, Context, LanguageModel
+from golfcore.model.interface import Batch, Context, LanguageModel
 from golfcore.optim.optimizers import Optimizers
 from golfcore.optim.schedule import (
     Stage,
@@ -71,7 +71,7 @@ class Trainer:
 
     Args:
         recipe: what to do.
-        module: the model on ``world.device``, in fp32; see ``golfcore.model.base.LanguageModel``.
+        module: the model on ``world.device``, in fp32; see ``golfcore.model.interface.LanguageModel``.
         loader: this rank's token batches.
         world: the ranks.
         log: where losses and checkpoints go; writes on rank 0 only.

@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from golfcore import ops
-from golfcore.model.base import Batch, Context, LanguageModel
-from golfcore.model.blocks import Block, Shared, Stream
-from golfcore.model.gpt_config import GPTConfig, layer_order
-from golfcore.model.parts import EPS, InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
-from golfcore.model.registry import Kind, Role
+from golfcore.model.gpt.blocks import Block, Shared, Stream
+from golfcore.model.gpt.config import GPTConfig, layer_order
+from golfcore.model.gpt.parts import EPS, InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
+from golfcore.model.interface import Batch, Context, LanguageModel
+from golfcore.model.roles import Kind, Role
 
 # Parameters that are not what their shape says: ``name -> (kind, group)``.
 TABLES: dict[str, tuple[Kind, str]] = {
@@ -40,7 +40,7 @@ TABLES: dict[str, tuple[Kind, str]] = {
 
 
 class GPT(LanguageModel):
-    """The family's module; see ``golfcore.model.base.LanguageModel`` for what it offers."""
+    """The family's module; see ``golfcore.model.interface.LanguageModel`` for what it offers."""
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
         super().__init__()

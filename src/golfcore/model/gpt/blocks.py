@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from golfcore import ops
-from golfcore.model.gpt_config import GATE_INPUTS, GPTConfig, layer_set
-from golfcore.model.parts import EPS, Linear
+from golfcore.model.gpt.config import GATE_INPUTS, GPTConfig, layer_set
+from golfcore.model.gpt.parts import EPS, Linear
 
 
 class Shared(NamedTuple):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from golfcore import ops
-from golfcore.model.gpt_config import GATE_INPUTS, GPTConfig
+from golfcore.model.gpt.config import GATE_INPUTS, GPTConfig
 
 EPS = torch.finfo(
     torch.float32

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from golfcore.config import require
 
 if TYPE_CHECKING:
-    from golfcore.model.registry import Kind
+    from golfcore.model.roles import Kind
 
 GATE_INPUTS = 12  # channels that the small gates read
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from golfcore.model.registry import Role
+from golfcore.model.roles import Role
 
 
 class Batch(NamedTuple):
