@@ -17,7 +17,9 @@ export GOLF_CUDA GOLF_WERROR
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := CMakeLists.txt $(shell find csrc -type f)
-INSTALLED := $(VENV)/.installed-$(GOLF_CUDA)-werror-$(GOLF_WERROR)
+# An editable install lists the package's modules, so one that came, went or moved is a reason to install again.
+MODULES := $(shell find src -name '*.py' | sort | cksum | cut -d ' ' -f 1)
+INSTALLED := $(VENV)/.installed-$(GOLF_CUDA)-werror-$(GOLF_WERROR)-$(MODULES)
 TESTABLE := $(VENV)/.testable
 SIMT := $(VENV)/.simt-werror-$(GOLF_WERROR)
 SITE = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from golfcore.artifact.trellis import MASKS, points
+from golfcore.container.trellis import MASKS, points
 from golfcore.ops.columns import quantise_columns
 
 BITS, ROWS, STEP = 2, 10, 44.0  # states are 2^BITS; pixels for one step

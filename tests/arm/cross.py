@@ -175,8 +175,8 @@ def package(library: Path) -> None:
 
 
 # The long form: every case of every operation at every level, and what else is compiled.
-TESTS = ["tests/ops", "tests/tokenizer", "tests/quant/test_columns.py", "tests/artifact/test_checksum.py",
-         "tests/artifact/test_entropy.py"]  # fmt: skip
+TESTS = ["tests/ops", "tests/tokenizer", "tests/quant/test_columns.py", "tests/container/test_checksum.py",
+         "tests/container/test_entropy.py"]  # fmt: skip
 
 
 def test(args: Sequence[str]) -> int:

@@ -1,6 +1,9 @@
 """Models in and out of a file: every weight as the quantiser left it, trellis and grid included."""
 
+import ast
+import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +11,10 @@ import pytest
 import torch
 from tiny import TINY, VOCAB
 
-from golfcore.artifact import grid, plain_decoder
-from golfcore.artifact.container import Container, Tensor, write
-from golfcore.artifact.model_io import CODE, StoredTensor, code_bundle, load_model, save_model
+from golfcore.artifact.bundle import READER_SOURCES, SMALLEST_SOURCES, code_bundle, without_words
+from golfcore.artifact.model_io import CODE, StoredTensor, load_model, save_model
 from golfcore.config import QuantConfig
+from golfcore.container import Container, Tensor, grid, plain_decoder, write
 from golfcore.errors import FormatError
 from golfcore.model import get_family
 from golfcore.quant import quantise_state
@@ -56,7 +59,7 @@ def test_the_code_in_the_file_reads_the_file(tmp_path: Path) -> None:
     with Container.open(path) as c:
         bundle = c.read(CODE).tobytes().decode()
         expected = c.read_all()
-    source = bundle.split("# --- artifact/plain_decoder.py\n")[1].split("\n# --- ")[0]
+    source = bundle.split("# --- container/plain_decoder.py\n")[1].split("\n# --- ")[0]
     module: dict[str, object] = {}
     exec(compile(source, "plain_decoder.py", "exec"), module)
     manifest, tensors = module["decode"](path.read_bytes())  # type: ignore[operator]
@@ -75,3 +78,62 @@ def test_scales_that_do_not_fit_are_named(tmp_path: Path) -> None:
     write(path, tensors, manifest)
     with pytest.raises(FormatError, match=r"its scales \(5,\)"):
         load_model(path)
+
+
+def test_packed_code_has_no_words_and_is_the_same_program() -> None:
+    package = files("golfcore")
+    for name in (*FAMILY.sources, *READER_SOURCES, *SMALLEST_SOURCES):
+        source = package.joinpath(name).read_text(encoding="utf-8")
+        packed = without_words(source)
+        assert "\n\n" not in packed and not re.search(r"^\s*#", packed, re.MULTILINE), name
+        assert ast.dump(_without_docstrings(ast.parse(source))) == ast.dump(_without_docstrings(ast.parse(packed))), (
+            name
+        )
+        assert len(packed) < len(source)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            kept = [
+                s for s in node.body
+                if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) and s.value.value is not ...)
+            ]  # fmt: skip
+            node.body = [s for s in kept if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    return tree
+
+
+def test_words_are_told_from_strings() -> None:
+    source = '''"""Module."""
+x = "# no comment"  # a comment
+
+
+class A:
+    """Only a docstring."""
+
+
+def f():
+    "Doc."
+    """
+    A string that nobody reads.
+
+    """
+    y = """kept
+
+# kept too
+"""
+    return y
+'''
+    assert (
+        without_words(source)
+        == '''x = "# no comment"
+class A:
+    ...
+def f():
+    y = """kept
+
+# kept too
+"""
+    return y
+'''
+    )

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from golfcore.artifact import folder
-from golfcore.artifact.container import Container, Tensor, encode, write
 from golfcore.artifact.inspect import order0_bits, summary
 from golfcore.cli import app, main
+from golfcore.container import Container, Tensor, encode, write
 from golfcore.errors import FormatError, InputError, UsageError
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "artifact"))
 import container_cases as cases
 
-from golfcore.artifact import grid
-from golfcore.artifact.codecs import CODECS, CodecError, Layout
-from golfcore.artifact.container import Container, Tensor, encode
-from golfcore.artifact.tensors import Kind
+from golfcore.container import Container, Tensor, encode, grid
+from golfcore.container.codecs import CODECS, CodecError, Layout
+from golfcore.container.tensors import Kind
 from golfcore.errors import FormatError
 
 CORPUS = Path(__file__).parent / "corpus" / "container"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from golfcore import _core
-from golfcore.artifact.trellis import MASKS, points, points_in_numpy, segmented
+from golfcore.container.trellis import MASKS, points, points_in_numpy
 from golfcore.errors import InputError
 from golfcore.ops.columns import quantise_columns
 from golfcore.ops.reference.columns import quantise_columns as plain
@@ -106,30 +105,6 @@ def test_more_states_lose_less() -> None:
 def test_compiled_and_numpy_decoders_agree(bits: int, shape: tuple[int, ...]) -> None:
     symbols = np.random.default_rng(bits).integers(-128, 128, shape).astype(np.int8)
     assert np.array_equal(points(symbols, bits), points_in_numpy(symbols, bits))
-
-
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("shape", [(200, 9), (64, 1), (63, 3), (1, 5), (0, 4)])
-def test_segments_decode_without_each_other(bits: int, shape: tuple[int, int]) -> None:
-    symbols = np.random.default_rng(bits).integers(-128, 128, shape).astype(np.int8)
-    layout = segmented(symbols, bits, rows=64)
-    expected = points(symbols, bits)
-    assert np.array_equal(layout.matrix(), expected)
-    columns = shape[1]
-    for lane in range(len(layout.state_L)):
-        segment, column = divmod(lane, columns)
-        others = np.full_like(layout.symbols_RL, 77)  # a lane sees its own symbols and its own start, nothing else
-        others[:, lane] = layout.symbols_RL[:, lane]
-        states = np.full_like(layout.state_L, 0)
-        states[lane] = layout.state_L[lane]
-        alone = dataclasses.replace(layout, symbols_RL=others, state_L=states).points(slice(lane, lane + 1))[:, 0]
-        part = expected[64 * segment : 64 * (segment + 1), column]
-        assert np.array_equal(alone[: len(part)], part)
-        if segment and len(part) > 8:  # the stored start matters: with another the points differ
-            wrong = dataclasses.replace(layout, state_L=layout.state_L ^ 1).points(slice(lane, lane + 1))[:, 0]
-            assert not np.array_equal(wrong[: len(part)], part)
-    with pytest.raises(InputError, match="expected a matrix"):
-        segmented(symbols.ravel(), bits)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -18,7 +18,7 @@ from tiny import TINY, recipe
 from torch import Tensor
 from toys import looped
 
-from golfcore.artifact import container
+from golfcore import container
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.cli import main
 from golfcore.config import QuantConfig, RecipeConfig

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny import TINY, VOCAB
 
-from golfcore.artifact import grid
 from golfcore.artifact.inspect import order0_bits
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.config import QuantConfig
+from golfcore.container import grid
 from golfcore.errors import InputError
 from golfcore.model import get_family
 from golfcore.quant import error_rows, predict_bytes, quantise_state

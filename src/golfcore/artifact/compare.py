@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from golfcore.artifact.container import Container, TensorInfo
-from golfcore.artifact.tensors import Array
+from golfcore.container import Container, TensorInfo
+from golfcore.container.tensors import Array
 
 
 def compare(a: Container, b: Container) -> dict[str, Any]:

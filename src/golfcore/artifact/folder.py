@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from golfcore.artifact.container import Container, Tensor
+from golfcore.container import Container, Tensor
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import write_failure
 
@@ -105,5 +105,5 @@ def _require_plain(name: str) -> None:
     if name.startswith(".") or any(c in name for c in "/\\:\0") or len(name.encode()) > MAX_FILE_NAME:
         raise FormatError(
             f"tensor {name!r} is not a plain file name (no leading dot, / \\ or :, at most {MAX_FILE_NAME} bytes);"
-            " read it with golfcore.artifact.container instead"
+            " read it with golfcore.container.file instead"
         )

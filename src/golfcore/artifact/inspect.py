@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from golfcore.artifact.codecs import CODECS
-from golfcore.artifact.container import HEADER, MAJOR, TRAILER, Container
-from golfcore.artifact.tensors import Array
+from golfcore.container import Container
+from golfcore.container.codecs import CODECS
+from golfcore.container.tensors import Array
+from golfcore.container.writing import HEADER, MAJOR, TRAILER
 
 
 def order0_bits(array: Array) -> float:

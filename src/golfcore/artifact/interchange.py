@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from golfcore.artifact.container import Container, Tensor
+from golfcore.container import Container, Tensor
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
 

@@ -6,10 +6,8 @@ that says how to build the module and how its score is read. Nothing from outsid
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from golfcore.artifact import container
-from golfcore.artifact.codec_base import Coder
-from golfcore.artifact.tensors import Array
+from golfcore import container
+from golfcore.artifact.bundle import code_bundle
 from golfcore.artifact.weights import COLUMNS, SCALE, restore
 from golfcore.config import from_mapping
+from golfcore.container.codec_base import Coder
+from golfcore.container.tensors import Array
 from golfcore.errors import FormatError, GolfError
 from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from golfcore.model.interface import LanguageModel
 
 TOKENIZER, CODE = "@tokenizer", "@code"
-# What turns the bytes back into weights: a decoder that needs nothing else. The model's own files come from its family.
-READER_SOURCES = ("artifact/model_io.py", "artifact/plain_decoder.py", "artifact/trellis.py", "artifact/weights.py")
-SMALLEST_SOURCES = ("artifact/plain_binary.py",)  # where coder is "smallest"
 
 
 @dataclass(frozen=True)
@@ -89,16 +85,6 @@ class LoadedModel:
     manifest: dict[str, Any]
     tokenizer: bytes  # as the file that Tokenizer.load reads; empty if the artifact names one by hash only
     code: bytes
-
-
-def code_bundle(family: Family, coder: Coder = "fast") -> bytes:
-    """The source files that the score depends on, each behind a line with its name; the same bytes on any machine."""
-    package = files("golfcore")
-    parts = []
-    for name in sorted({*family.sources, *READER_SOURCES, *(SMALLEST_SOURCES if coder == "smallest" else ())}):
-        text = package.joinpath(name).read_text(encoding="utf-8")
-        parts.append(f"# --- {name}\n{text}")
-    return "".join(parts).encode()
 
 
 def model_tensors(
@@ -173,8 +159,3 @@ def _weight(
     if values.shape != tuple(shape):
         raise FormatError(f"{path}: {name!r} has shape {values.shape}, the model wants {tuple(shape)}")
     return torch.from_numpy(values)
-
-
-def sha256_of(data: bytes) -> str:
-    """Hex SHA-256."""
-    return hashlib.sha256(data).hexdigest()

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from golfcore.artifact.tensors import Array
-from golfcore.artifact.trellis import points
+from golfcore.container.tensors import Array
+from golfcore.container.trellis import points
 
 SCALE, COLUMNS, LEFT, RIGHT = ".scale", ".columns", ".left", ".right"
 Floats = npt.NDArray[np.float32]

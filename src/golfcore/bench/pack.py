@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from golfcore.artifact import grid, plain_decoder
-from golfcore.artifact.codecs import CODECS, Layout, attempt, attempts
-from golfcore.artifact.container import Container, Tensor, encode
 from golfcore.artifact.inspect import order0_bits
-from golfcore.artifact.tensors import Array, Kind
+from golfcore.container import Container, Tensor, encode, grid, plain_decoder
+from golfcore.container.codecs import CODECS, Layout, attempt, attempts
+from golfcore.container.tensors import Array, Kind
 from golfcore.errors import InputError, RuleError, UsageError
 from golfcore.progress import Tick, silent
 from golfcore.quant.rtn import quantise_rows

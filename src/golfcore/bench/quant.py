@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from golfcore.artifact import container
+from golfcore import container
 from golfcore.artifact.model_io import StoredTensor, model_tensors
-from golfcore.artifact.trellis import points
 from golfcore.bench.pack import brotli_module
 from golfcore.config import QuantConfig
+from golfcore.container.trellis import points
 from golfcore.data.prepare import load_prepared
 from golfcore.errors import InputError, RuleError
 from golfcore.model import Role, get_family

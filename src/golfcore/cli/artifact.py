@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from golfcore.artifact.codec_base import Coder
 from golfcore.cli import output
+from golfcore.container.codec_base import Coder
 from golfcore.errors import FormatError, UsageError
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
@@ -64,7 +64,7 @@ def verify(file: Path, /, *, json: bool = False) -> None:
         file: A model container (model.golf).
         json: Print one JSON object; a damaged file gives {"ok": false, "error": ...} and exit code 1.
     """
-    from golfcore.artifact.container import Container
+    from golfcore.container import Container
 
     try:
         with Container.open(file) as container:
@@ -90,7 +90,7 @@ def diff(a: Path, b: Path, /, *, json: bool = False) -> int:
         json: Print one JSON object.
     """
     from golfcore.artifact.compare import compare
-    from golfcore.artifact.container import Container
+    from golfcore.container import Container
 
     with Container.open(a) as one, Container.open(b) as other:
         found = compare(one, other)
@@ -132,7 +132,7 @@ def unpack(
         json: Print one JSON object.
     """
     from golfcore.artifact import folder, interchange
-    from golfcore.artifact.container import Container
+    from golfcore.container import Container
 
     with Container.open(file) as container:
         if to == "safetensors":
@@ -154,7 +154,7 @@ def unpack(
 def pack_unpacked(source: Path, target: Path, *, coder: Coder = "fast", json: bool = False) -> None:
     """Makes a model file of what unpack wrote, folder or .safetensors; unchanged, with its coder, the same bytes."""
     from golfcore.artifact import folder, interchange
-    from golfcore.artifact.container import write
+    from golfcore.container import write
     from golfcore.paths import sha256_file
 
     tensors, manifest = folder.load(source) if source.is_dir() else interchange.read_safetensors(source)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from golfcore import _core
-from golfcore.artifact.trellis import MASKS
+from golfcore.container.trellis import MASKS
 from golfcore.errors import InputError
 from golfcore.ops.registry import check_shape, threads
 

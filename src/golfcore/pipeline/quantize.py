@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from golfcore.artifact.container import predict_size
 from golfcore.artifact.model_io import StoredTensor, model_tensors
 from golfcore.config import QuantConfig, RecipeConfig
+from golfcore.container import predict_size
 from golfcore.data.contracts import BOS
 from golfcore.data.text import read_documents
 from golfcore.data.tokens import Tokens

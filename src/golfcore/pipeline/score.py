@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from golfcore.artifact.model_io import LoadedModel, code_bundle, load_model
+from golfcore.artifact.bundle import code_bundle
+from golfcore.artifact.model_io import LoadedModel, load_model
 from golfcore.config import EvalConfig, RecipeConfig
 from golfcore.data.text import read_documents
 from golfcore.data.tokens import Tokens

@@ -93,7 +93,7 @@ def overhead_costs(family: Family, tokenizer: bytes | None, vocab_size: int) -> 
     """
     import zstandard
 
-    from golfcore.artifact.model_io import code_bundle
+    from golfcore.artifact.bundle import code_bundle
 
     def packed(data: bytes) -> int:
         return len(zstandard.ZstdCompressor(level=19).compress(data))

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from golfcore.artifact import container
+from golfcore import container
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.config import QuantConfig
 from golfcore.errors import InputError, RuleError

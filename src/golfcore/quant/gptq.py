@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from golfcore.artifact import grid
+from golfcore.container import grid
 from golfcore.errors import InputError
 from golfcore.ops.columns import LIMIT, quantise_columns
 from golfcore.progress import Tick, silent

@@ -21,7 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from golfcore.artifact import grid
+from golfcore.container import grid
 from golfcore.errors import InputError
 
 PERCENTILE = 0.9999984
@@ -33,7 +33,8 @@ FP16_MAX = 65504.0
 class Quantised:
     """A matrix as symbols and steps: ``w_OI ~ symbols_OI * scale_O * column_I``; int8 and fp16.
 
-    With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.artifact.trellis``); no ``column_I``: ones.
+    With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.container.trellis``). Without ``column_I``
+    the column factors are 1.
     """
 
     symbols_OI: Tensor
@@ -64,7 +65,7 @@ def quantise_rows(
         bits: 2 to 8.
         clip: sigma, absmax or percentile.
         k: standard deviations, with ``clip="sigma"``.
-        scales: fp16, or log8 for the grid of ``golfcore.artifact.grid``.
+        scales: fp16, or log8 for the grid of ``golfcore.container.grid``.
         name: named in errors.
 
     Raises:

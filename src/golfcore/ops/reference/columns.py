@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from golfcore.artifact.trellis import MASKS
+from golfcore.container.trellis import MASKS
 
 
 def quantise_columns(

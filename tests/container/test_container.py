@@ -18,10 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from golfcore.artifact import grid, plain_decoder, writing
-from golfcore.artifact.codecs import CODECS, Layout
-from golfcore.artifact.container import Container, Tensor, encode, predict_size, write
-from golfcore.artifact.tensors import DTYPES, Kind, kind_of
+from golfcore.container import Container, Tensor, encode, grid, plain_decoder, predict_size, write, writing
+from golfcore.container.codecs import CODECS, Layout
+from golfcore.container.tensors import DTYPES, Kind, kind_of
 from golfcore.errors import InputError
 
 NUMPY = {"f16": "f2", "bf16": "u2", "f32": "f4", "i8": "i1", "u8": "u1", "i16": "i2", "u16": "u2", "i32": "i4",

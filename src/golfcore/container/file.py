@@ -21,26 +21,19 @@ from typing import BinaryIO
 import numpy as np
 
 from golfcore import _core
-from golfcore.artifact import directory as directories
-from golfcore.artifact.codecs import CODECS, CodecError, zstd_decompress
-from golfcore.artifact.directory import MAX_DIRECTORY, ChunkInfo, TensorInfo
-from golfcore.artifact.tensors import Array, Tensor, symbol_problem
-from golfcore.artifact.writing import (
+from golfcore.config import nearest
+from golfcore.container import directory as directories
+from golfcore.container.codecs import CODECS, CodecError, zstd_decompress
+from golfcore.container.directory import MAX_DIRECTORY, TensorInfo
+from golfcore.container.tensors import Array, symbol_problem
+from golfcore.container.writing import (
     HEADER,
     MAGIC,
     MAJOR,
     TRAILER,
-    encode,
-    predict_size,
-    write,
 )
-from golfcore.config import nearest
 from golfcore.environment import cores
 from golfcore.errors import FormatError, InputError
-
-__all__ = [
-    "HEADER", "MAJOR", "TRAILER", "ChunkInfo", "Container", "Tensor", "TensorInfo", "encode", "predict_size", "write",
-]  # fmt: skip
 
 DEFAULT_LIMIT = 1 << 30
 _DAMAGED = "the file is damaged: copy or download it again"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golfcore.artifact import grid, plain_decoder, trellis
-from golfcore.artifact.codecs import CODECS, CodecError, Layout, attempt, attempts
 from golfcore.artifact.inspect import order0_bits
-from golfcore.artifact.tensors import Kind
+from golfcore.container import grid, plain_decoder, trellis
+from golfcore.container.codecs import CODECS, CodecError, Layout, attempt, attempts
+from golfcore.container.tensors import Kind
 
 BITPACK, STATIC, ADAPTIVE, BASE3, LOGGRID, LZMA, BINARY = 1, 4, 5, 6, 7, 8, 9
 
@@ -108,7 +108,7 @@ def test_columns_of_different_scale_are_worth_bits() -> None:
 
 
 def test_smallest_takes_the_binary_coder_and_fast_never_does() -> None:
-    from golfcore.artifact.container import Container, Tensor, encode
+    from golfcore.container import Container, Tensor, encode
 
     tensor = Tensor("w", "matrix", gaussian((512, 256), 2.4, columns=0.3), 6)
     fast, smallest = (encode([tensor], {}, coder=coder, threads=1) for coder in ("fast", "smallest"))
@@ -290,7 +290,7 @@ def test_the_trellis_bit_is_a_context() -> None:
 
 
 def test_size_does_not_depend_on_threads_or_runs() -> None:
-    from golfcore.artifact.container import Tensor, encode
+    from golfcore.container import Tensor, encode
 
     stored: list[Any] = [
         Tensor("a", "q", gaussian((300, 128), 2.4), 6),

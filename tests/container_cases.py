@@ -1,4 +1,4 @@
-"""Containers good and bad, built byte by byte; ``python tests/artifact/container_cases.py`` rewrites golden/."""
+"""Containers good and bad, built byte by byte; ``python tests/container_cases.py`` rewrites golden/."""
 
 import lzma
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 import zstandard
 
 from golfcore import _core
-from golfcore.artifact import grid
-from golfcore.artifact.container import HEADER, Tensor, encode
-from golfcore.artifact.wire import varint
+from golfcore.container import Tensor, encode, grid
+from golfcore.container.file import HEADER
+from golfcore.container.wire import varint
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "container" / "golden"
 U8 = 4  # kind code
 
 
@@ -113,7 +113,7 @@ def every_codec() -> list[Tensor]:
     # Sums of four terms look enough like a normal distribution.
     bell = (noise.reshape(4, 4000) % 11).sum(0) - 20
     wide = bell.reshape(5, 800) * (1 + 11 * (noise[:800] % 3 == 0)) // 8
-    text = (Path(__file__).parent.parent.parent / "LICENSE").read_bytes()
+    text = (Path(__file__).parent.parent / "LICENSE").read_bytes()
     return [
         Tensor("raw", "raw", (noise[:256] % 256).astype(np.uint8)),
         Tensor("bitpack", "bitpack", (noise[:255] % 32 - 16).astype(np.int8), 5),

@@ -8,7 +8,7 @@ import container_cases as cases
 import numpy as np
 import pytest
 
-from golfcore.artifact.container import Container, Tensor, encode
+from golfcore.container import Container, Tensor, encode
 from golfcore.errors import FormatError
 
 BAD = cases.bad()

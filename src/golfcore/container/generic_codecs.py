@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import zstandard
 
-from golfcore.artifact.codec_base import CodecError, Layout, no_params
+from golfcore.container.codec_base import CodecError, Layout, no_params
 
 ZSTD_LEVEL = 19
 MAX_WINDOW = 1 << 27

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from golfcore.artifact.tensors import Kind
+from golfcore.container.tensors import Kind
 
 Coder = Literal["fast", "smallest"]
 """How chunks are coded: as small as fast decoders allow, or in as few bytes as can be."""

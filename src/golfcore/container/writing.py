@@ -10,11 +10,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from golfcore import _core
-from golfcore.artifact import directory as directories
-from golfcore.artifact.codecs import Attempt, Coder, Layout, attempt, attempts, zstd_compress
-from golfcore.artifact.directory import MAX_DIRECTORY, ChunkInfo
-from golfcore.artifact.manifest import ManifestError
-from golfcore.artifact.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
+from golfcore.container import directory as directories
+from golfcore.container.codecs import Attempt, Coder, Layout, attempt, attempts, zstd_compress
+from golfcore.container.directory import MAX_DIRECTORY, ChunkInfo
+from golfcore.container.manifest import ManifestError
+from golfcore.container.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
 from golfcore.environment import cores
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write

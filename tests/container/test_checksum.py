@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from golfcore import _core
-from golfcore.artifact import plain_decoder
+from golfcore.container import plain_decoder
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 class Kind:
     """The element type of a chunk: a dtype of ``DTYPES``, or int8 symbols of ``bits`` bits (dtype ``"i8"``).
 
-    ``trellis`` above 0: the symbols are trellis-coded, with that many bits of state (``golfcore.artifact.trellis``).
+    ``trellis`` above 0: the symbols are trellis-coded, with that many bits of state (``golfcore.container.trellis``).
     """
 
     dtype: str

@@ -6,9 +6,9 @@ shapes (``Layout``), so an adaptive one can learn once for a whole role and stil
 
 from __future__ import annotations
 
-from golfcore.artifact.codec_base import Codec, CodecError, Coder, Layout
-from golfcore.artifact.generic_codecs import Lzma, Raw, ShuffleZstd, Zstd, zstd_compress, zstd_decompress
-from golfcore.artifact.symbol_codecs import AdaptiveRans, Base3, Binary, BitPack, LogGrid, StaticRans, smallest
+from golfcore.container.codec_base import Codec, CodecError, Coder, Layout
+from golfcore.container.generic_codecs import Lzma, Raw, ShuffleZstd, Zstd, zstd_compress, zstd_decompress
+from golfcore.container.symbol_codecs import AdaptiveRans, Base3, Binary, BitPack, LogGrid, StaticRans, smallest
 
 __all__ = [
     "CODECS", "Attempt", "Codec", "CodecError", "Coder", "Layout", "attempt", "attempts", "zstd_compress",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from golfcore.artifact import manifest as manifest_json
-from golfcore.artifact.codecs import CODECS, Layout
-from golfcore.artifact.tensors import (
+from golfcore.container import manifest as manifest_json
+from golfcore.container.codecs import CODECS, Layout
+from golfcore.container.tensors import (
     MAX_DIM,
     MAX_NAME,
     MAX_NDIM,
@@ -20,7 +20,7 @@ from golfcore.artifact.tensors import (
     role_problem,
     shape_problem,
 )
-from golfcore.artifact.wire import MAX_VARINT, Reader, varint
+from golfcore.container.wire import MAX_VARINT, Reader, varint
 
 MAX_DIRECTORY = 1 << 23  # bytes, raw
 

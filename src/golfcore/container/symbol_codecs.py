@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from golfcore import _core
-from golfcore.artifact import grid
-from golfcore.artifact.codec_base import CodecError, Layout, no_params
-from golfcore.artifact.tensors import Kind
+from golfcore.container import grid
+from golfcore.container.codec_base import CodecError, Layout, no_params
+from golfcore.container.tensors import Kind
 
 MAX_LANES_LOG2: int = _core.ENTROPY_MAX_LANES_LOG2
 MAX_COLUMNS: int = _core.ENTROPY_MAX_COLUMNS
