@@ -24,6 +24,7 @@ from golfcore.bench.train_step import plain_loss  # noqa: E402
 from golfcore.config import RecipeConfig  # noqa: E402
 from golfcore.data.loader import TokenLoader  # noqa: E402
 from golfcore.data.tokens import Tokens, open_tokens  # noqa: E402
+from golfcore.errors import RuleError  # noqa: E402
 from golfcore.model import get_family  # noqa: E402
 from golfcore.model.gpt.model import GPT  # noqa: E402
 from golfcore.model.interface import Batch  # noqa: E402
@@ -33,11 +34,11 @@ from golfcore.ops.memory import keep_freed_memory  # noqa: E402
 from golfcore.optim.routing import route  # noqa: E402
 from golfcore.optim.schedule import lr_multiplier, muon_momentum  # noqa: E402
 from golfcore.pipeline.config import write_config  # noqa: E402
-from golfcore.pipeline.limits import check_limits  # noqa: E402
+from golfcore.pipeline.limits import broken_limit  # noqa: E402
 from golfcore.pipeline.pack import pack_stage  # noqa: E402
 from golfcore.pipeline.quantize import calibrate, quantize_stage  # noqa: E402
 from golfcore.pipeline.score import score_in_new_process  # noqa: E402
-from golfcore.pipeline.start import begin  # noqa: E402
+from golfcore.pipeline.start import Wish, begin  # noqa: E402
 from golfcore.ranks.world import World  # noqa: E402
 from golfcore.run_folder import ARTIFACT  # noqa: E402
 
@@ -116,8 +117,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the loss; off the clock")
     options = parser.parse_args()
     start = begin(
-        options.recipe, text=options.text, data=None, sets=options.sets, runs=options.runs, run_id=options.run_id,
-        resume=None,
+        Wish(options.recipe, options.text, sets=options.sets, runs=options.runs, run_id=options.run_id)
     )  # fmt: skip
     config, run_dir = start.config, start.run_dir
     tokens = open_tokens(config.data.path)
@@ -139,7 +139,8 @@ def main() -> None:
         "steps": steps, "compiled": options.compile,
     }  # fmt: skip
     print(json.dumps(result))
-    check_limits(config, result)
+    if broken := broken_limit(config, result):
+        raise RuleError(broken)
 
 
 if __name__ == "__main__":

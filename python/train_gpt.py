@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
 from pathlib import Path
@@ -22,10 +23,9 @@ from golfcore.environment import share_cores
 share_cores()  # before torch is imported
 
 from golfcore.data.tokens import open_tokens  # noqa: E402
-from golfcore.errors import GolfError  # noqa: E402
-from golfcore.pipeline.limits import check_limits  # noqa: E402
+from golfcore.errors import GolfError, RuleError  # noqa: E402
 from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
-from golfcore.pipeline.start import begin_together  # noqa: E402
+from golfcore.pipeline.start import Wish, begin_together  # noqa: E402
 from golfcore.pipeline.whole import run_stages  # noqa: E402
 from golfcore.ranks.world import World, join_world  # noqa: E402
 
@@ -42,10 +42,11 @@ def parse() -> argparse.Namespace:
 
 
 def main(options: argparse.Namespace, world: World) -> None:
-    start = begin_together(
-        world, options.recipe, text=options.text, data=options.data, runs=options.runs, run_id=options.run_id,
+    wish = Wish(
+        options.recipe, options.text, options.data, environment=os.environ, runs=options.runs, run_id=options.run_id,
         resume=options.resume,
     )  # fmt: skip
+    start = begin_together(world, wish)
     start = dataclasses.replace(start, echo=print)
     config = start.config
     tokens = open_tokens(config.data.path, config.data.tokenizer)
@@ -57,8 +58,8 @@ def main(options: argparse.Namespace, world: World) -> None:
         )  # fmt: skip
 
     result = run_stages(start, world, evaluate)
-    if result is not None:
-        check_limits(config, result.summary())
+    if result is not None and (broken := result.broken_limit()):
+        raise RuleError(broken)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

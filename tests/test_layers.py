@@ -19,7 +19,7 @@ FLOORS = (
     ("evaluate", "quant", "ranks", "recipes", "training"),
     ("report",),
     ("pipeline",),
-    ("bench", "plan", "sweep"),
+    ("api", "bench", "plan", "sweep"),
     ("__main__", "cli"),
 )  # fmt: skip
 LAYERS = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from golfcore.pipeline import start as starting
-from golfcore.pipeline.start import begin, measured_size
+from golfcore.pipeline.start import Wish, begin, measured_size
 from golfcore.recipes import load_recipe, recipe_names
 from golfcore.recipes.sizing import AUTO, BASE, BOUNDS, size_for
 
@@ -38,16 +40,16 @@ def test_the_users_own_keys_win_over_the_size() -> None:
 
 def test_the_step_of_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "SIZING_S", 0.05)
-    alone = measured_size(["train.batch_tokens=512", "train.micro_batch_tokens=512"], 1)
+    alone = measured_size(Wish(AUTO, sets=["train.batch_tokens=512", "train.micro_batch_tokens=512"]), 1)
     assert alone.steps > 0
 
 
-def test_a_given_size_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_a_given_size_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Other ranks take rank 0's."""
     monkeypatch.setattr(starting, "measured_size", lambda *_, **__: pytest.fail("measured"))
     monkeypatch.setattr(starting, "prepare_data", lambda config, *_: config)
     size = size_for(300)
-    start = begin(AUTO, text=(), data=None, sets=[], runs=tmp_path, run_id="a", resume=None, size=size)  # type: ignore[arg-type]
+    start = begin(Wish(AUTO, runs=tmp_path, run_id="a"), size=size)
     assert start.config.name == AUTO and start.size == size
     assert start.config.train.batch_tokens == size.keys["train.batch_tokens"]
 

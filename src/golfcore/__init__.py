@@ -1,15 +1,69 @@
-"""golfcore: train the best language model that fits a byte cap, and prove its score."""
+"""golfcore: train the best language model that fits a byte cap, and prove its score.
 
-from importlib.metadata import version
-from typing import Any
+The stable names are those of ``__all__``. Each is imported when it is first used, so ``import golfcore`` loads neither
+torch nor numpy.
+"""
 
-__version__ = version("golfcore")
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from golfcore import ops
+    from golfcore.api import Model, load_model, load_recipe, pack, quantize, run, score, train
+    from golfcore.container import Container
+    from golfcore.pipeline.whole import RunResult
+    from golfcore.tokenizer import Tokenizer
+
+    __version__: str
+
+_HOMES = {
+    "Container": "golfcore.container",
+    "Model": "golfcore.api",
+    "RunResult": "golfcore.pipeline.whole",
+    "Tokenizer": "golfcore.tokenizer",
+    "load_model": "golfcore.api",
+    "load_recipe": "golfcore.api",
+    "pack": "golfcore.api",
+    "quantize": "golfcore.api",
+    "run": "golfcore.api",
+    "score": "golfcore.api",
+    "train": "golfcore.api",
+}
+
+__all__ = [
+    "Container",
+    "Model",
+    "RunResult",
+    "Tokenizer",
+    "load_model",
+    "load_recipe",
+    "ops",
+    "pack",
+    "quantize",
+    "run",
+    "score",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the compiled core at its first ``from golfcore import _core``, and say what is wrong if that fails."""
+    """Import a public name, or the compiled core, at its first use."""
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    if name == "ops":
+        return import_module("golfcore.ops")
     if name == "_core":
-        from golfcore.installed import load_core
+        from golfcore.installed import load_core  # says what is wrong if it cannot be loaded
 
         return load_core()
+    if name == "__version__":
+        from importlib.metadata import version  # 30 ms
+
+        return version("golfcore")
     raise AttributeError(f"module 'golfcore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from golfcore.cli.output import out, print_json, progress
+from golfcore.errors import RuleError
 from golfcore.recipes.sizing import AUTO
 from golfcore.run_folder import ARTIFACT, CHECKPOINT, LOG, REPORT
 
@@ -47,24 +49,16 @@ def run(
     resume
         A run folder that was cut off; goes on from its last checkpoint.
     """
-    from golfcore.pipeline.limits import check_limits
-    from golfcore.pipeline.score import score_in_new_process
-    from golfcore.pipeline.start import begin_together
-    from golfcore.pipeline.whole import run_stages
-    from golfcore.ranks.world import join_world
+    from golfcore.api import run_wish
+    from golfcore.pipeline.start import Wish
 
-    with join_world() as world:
-        start = begin_together(
-            world, recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume, progress=progress
-        )  # fmt: skip
-        with resumable(start.run_dir):
-            result = run_stages(
-                start, world, lambda artifact: score_in_new_process(artifact, start.config, ranks=world.size), progress
-            )
+    wish = Wish(recipe, text, data, {}, set_, os.environ, runs, run_id, resume)
+    result = run_wish(wish, progress, resumable)
     if result is not None:
         out.print(closing_panel(result))
         print_json(result.summary())
-        check_limits(result.config, result.summary())
+        if broken := result.broken_limit():
+            raise RuleError(broken)
     return 0
 
 

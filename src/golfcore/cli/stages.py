@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +12,9 @@ from rich.table import Table
 
 from golfcore.cli.output import err, out, plain_table, print_json, print_table, progress
 from golfcore.cli.run import Sets, Texts, resumable
-from golfcore.data.tokens import open_tokens
+from golfcore.config import parse_set
 from golfcore.errors import UsageError
-from golfcore.pipeline.config import read_config, write_config
-from golfcore.recipes import load_recipe
+from golfcore.pipeline.config import read_config
 from golfcore.run_folder import ARTIFACT, CHECKPOINT, CONFIG, METRICS, QUANTIZED
 
 
@@ -46,29 +44,12 @@ def train(
     resume
         A run folder that was cut off; goes on from its last checkpoint.
     """
-    from golfcore.pipeline.start import begin_together
-    from golfcore.pipeline.train import require_alike, resume_point, train_stage
-    from golfcore.ranks.world import join_world
-    from golfcore.training.runlog import RunLog, read_metrics
+    from golfcore.api import train_wish
+    from golfcore.pipeline.start import Wish
+    from golfcore.training.runlog import read_metrics
 
-    with join_world() as world:
-        start = begin_together(
-            world, recipe, text=text, data=data, sets=set_, runs=runs, run_id=run_id, resume=resume, progress=progress
-        )  # fmt: skip
-        run_dir, config = start.run_dir, start.config
-        tokens = open_tokens(config.data.path, config.data.tokenizer)
-        require_alike(config, tokens, world)
-        saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
-        if world.primary:
-            write_config(run_dir, config)
-        log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
-        with resumable(run_dir), log, progress("train", shown=world.primary) as tick:
-            if note:
-                log.line(f"warning: {note}")
-            train_stage(
-                config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note)
-            )
-    if not world.primary:
+    run_dir = train_wish(Wish(recipe, text, data, {}, set_, os.environ, runs, run_id, resume), progress, resumable)
+    if run_dir is None:  # the first rank has it
         return
     last = [row for row in read_metrics(run_dir / METRICS) if row["kind"] == "train"][-1]
     if json:
@@ -106,34 +87,15 @@ def quantize(
     json
         One JSON document instead of a table.
     """
-    import dataclasses
+    from golfcore import api
 
-    from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
-    from golfcore.pipeline.score import LONG_CALL_S
-    from golfcore.pipeline.train import load_weights
-    from golfcore.ranks.heartbeat import with_heartbeat
-    from golfcore.ranks.world import join_world
-
-    config = _run_config(run, set_)
-    if fit or dry_run:
-        config = dataclasses.replace(config, quant=fitted(config.quant))
-    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
-    if fit < 0 or margin < 0 or cap <= 0:
-        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
-    module = load_weights(run, config, tokens.vocab_size)
-    with join_world() as world, progress("quantize", shown=world.primary) as shown:
-        tick = with_heartbeat(world, shown, "quantizing")
-        with world.watched(LONG_CALL_S):
-            calibration = calibrate(module, config, tokens, world, text=text, tick=tick)
-            if world.primary and dry_run:
-                plan = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
-            elif world.primary:
-                result = quantize_stage(run, module, config, tokens, calibration, cap=cap, tick=tick)
-                plan = result["plan"]
-            world.barrier()
-    if not world.primary:
+    changes = dict(parse_set(option) for option in set_)
+    result = api.quantize(
+        run, fit=fit, margin=margin, changes=changes, text=text, dry_run=dry_run, progress=progress
+    )  # fmt: skip
+    if not result:  # the first rank has it
         return
+    plan = result if dry_run else result["plan"]
     if json:
         head = {"run": run.name} if dry_run else {"run": run.name, "quantised": str(run / QUANTIZED)}
         print_json(head | ({"plan": plan} if dry_run else result))
@@ -213,7 +175,7 @@ def pack(
     json
         One JSON document instead of a line.
     """
-    from golfcore.pipeline.pack import pack_stage
+    from golfcore import api
 
     is_run = (source / CONFIG).is_file() if from_ is None else from_ == "run"
     if not is_run:
@@ -225,19 +187,14 @@ def pack(
 
         pack_unpacked(source, output, coder=coder or "fast", json=json)
         return
-    config = read_config(source)
-    if coder is not None:
-        config = replace(config, quant=replace(config.quant, coder=coder))
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
     target = output or source / ARTIFACT
-    with progress("pack") as tick:
-        packed = pack_stage(source, config, tokens, target, tick)
+    packed = api.pack(source, target, coder=coder, progress=progress)
     if json:
         print_json(packed)
     else:
         size = packed["bytes"]
         out.print(f"{target}: {size['file']:,} bytes of {size['cap']:,}, {size['free']:,} free", markup=False)
-        out.print(f"next: golfcore eval {target} --data {config.data.path}", markup=False)
+        out.print(f"next: golfcore eval {target} --data {read_config(source).data.path}", markup=False)
 
 
 def evaluate(
@@ -276,48 +233,29 @@ def evaluate(
     began
         The Unix time at which the budget began; default: now. How golfcore run counts this process's start.
     """
-    from golfcore.pipeline.score import own_text, score_artifact, validation_of
-    from golfcore.ranks.world import join_world
+    from golfcore import api
 
     # Of the two clocks only the wall's is shared by processes, and only the other never jumps.
     started = time.perf_counter() - (max(0.0, time.time() - began) if began else 0.0)
-
-    if (data is None) == (not text):
-        raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
-    text_for = own_text(text) if data is None else validation_of(open_tokens(str(data), tokenizer))
-    with join_world() as world:
-        with progress("evaluate", shown=world.primary) as tick:
-            result = score_artifact(
-                artifact, text_for, world, batch_tokens=batch_tokens, context=context, stride=stride, budget_s=budget,
-                began=started, tick=tick, tell=_say if world.primary else _say_nothing,
-            )  # fmt: skip
-        if not world.primary:
-            return
-        if json:
-            print_json(result)
-        else:
-            out.print(_score_table(result))
+    result = api.score(
+        artifact, data=data, text=text, tokenizer=tokenizer, context=context, stride=stride, budget_s=budget,
+        batch_tokens=batch_tokens, began=started, tell=_say, progress=progress,
+    )  # fmt: skip
+    if not result:
+        return
+    if json:
+        print_json(result)
+    else:
+        out.print(_score_table(result))
 
 
 def _say(line: str) -> None:
     err.print(line, markup=False, soft_wrap=True)
 
 
-def _say_nothing(line: str) -> None:
-    """Drops a line: rank 0 alone prints what all ranks are told."""
-
-
 def _strides_text(result: dict[str, Any]) -> str:
     taken = result["pace"]["strides"] if result["pace"] else [[1, result["stride"]]]
     return ", ".join(f"{stride}" + (f" from token {token:,} on" if token > 1 else "") for token, stride in taken)
-
-
-def _run_config(run: Path, sets: Sequence[str]) -> Any:
-    """A run's config with ``--set`` on top; the folder's own file stays as it was trained."""
-    if not sets:
-        return read_config(run)
-    read_config(run)  # a clear error where it is not a run folder
-    return load_recipe(str(run / CONFIG), environment={}, sets=sets).config
 
 
 def _score_table(result: dict[str, Any]) -> Table:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from golfcore.config import RecipeConfig, build_recipe, to_toml, to_tree
+from golfcore.config import RecipeConfig, build_recipe, set_key, to_toml, to_tree
 from golfcore.errors import FormatError, InputError, RuleError
 from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write
@@ -33,6 +35,18 @@ def read_config(run_dir: Path) -> RecipeConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: {error}") from error
     return build_recipe(tree, family_configs(), str(path))
+
+
+def changed(recipe: RecipeConfig, changes: Mapping[str, Any]) -> RecipeConfig:
+    """Return ``recipe`` with other values for some keys, given by ``section.key``.
+
+    Raises:
+        UsageError: an unknown key, or a value out of range.
+    """
+    tree = to_tree(recipe)
+    for key, value in changes.items():
+        set_key(tree, key, value)
+    return build_recipe(tree, family_configs(), recipe.name)
 
 
 def check_fits(recipe: RecipeConfig, vocab_size: int) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from golfcore.config import RecipeConfig
-from golfcore.errors import RuleError
 
 
-def check_limits(config: RecipeConfig, result: dict[str, Any]) -> None:
-    """Raise RuleError if the run broke a limit of its track; everything that it made stays."""
+def broken_limit(config: RecipeConfig, result: Mapping[str, Any]) -> str:
+    """Say in one line which limit of its track a run broke; empty if none.
+
+    Args:
+        config: the run's recipe.
+        result: ``run``, ``bytes_total``, ``train_s`` and ``eval_s`` of the run.
+    """
     track = config.track
     for what, value, limit, unit in (
         ("the artifact", result["bytes_total"], track.cap_bytes, "bytes"),
@@ -18,7 +23,8 @@ def check_limits(config: RecipeConfig, result: dict[str, Any]) -> None:
     ):
         if limit and value > limit:
             digits = 0 if unit == "bytes" else 2
-            raise RuleError(
+            return (
                 f"{what} took {value:,.{digits}f} {unit}, track {track.name} allows {limit:,.{digits}f}; "
                 f"{result['run']} is kept, but its score does not count"
             )
+    return ""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import prepare_data
 from golfcore.errors import UsageError
-from golfcore.pipeline.config import read_config
+from golfcore.pipeline.config import changed, read_config
 from golfcore.pipeline.measure import measure_step
 from golfcore.progress import Progress, no_progress
 from golfcore.ranks.world import World
-from golfcore.recipes import load_recipe
+from golfcore.recipes import LoadedRecipe, load_recipe
 from golfcore.recipes.sizing import AUTO, BASE, Size, size_for
 
 SIZING_S = 2.0  # of steps that are timed before a run is sized
@@ -33,62 +33,98 @@ class Start:
     echo: Callable[[str], None] | None = None  # gets every log line; without it a progress bar is shown
 
 
-def begin(
-    recipe: str, *, text: Sequence[Path], data: Path | None, sets: Sequence[str], runs: Path, run_id: str,
-    resume: Path | None, progress: Progress = no_progress, size: Size | None = None, ranks: int = 1,
-) -> Start:  # fmt: skip
-    """Resolves a recipe, names a run folder and prepares the tokens; arguments as of ``run``.
+@dataclass(frozen=True)
+class Wish:
+    """What a run was asked for, before anything is measured or prepared.
 
-    Recipe auto measures this machine, on which ``ranks`` will share the work, unless a ``size`` is given.
+    Attributes:
+        recipe: a recipe's name or TOML file, ``auto``, or a resolved recipe.
+        text: files or folders of the user's text; none for the default text.
+        data: a folder of tokens instead of text.
+        changes: values by ``section.key`` over the recipe's.
+        sets: the command line's ``section.key=value``, over everything else.
+        environment: where the contest's names are looked up (``MATRIX_LR=0.03``), over ``changes``.
+        runs: the folder in which the run's folder is made.
+        run_id: its name; empty for the recipe's name and the time.
+        resume: the folder of a run to go on with instead.
     """
-    if resume is not None:
-        if text or data or sets:
+
+    recipe: str | RecipeConfig
+    text: Sequence[Path] = ()
+    data: Path | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    sets: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    runs: Path = Path("runs")
+    run_id: str = ""
+    resume: Path | None = None
+
+    def all_sets(self) -> list[str]:
+        """Return ``sets`` with ``data`` among them."""
+        return [*self.sets, *([f"data.path={self.data}"] if self.data else [])]
+
+
+def begin(wish: Wish, *, progress: Progress = no_progress, size: Size | None = None, ranks: int = 1) -> Start:
+    """Resolve a recipe, name a run folder and prepare the tokens.
+
+    Args:
+        wish: what was asked for.
+        progress: shows how far the preparation is.
+        size: what recipe auto comes to; default: measured on this machine.
+        ranks: how many share the work of recipe auto.
+
+    Raises:
+        UsageError: arguments that contradict each other, an unknown key, or a folder that exists.
+    """
+    if wish.resume is not None:
+        if wish.text or wish.data or wish.sets or wish.changes:
             raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
-        return Start(resume, read_config(resume), resumed=True)
-    sets = [*sets, *([f"data.path={data}"] if data else [])]
-    if recipe == AUTO:
-        size = size or measured_size(sets, ranks, progress)
-        loaded = load_recipe(BASE, environment=os.environ, sets=sets, sizes=size.keys)
+        return Start(wish.resume, read_config(wish.resume), resumed=True)
+    if isinstance(wish.recipe, RecipeConfig):
+        data = {"data.path": str(wish.data)} if wish.data else {}
+        loaded = LoadedRecipe(changed(wish.recipe, {**wish.changes, **data}), ())
+    elif wish.recipe == AUTO:
+        size = size or measured_size(wish, ranks, progress)
+        loaded = _loaded(BASE, wish, {**size.keys, **wish.changes})
         loaded = replace(loaded, config=replace(loaded.config, name=AUTO))
     else:
-        loaded = load_recipe(recipe, environment=os.environ, sets=sets)
-    run_dir = new_run_dir(runs, run_id or os.environ.get("RUN_ID", ""), loaded.config.name)
+        loaded = _loaded(wish.recipe, wish, wish.changes)
+    run_dir = new_run_dir(wish.runs, wish.run_id or wish.environment.get("RUN_ID", ""), loaded.config.name)
     with progress("data") as tick:
-        config = prepare_data(loaded.config, text, tick)
+        config = prepare_data(loaded.config, wish.text, tick)
     return Start(run_dir, config, loaded.overrides, size)
 
 
-def measured_size(sets: Sequence[str], ranks: int, progress: Progress = no_progress) -> Size:
-    """Times a few steps of the base recipe, with the user's own keys, and sizes it to what the clock allows."""
-    config = load_recipe(BASE, environment=os.environ, sets=sets).config
+def _loaded(name: str, wish: Wish, changes: Mapping[str, Any]) -> LoadedRecipe:
+    return load_recipe(name, environment=wish.environment, sets=wish.all_sets(), sizes=changes)
+
+
+def measured_size(wish: Wish, ranks: int, progress: Progress = no_progress) -> Size:
+    """Time a few steps of the base recipe, with the user's own keys, and size it to what the clock allows."""
+    config = _loaded(BASE, wish, wish.changes).config
     with progress("this machine's speed"):
         found = measure_step(config, config.data.vocab_size, SIZING_S)
     return size_for(config.steps_s * 1000 / found.ms * ranks if config.steps_s else config.train.iterations)
 
 
-def begin_together(
-    world: World, recipe: str, *, text: Sequence[Path], data: Path | None, sets: Sequence[str] = (), runs: Path,
-    run_id: str, resume: Path | None, progress: Progress = no_progress,
-) -> Start:  # fmt: skip
-    """``begin`` on rank 0 first, so that text is prepared and the run folder named once; then on the other ranks.
+def begin_together(world: World, wish: Wish, progress: Progress = no_progress) -> Start:
+    """Call ``begin`` on rank 0, so that text is prepared and the run folder named once; then on the other ranks.
 
     A rank on another machine has its own environment and its own tokens; ``require_alike`` compares them.
     """
 
-    def start(name: str, size: Size | None) -> Start:
-        return begin(
-            recipe, text=text, data=data, sets=sets, runs=runs, run_id=name, resume=resume,
-            progress=progress if world.primary else no_progress, size=size, ranks=world.size,
-        )  # fmt: skip
+    def start(wish: Wish, size: Size | None) -> Start:
+        shown = progress if world.primary else no_progress
+        return begin(wish, progress=shown, size=size, ranks=world.size)
 
-    first = world.on_primary(lambda: start(run_id, None))
-    if world.primary or resume is not None:
+    first = world.on_primary(lambda: start(wish, None))
+    if world.primary or wish.resume is not None:
         return first
-    return start(first.run_dir.name, first.size)
+    return start(replace(wish, run_id=first.run_dir.name), first.size)
 
 
 def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
-    """A run folder that is not there yet, named by the user or by recipe and time; not created here."""
+    """Name a run folder that does not exist yet, as the user wishes or by recipe and time; it is not created here."""
     run_dir = runs / (run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if Path(run_dir.name) != Path(run_id or run_dir.name):
         raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")

@@ -12,6 +12,7 @@ from golfcore.config import RecipeConfig
 from golfcore.data.tokens import Tokens, open_tokens
 from golfcore.model.interface import LanguageModel
 from golfcore.pipeline.config import check_fits, write_config
+from golfcore.pipeline.limits import broken_limit
 from golfcore.pipeline.pack import matrix_codec, pack_stage, packed_bytes
 from golfcore.pipeline.quantize import Calibration, calibrate, quantize_stage, quantized_line
 from golfcore.pipeline.score import LONG_CALL_S, pace_lines, write_score
@@ -52,6 +53,10 @@ class RunResult:
     def artifact(self) -> Path:
         """The packed file."""
         return self.run_dir / ARTIFACT
+
+    def broken_limit(self) -> str:
+        """Say which limit of its track the run broke; empty if none. Everything that it made stays."""
+        return broken_limit(self.config, self.summary())
 
     def summary(self) -> dict[str, Any]:
         """Return what the last line of ``golfcore run`` prints."""

@@ -1,0 +1,319 @@
+"""What ``import golfcore`` offers: a recipe, each stage of a run, and the packed model that comes out of it.
+
+The command line is made of the same functions. Under torchrun every rank calls them, and rank 0 alone gets results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from golfcore.artifact.model_io import load_model as read_model
+from golfcore.config import RecipeConfig
+from golfcore.data.tokens import open_tokens
+from golfcore.errors import UsageError
+from golfcore.model.interface import LanguageModel
+from golfcore.pipeline.config import changed, read_config, write_config
+from golfcore.pipeline.pack import pack_stage
+from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
+from golfcore.pipeline.score import LONG_CALL_S, own_text, score_artifact, score_in_new_process, validation_of
+from golfcore.pipeline.start import Wish, begin_together
+from golfcore.pipeline.train import load_weights, require_alike, resume_point, train_stage
+from golfcore.pipeline.whole import RunResult, run_stages
+from golfcore.progress import Progress, no_progress
+from golfcore.ranks.heartbeat import with_heartbeat
+from golfcore.ranks.world import join_world
+from golfcore.recipes import load_recipe as read_recipe
+from golfcore.recipes.sizing import AUTO
+from golfcore.run_folder import ARTIFACT
+from golfcore.tokenizer import Tokenizer
+from golfcore.training.runlog import RunLog
+
+Paths = Path | str | Sequence[Path | str]
+
+
+def load_recipe(recipe: str | Path, changes: Mapping[str, Any] | None = None) -> RecipeConfig:
+    """Return a recipe with some of its keys changed; the environment is not read.
+
+    Args:
+        recipe: the name of one that comes with golfcore (``"pocket"``), or a TOML file.
+        changes: values by ``section.key``, as ``{"train.seed": 7}``.
+
+    Raises:
+        UsageError: no such recipe or key, or a value out of range; names the nearest.
+    """
+    return read_recipe(str(recipe), environment={}, sizes=changes).config
+
+
+def run(
+    recipe: str | RecipeConfig = AUTO,
+    *,
+    text: Paths = (),
+    data: Path | str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    runs: Path | str = "runs",
+    run_id: str = "",
+    resume: Path | str | None = None,
+    progress: Progress = no_progress,
+) -> RunResult | None:
+    """Train, quantize, pack and score a recipe, and write its report.
+
+    The score is read from the packed bytes by a new process. A run that broke a limit of its track is returned all the
+    same; ``RunResult.broken_limit`` says which.
+
+    Args:
+        recipe: a name, a TOML file, or what ``load_recipe`` returned; ``"auto"`` sizes one to this machine.
+        text: files or folders of text to train on (txt, jsonl, gz, zst); default: 13 MB of news.
+        data: a folder of tokens instead of text.
+        changes: values by ``section.key`` over the recipe's.
+        runs: the folder in which the run's folder is made.
+        run_id: its name; default: the recipe's name and the time.
+        resume: the folder of a run that was cut off, which goes on; the other arguments are then left out.
+        progress: shows how far each stage is.
+
+    Returns:
+        The result; under torchrun None on every rank but the first.
+
+    Raises:
+        UsageError: wrong arguments or keys, or the folder exists.
+        InputError: text or tokens that cannot be used, a full disk.
+        RuleError: the model cannot fit, or a probe of the scorer failed.
+    """
+    wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
+    return run_wish(wish, progress)
+
+
+def run_wish(
+    wish: Wish,
+    progress: Progress = no_progress,
+    guard: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
+) -> RunResult | None:
+    """Run as ``run`` does; ``guard`` is a context around all that follows the preparation, given the run's folder."""
+    with join_world() as world:
+        start = begin_together(world, wish, progress)
+        with guard(start.run_dir):
+            return run_stages(
+                start, world, lambda artifact: score_in_new_process(artifact, start.config, ranks=world.size), progress
+            )
+
+
+def train(
+    recipe: str | RecipeConfig,
+    *,
+    text: Paths = (),
+    data: Path | str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    runs: Path | str = "runs",
+    run_id: str = "",
+    resume: Path | str | None = None,
+    progress: Progress = no_progress,
+) -> Path | None:
+    """Train a recipe and leave ``checkpoint.pt`` in the run's folder.
+
+    Arguments and errors as for ``run``.
+
+    Returns:
+        The run's folder; under torchrun None on every rank but the first.
+    """
+    wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
+    return train_wish(wish, progress)
+
+
+def train_wish(
+    wish: Wish,
+    progress: Progress = no_progress,
+    guard: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
+) -> Path | None:
+    """Train as ``train`` does; ``guard`` is a context around the training, given the run's folder."""
+    with join_world() as world:
+        start = begin_together(world, wish, progress)
+        run_dir, config = start.run_dir, start.config
+        tokens = open_tokens(config.data.path, config.data.tokenizer)
+        require_alike(config, tokens, world)
+        saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
+        if world.primary:
+            write_config(run_dir, config)
+        log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
+        with guard(run_dir), log, progress("train", shown=world.primary) as tick:
+            if note:
+                log.line(f"warning: {note}")
+            train_stage(
+                config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note)
+            )
+        return run_dir if world.primary else None
+
+
+def quantize(
+    run_dir: Path | str,
+    *,
+    fit: int = 0,
+    margin: int = 0,
+    changes: Mapping[str, Any] | None = None,
+    text: Paths = (),
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Quantize a trained run; leave ``quantised.pt`` and ``quantised.json`` in its folder.
+
+    Args:
+        run_dir: the run's folder; its checkpoint stays as it is.
+        fit: choose the step of each tensor so that the packed file ends just below this many bytes; 0: as the recipe's
+            ``quant.fit`` says.
+        margin: bytes below ``fit`` that stay free; 0: the recipe's.
+        changes: values by ``section.key`` over the run's, as ``{"quant.matrix_bits": 4}``.
+        text: calibration text instead of training text.
+        dry_run: only plan the steps that fill the cap, and write nothing.
+        progress: shows how far it is.
+
+    Returns:
+        The content of ``quantised.json``: ``tensors`` (a row each), ``total`` and ``plan`` (None without a cap to
+        fill). With ``dry_run`` the plan alone. Empty on every rank but the first.
+
+    Raises:
+        InputError: the folder holds no trained run, or weights that are not finite.
+        RuleError: the cap cannot be met.
+        UsageError: wrong keys, or no room below the margin.
+    """
+    run_dir = Path(run_dir)
+    config = changed(read_config(run_dir), changes or {})
+    if fit or dry_run:
+        config = dataclasses.replace(config, quant=fitted(config.quant))
+    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
+    if fit < 0 or margin < 0 or cap <= 0:
+        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    module = load_weights(run_dir, config, tokens.vocab_size)
+    result: dict[str, Any] = {}
+    with join_world() as world, progress("quantize", shown=world.primary) as shown:
+        tick = with_heartbeat(world, shown, "quantizing")
+        with world.watched(LONG_CALL_S):
+            calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
+            if world.primary and dry_run:
+                result = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
+            elif world.primary:
+                result = quantize_stage(run_dir, module, config, tokens, calibration, cap=cap, tick=tick)
+            world.barrier()
+    return result
+
+
+def pack(
+    run_dir: Path | str,
+    output: Path | str | None = None,
+    *,
+    coder: Literal["fast", "smallest"] | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Pack a quantized run into one file.
+
+    Args:
+        run_dir: the run's folder.
+        output: the file; default: ``model.golf`` in the folder.
+        coder: ``smallest`` saves a few hundredths of a percent and decodes slower; default: the run's ``quant.coder``.
+        progress: shows how far it is.
+
+    Returns:
+        The inspection of the file: ``bytes`` (``file``, ``cap``, ``free``, ``framing``), ``roles`` and ``chunks``.
+
+    Raises:
+        InputError: the run is not quantized, or the file cannot be written.
+    """
+    run_dir = Path(run_dir)
+    config = read_config(run_dir)
+    if coder is not None:
+        config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    with progress("pack") as tick:
+        return pack_stage(run_dir, config, tokens, Path(output or run_dir / ARTIFACT), tick)
+
+
+def score(
+    artifact: Path | str,
+    *,
+    data: Path | str | None = None,
+    text: Paths = (),
+    tokenizer: Path | str = "",
+    context: int = 0,
+    stride: int | Literal["auto"] | None = None,
+    budget_s: float | None = None,
+    batch_tokens: int = 0,
+    began: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Score a packed model: bits per byte of a text, each token once.
+
+    Args:
+        artifact: a ``.golf`` file.
+        data: a folder of tokens whose validation split is scored.
+        text: files or folders of text that is scored whole instead, with the model's own tokenizer.
+        tokenizer: for contest shards: a SentencePiece ``.model`` or a ``.bpe`` file.
+        context: tokens per window; 0: the artifact's.
+        stride: tokens scored per window after the first, or ``"auto"`` for the finest that ends within the budget;
+            default: the artifact's.
+        budget_s: seconds that the evaluation may take, 0 for no clock; default: the artifact's.
+        batch_tokens: tokens per forward pass, 0 for what is fast; changes speed and memory, not the score.
+        began: the reading of ``time.perf_counter`` at which the budget began; default: now.
+        tell: called with warnings before the long work, and with what was taken.
+        progress: shows how far it is.
+
+    Returns:
+        The content of ``score.json``: ``val_bpb`` (bits per byte), ``val_loss`` (nats per token), ``tokens``,
+        ``bytes`` and what the score rests on. Empty on every rank but the first.
+
+    Raises:
+        UsageError: neither or both of ``data`` and ``text``, or windows that do not fit.
+        FormatError: the file is damaged.
+        RuleError: the byte table and the text disagree, or the model looks ahead.
+    """
+    began = time.perf_counter() if began is None else began
+    if (data is None) == (not text):
+        raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
+    text_for = own_text(_paths(text)) if data is None else validation_of(open_tokens(str(data), str(tokenizer)))
+    with join_world() as world, progress("evaluate", shown=world.primary) as tick:
+        result = score_artifact(
+            Path(artifact), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
+            budget_s=budget_s, began=began, tick=tick, tell=tell if world.primary else lambda line: None,
+        )  # fmt: skip
+        return result if world.primary else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A packed model, ready to be called.
+
+    Attributes:
+        module: the torch module with its weights in fp32; ``golfcore.model.interface.LanguageModel`` is its interface.
+        tokenizer: its own; None if the file names one by hash alone.
+        manifest: what the file says of recipe, evaluation and data.
+    """
+
+    module: LanguageModel
+    tokenizer: Tokenizer | None
+    manifest: Mapping[str, Any]
+
+
+def load_model(artifact: Path | str) -> Model:
+    """Load a packed model with its tokenizer.
+
+    Args:
+        artifact: a ``.golf`` file.
+
+    Raises:
+        InputError: no such file.
+        FormatError: the file is damaged or holds no model that golfcore knows.
+    """
+    loaded = read_model(Path(artifact))
+    tokenizer = Tokenizer.from_bytes(loaded.tokenizer) if loaded.tokenizer else None
+    return Model(loaded.module, tokenizer, loaded.manifest)
+
+
+def _paths(paths: Paths) -> list[Path]:
+    return [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)
