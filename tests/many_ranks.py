@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from golfcore.errors import GolfError
-from golfcore.ranks.judge import Limits
+from golfcore.ranks.verdict import Limits
 from golfcore.ranks.world import join_world
 
 QUICK = Limits(silent_s=4.0, hang_s=4.0, slow_s=3.0, slow_factor=0.0, leave_s=1.0)

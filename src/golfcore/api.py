@@ -190,7 +190,7 @@ def quantize(
     result: dict[str, Any] = {}
     with join_world() as world, progress("quantize", shown=world.primary) as shown:
         tick = with_heartbeat(world, shown, "quantizing")
-        with world.watched(LONG_CALL_S):
+        with world.expect_progress(LONG_CALL_S):
             calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
             if world.primary and dry_run:
                 result = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))

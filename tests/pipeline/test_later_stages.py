@@ -75,7 +75,7 @@ def packed(world: World, run_dir: Path, trouble: Callable[[], None]) -> None:
 
     whole.quantize_stage = quantize_stage  # type: ignore[assignment]
     whole.pack_stage = lambda *_: {}  # type: ignore[assignment]
-    with RunLog(run_dir, primary=world.primary) as log, world.watched(LONG_CALL_S):
+    with RunLog(run_dir, primary=world.primary) as log, world.expect_progress(LONG_CALL_S):
         if world.primary:
             whole._packed(run_dir, recipe(), None, None, None, world, log, no_progress)  # type: ignore[arg-type]
         world.barrier()

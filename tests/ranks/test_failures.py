@@ -26,8 +26,8 @@ from golfcore.data.tokens import Tokens
 from golfcore.errors import RankError, UsageError
 from golfcore.pipeline.train import require_alike
 from golfcore.ranks import rendezvous
-from golfcore.ranks.judge import Member, Pulse, judge
 from golfcore.ranks.rendezvous import Place
+from golfcore.ranks.verdict import Member, Pulse, judge
 from golfcore.ranks.world import World
 
 SLOW = Limits(silent_s=6.0, hang_s=20.0, slow_s=2.0, slow_factor=4.0, leave_s=1.0)
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_another_model_is_refused_on_every_rank(tokens: Path, tm
     with run.loader, run.log:
         run.trainer.run()
         run.trainer.save()
-        run.trainer.writer.wait()  # type: ignore[union-attr]
+        run.trainer.saver.writer.wait()  # type: ignore[union-attr]
     with Ranks(2, resume, make_recipe(), tokens, tmp_path) as ranks:
         outcomes = ranks.outcomes(30)
     for outcome in outcomes.values():

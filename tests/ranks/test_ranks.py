@@ -110,8 +110,8 @@ def train_without_end(world: World, config: RecipeConfig, tokens: Path, run_dir:
     with using(ops), run.loader, run.log:
         run.trainer.run()
         run.trainer.save()
-        if run.trainer.writer is not None:
-            run.trainer.writer.wait()
+        if run.trainer.saver.writer is not None:
+            run.trainer.saver.writer.wait()
 
 
 def steps_by_the_clock(world: World, config: RecipeConfig, tokens: Path, run_dir: Path) -> tuple[int, float]:

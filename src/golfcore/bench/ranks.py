@@ -50,7 +50,7 @@ class Steps:
 
     def step(self) -> float:
         """The mean loss over the ranks, before the step."""
-        self.optimizers.arm()
+        self.optimizers.begin_overlapped_reduction()
         loss, _ = self.model.loss(self.batch, Context(torch.zeros(())))
         (loss / self.world.size).backward()  # type: ignore[no-untyped-call]
         mean = self.optimizers.reduce(loss.detach())

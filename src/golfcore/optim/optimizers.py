@@ -85,10 +85,10 @@ class Optimizers:
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
-    def arm(self) -> None:
+    def begin_overlapped_reduction(self) -> None:
         """Before the last backward pass of a step: gradients are reduced over the ranks as they come."""
         if self._shards is not None:
-            self._shards.arm()
+            self._shards.begin_overlapped_reduction()
 
     def reduce(self, loss: Tensor) -> Tensor:
         """After it: begins the reductions that are left, and gives the mean of ``loss`` over the ranks.

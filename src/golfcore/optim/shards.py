@@ -113,7 +113,7 @@ class Shards:
 
     # --- during backward ----------------------------------------------------------------------------------------------
 
-    def arm(self) -> None:
+    def begin_overlapped_reduction(self) -> None:
         """The next backward pass is the step's last: its gradients are whole when they come."""
         self._armed, self._begun = True, 0
         for r in self._rounds:

@@ -97,23 +97,23 @@ def score_artifact(
         for line in fit_threads():
             tell(line)
     route = world.on_primary(products.route)
-    with world.watched(LONG_CALL_S), products.using(route):
-        world.note("evaluation, reading the artifact")
+    with world.expect_progress(LONG_CALL_S), products.using(route):
+        world.heartbeat("evaluation, reading the artifact")
         with _at_hand(artifact, world) as path:
             loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
         windows = _windows(loaded.manifest, context, stride, budget_s)
         module = loaded.module.to(world.device)
         module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
-        world.note("evaluation, reading the text")
+        world.heartbeat("evaluation, reading the text")
         text = text_for(loaded, windows.context)
-        world.note("evaluation, the probe")
+        world.heartbeat("evaluation, the probe")
         auto = windows.stride == "auto"
         possible = strides(windows.context, windows.finest) if auto else [int(windows.stride) or windows.context]
         moved = future_flip(module, text.tokens, context=windows.context, strides=possible)
         world.barrier()
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
     pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
-    with world.watched(pause_s), products.using(route), heartbeat_of_layers(module, world):
+    with world.expect_progress(pause_s), products.using(route), heartbeat_of_layers(module, world):
         result = score(
             module, text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
             rank=world.rank, world_size=world.size, combine=world.sum,

@@ -21,7 +21,8 @@ from golfcore.ops.threads import fit_threads
 from golfcore.ranks.world import World
 from golfcore.training.precision import choose_precision
 from golfcore.training.runlog import RunLog
-from golfcore.training.trainer import BatchLoader, Trainer
+from golfcore.training.saving import BatchLoader
+from golfcore.training.trainer import Trainer
 
 
 def token_loader(recipe: RecipeConfig, source: TokenSource, world: World) -> TokenLoader:

@@ -108,7 +108,7 @@ def run_stages(
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
         module = _trained(start, saved, tokens, world, log, progress)
-        with world.watched(LONG_CALL_S):
+        with world.expect_progress(LONG_CALL_S):
             calibration = _calibrated(module, config, tokens, world, log, progress)
             if world.primary:
                 packed = _packed(run_dir, config, module, tokens, calibration, world, log, progress)

@@ -18,7 +18,7 @@ def with_heartbeat(world: World, tick: Tick, stage: str, *, step: bool = False) 
     """
 
     def beat(done: float, total: float, note: str) -> None:
-        world.note(f"{stage}, {done:,.0f} of {total:,.0f}: {note}", step=step)
+        world.heartbeat(f"{stage}, {done:,.0f} of {total:,.0f}: {note}", step=step)
         tick(done, total, note)
 
     return beat
@@ -27,7 +27,7 @@ def with_heartbeat(world: World, tick: Tick, stage: str, *, step: bool = False) 
 @contextmanager
 def heartbeat_of_layers(module: nn.Module, world: World) -> Iterator[None]:
     """Make every layer of a forward pass a heartbeat: one batch of a large model may take long on a processor."""
-    handles = [m.register_forward_hook(lambda *_: world.note()) for m in module.modules() if world.size > 1]
+    handles = [m.register_forward_hook(lambda *_: world.heartbeat()) for m in module.modules() if world.size > 1]
     try:
         yield
     finally:

@@ -24,8 +24,9 @@ import torch
 import torch.distributed as dist
 
 from golfcore.errors import RankError, UsageError
-from golfcore.ranks.judge import Limits
-from golfcore.ranks.monitor import Monitor, Ticks
+from golfcore.ranks.monitor import Monitor
+from golfcore.ranks.ticks import Ticks
+from golfcore.ranks.verdict import Limits
 
 JOIN_S = 25.0  # all ranks of a run start together
 STORE_S = 10.0  # that a store may take to answer, whose port is open

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from golfcore.errors import GolfError, RankError
 from golfcore.optim.shards import Pending
-from golfcore.ranks.judge import Limits
 from golfcore.ranks.monitor import Monitor
 from golfcore.ranks.rendezvous import JOIN_S, Place, meet
+from golfcore.ranks.verdict import Limits
 
 T = TypeVar("T")
 
@@ -48,17 +48,17 @@ class World:
 
     # --- signs of life ------------------------------------------------------------------------------------------------
 
-    def note(self, where: str = "", *, step: bool = False) -> None:
+    def heartbeat(self, where: str = "", *, step: bool = False) -> None:
         """Tells the monitor that this rank gets on, at ``where`` or the place before; RankError where the run ends."""
         if self.monitor is not None:
-            self.monitor.note(where, step=step)
+            self.monitor.heartbeat(where, step=step)
 
-    def watched(self, pause_s: float = 0.0) -> contextlib.AbstractContextManager[None]:
+    def expect_progress(self, pause_s: float = 0.0) -> contextlib.AbstractContextManager[None]:
         """Inside, a rank that does not get on, or is far slower than the others, ends the run.
 
         ``pause_s``: what one that computes may need between two signs of life, of which it gets three times as much.
         """
-        return contextlib.nullcontext() if self.monitor is None else self.monitor.watched(pause_s)
+        return contextlib.nullcontext() if self.monitor is None else self.monitor.expect_progress(pause_s)
 
     def before_end(self, tell: Callable[[str], None]) -> None:
         """``tell`` gets the reason where the monitor has to end this process."""

@@ -12,13 +12,10 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from golfcore.config import RecipeConfig
@@ -36,34 +33,10 @@ from golfcore.optim.schedule import (
 )
 from golfcore.quant.qat import aware_loss
 from golfcore.ranks.world import World
-from golfcore.run_folder import CHECKPOINT
-from golfcore.training.checkpoint import CheckpointWriter, save_checkpoint
 from golfcore.training.compiled import LossFunction, choose_loss
 from golfcore.training.pace import Pace
 from golfcore.training.runlog import RunLog, stopping_early
-
-
-class BatchLoader(Protocol):
-    """What the loop asks of a loader: this rank's share of each step, in any shape, and a position to save."""
-
-    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
-
-    def reshape(self, batch_tokens: int, seq_len: int) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-@dataclass
-class TrainState:
-    """Where a run stands, apart from the tensors."""
-
-    step: int = 0
-    train_s: float = 0.0  # the clock
-    tokens: int = 0
-    averaged: int = 0  # weights that have joined the average
-    saved_at: float = field(default_factory=time.monotonic)
+from golfcore.training.saving import BatchLoader, Saver, TrainState, odd_tensor, way_back
 
 
 class Trainer:
@@ -101,7 +74,7 @@ class Trainer:
                 )
         self.stage = self.stages[0]
         self.pace = Pace()
-        self.enter(self.stage)
+        self.set_stage(self.stage)
         self.optimizers = Optimizers(
             module,
             module.parameter_roles(),
@@ -113,7 +86,7 @@ class Trainer:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.state = TrainState()
         self.choices: dict[str, Any] = {}  # what trials settled for the whole run; every checkpoint carries it
-        self.writer = CheckpointWriter(log.run_dir) if world.primary else None
+        self.saver = Saver(module, self.optimizers, loader, log, train.checkpoint_every_s, writes=world.primary)
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         self.expected_step_s = 0.0  # from the warm-up, for the monitor
         self.budget_s = recipe.steps_s
@@ -135,7 +108,7 @@ class Trainer:
 
     # --- one step ---------------------------------------------------------------------------------------------------
 
-    def enter(self, stage: Stage) -> None:
+    def set_stage(self, stage: Stage) -> None:
         """Gives the loader and the model what the next steps look like."""
         self.stage = stage
         self.pace.restart()
@@ -159,10 +132,10 @@ class Trainer:
             loss_fn = self.aware_fn if self.aware and self.aware_fn is not None else self.loss_fn
             loss, parts = loss_fn(batch, Context(self.progress))
             if start + self.micro_rows >= rows:
-                self.optimizers.arm()
+                self.optimizers.begin_overlapped_reduction()
             (loss * (share / self.world.size)).backward()
             total += parts["ce"].float() * share
-            self.world.note(f"step {self.state.step + 1}")
+            self.world.heartbeat(f"step {self.state.step + 1}")
         return self.optimizers.reduce(total)
 
     def update(self, multiplier: float, share: float) -> None:
@@ -185,10 +158,10 @@ class Trainer:
         """
         if not self.recipe.train.warmup_steps:
             return
-        before = copy.deepcopy(self._tensors())
+        before = copy.deepcopy(self.saver.tensors())
         averaged, step_s = self.state.averaged, 0.0
         for stage, aware in itertools.product(self.stages, [False] if self.aware_fn is None else [False, True]):
-            self.enter(stage)
+            self.set_stage(stage)
             self.aware = aware
             for _ in range(self.recipe.train.warmup_steps):
                 started = time.perf_counter()
@@ -196,9 +169,9 @@ class Trainer:
                 self.update(1.0, 0.0)
                 seconds = time.perf_counter() - started
             step_s = max(step_s, seconds)  # of a stage's last step: the first ones compile
-        self._restore(before)
+        self.saver.restore(before)
         self.state.averaged = averaged
-        self.enter(self.stages[0])
+        self.set_stage(self.stages[0])
         self.expected_step_s = step_s
         self._judge_clock(*self.world.from_primary(step_s))
 
@@ -224,13 +197,12 @@ class Trainer:
         self.module.train()
         self.world.barrier()
         try:
-            with self.world.watched(self.expected_step_s):
+            with self.world.expect_progress(self.expected_step_s):
                 self._steps()
         finally:
             gc.unfreeze()
-            if self.writer is not None:
-                self.writer.wait()
-        self.enter(self.stages[-1])
+            self.saver.wait()
+        self.set_stage(self.stages[-1])
         self._use_average()
         return self.state
 
@@ -243,7 +215,7 @@ class Trainer:
             # other work on the machine makes steps uneven. Rank 0 decides for all, by its own clock.
             elapsed = time.perf_counter() - started
             late = elapsed + 1.25 * max(recent_s, default=0.0) > self.budget_s > 0
-            elapsed, stop, due = self.world.from_primary(elapsed, late, self._save_is_due(recent_s))
+            elapsed, stop, due = self.world.from_primary(elapsed, late, self.saver.is_due(self.state, recent_s))
             if due:
                 self.save()
             if stop:
@@ -251,14 +223,14 @@ class Trainer:
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
             share = progress(state.step, elapsed, train, self.budget_s)
-            self._follow(share)
+            self._advance_stage(share)
             self.aware = share >= self.recipe.quant.qat_from
             loss = self.backward()
             self._stop_at_nan(loss)
             self.update(multiplier, share)
             state.step += 1
             state.tokens += self.stage.batch_tokens
-            self.world.note(f"step {state.step}", step=True)
+            self.world.heartbeat(f"step {state.step}", step=True)
             now = time.perf_counter() - started
             recent_s.append(now - elapsed)
             state.train_s = now
@@ -266,7 +238,7 @@ class Trainer:
                 self.log.line(changed)
             started += self._between_steps(loss, multiplier, recent_s[-1])
 
-    def _follow(self, share: float) -> None:
+    def _advance_stage(self, share: float) -> None:
         """Enters the stage that has come, and says so in the log."""
         self.progress.fill_(share)
         stage = stage_at(share, self.recipe.train, self.module.phase_starts())
@@ -275,7 +247,7 @@ class Trainer:
                 f"stage: step:{self.state.step} share:{share:.3f} batch_tokens:{stage.batch_tokens} "
                 f"seq_len:{stage.seq_len} phase:{stage.phase}"
             )
-            self.enter(stage)
+            self.set_stage(stage)
 
     def _stop_at_nan(self, loss: Tensor) -> None:
         """Raises InputError where the loss is not finite, before it reaches the weights.
@@ -286,22 +258,9 @@ class Trainer:
         if self.world.device.type != "cpu" and step > 10 and step % self.recipe.train.log_every:
             return
         if not math.isfinite(float(loss)):
-            raise InputError(f"the loss is {float(loss)} at step {step}: {self._odd_tensor()}; {self._way_back()}")
-
-    def _odd_tensor(self) -> str:
-        for what, tensors in (
-            ("parameter", self.optimizers.parameters),
-            ("gradient of", {n: p.grad for n, p in self.optimizers.parameters.items()}),
-        ):
-            for name, tensor in tensors.items():
-                if tensor is not None and not torch.isfinite(tensor).all():
-                    return f"{what} {name} is not finite"
-        return "every parameter and gradient is finite, so it arose in the forward pass"
-
-    def _way_back(self) -> str:
-        saved = self.log.run_dir / CHECKPOINT
-        kept = f"the last good checkpoint stays in {saved}; " if saved.exists() else ""
-        return f"{kept}lower optim.matrix_lr and the other rates, or set optim.grad_clip_norm"
+            raise InputError(
+                f"the loss is {float(loss)} at step {step}: {odd_tensor(self.optimizers)}; {way_back(self.log.run_dir)}"
+            )
 
     def _between_steps(self, loss: Tensor, multiplier: float, step_s: float) -> float:
         """Logs and validates when due; returns the seconds that do not count."""
@@ -329,77 +288,22 @@ class Trainer:
         for name, average in self.optimizers.averages.items():
             self.optimizers.parameters[name].copy_(average)
 
-    # --- state ------------------------------------------------------------------------------------------------------
-
-    def _tensors(self) -> dict[str, Any]:
-        return {
-            "module": self.module.state_dict(),
-            "optimizers": self.optimizers.state_dict(),
-            "loader": self.loader.state_dict(),
-        }
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        self.module.load_state_dict(saved["module"])
-        self.optimizers.load_state_dict(saved["optimizers"])
-        self.loader.load_state_dict(saved["loader"])
-
-    def _save_is_due(self, recent_s: Iterable[float]) -> bool:
-        """On rank 0: whether a checkpoint begun now will be on the disk before ``checkpoint_every_s`` are over."""
-        every_s = self.recipe.train.checkpoint_every_s
-        if self.writer is None or not every_s or not self.state.step or self.writer.busy:
-            return False
-        if failure := self.writer.failure():
-            self.log.line(f"warning: no checkpoint was written: {failure}; training goes on")
-        ahead_s = min(every_s / 2, self.writer.lag_s + 2 * max(recent_s, default=0.0))
-        return time.monotonic() - self.state.saved_at >= every_s - ahead_s
+    # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def save(self, *, final: bool = False) -> None:
-        """Begins a checkpoint, whose file rank 0 writes; with ``final`` it is written when this returns.
+        """Begin a checkpoint, whose file rank 0 writes; with ``final`` it is written when this returns.
 
-        Every rank calls it. ``weights`` in it are those to keep, averaged if so.
+        Every rank calls it.
 
         Raises:
             InputError: a weight is not finite, and the checkpoint before stays; or, with ``final``, the disk is full.
         """
-        state, tensors = self.state, self._tensors()
-        state.saved_at = time.monotonic()
-        if self.writer is None:
-            return
-        averages = self.optimizers.averages if state.averaged and not final else {}
-        weights = tensors["module"] | averages
-        if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
-            raise InputError(f"after step {state.step} {self._odd_tensor()}; {self._way_back()}")
-        checkpoint = {
-            **tensors, "weights": weights, "final": final, "choices": self.choices,
-            "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
-        }  # fmt: skip
-        if final:
-            self.writer.wait()
-            save_checkpoint(self.log.run_dir, checkpoint)
-        else:
-            self.writer.submit(checkpoint)
+        self.saver.save(self.state, self.choices, final=final)
 
-    def resume(self, saved: dict[str, Any]) -> None:
-        """Goes back to where a checkpoint stands.
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Go back to where a checkpoint stands.
 
         Raises:
             InputError: the checkpoint is of a run that had ended, or of another model.
         """
-        if saved["final"]:
-            raise InputError(
-                f"the run in {self.log.run_dir} has ended after {saved['step']} steps; there is nothing to resume"
-            )
-        self._require_same_model(saved["module"])
-        self._restore(saved)
-        self.state = TrainState(saved["step"], saved["train_s"], saved["tokens"], saved["averaged"])
-
-    def _require_same_model(self, saved: Mapping[str, Tensor]) -> None:
-        own = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
-        theirs = {name: tuple(tensor.shape) for name, tensor in saved.items()}
-        for name in sorted(own.keys() | theirs.keys()):
-            if own.get(name) != theirs.get(name):
-                raise InputError(
-                    f"the checkpoint in {self.log.run_dir} is of another model: {name} is "
-                    f"{theirs.get(name, 'absent')} there and {own.get(name, 'absent')} in this run's; resume with the "
-                    "config that it was trained with"
-                )
+        self.state = self.saver.resume(saved)

@@ -1,0 +1,165 @@
+"""What of a training goes into a checkpoint, when one is due, and how a run goes on from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from golfcore.errors import InputError
+from golfcore.model.interface import LanguageModel
+from golfcore.optim.optimizers import Optimizers
+from golfcore.run_folder import CHECKPOINT
+from golfcore.training.checkpoint import CheckpointWriter, save_checkpoint
+from golfcore.training.runlog import RunLog
+
+
+class BatchLoader(Protocol):
+    """What the loop asks of a loader: this rank's share of each step, in any shape, and a position to save."""
+
+    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+
+    def reshape(self, batch_tokens: int, seq_len: int) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass
+class TrainState:
+    """Where a run stands, apart from the tensors."""
+
+    step: int = 0
+    train_s: float = 0.0  # the clock
+    tokens: int = 0
+    averaged: int = 0  # weights that have joined the average
+    saved_at: float = field(default_factory=time.monotonic)
+
+
+class Saver:
+    """The checkpoints of one training.
+
+    Args:
+        module, optimizers, loader: what a checkpoint holds.
+        log: gets warnings, and names the folder.
+        every_s: seconds from one checkpoint to the next; 0 for none but the last.
+        writes: whether this rank writes the files.
+    """
+
+    def __init__(
+        self, module: LanguageModel, optimizers: Optimizers, loader: BatchLoader, log: RunLog, every_s: float, *,
+        writes: bool,
+    ) -> None:  # fmt: skip
+        self.module, self.optimizers, self.loader, self.log, self.every_s = module, optimizers, loader, log, every_s
+        self.writer = CheckpointWriter(log.run_dir) if writes else None
+
+    def tensors(self) -> dict[str, Any]:
+        """Return the state of module, optimizers and loader; nothing is copied."""
+        return {
+            "module": self.module.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "loader": self.loader.state_dict(),
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go back to what ``tensors`` returned."""
+        self.module.load_state_dict(saved["module"])
+        self.optimizers.load_state_dict(saved["optimizers"])
+        self.loader.load_state_dict(saved["loader"])
+
+    def is_due(self, state: TrainState, recent_s: Iterable[float]) -> bool:
+        """Say whether a checkpoint begun now will be on the disk just before ``every_s`` are over.
+
+        Args:
+            state: where the run stands.
+            recent_s: how long the last steps took.
+        """
+        if self.writer is None or not self.every_s or not state.step or self.writer.busy:
+            return False
+        if failure := self.writer.failure():
+            self.log.line(f"warning: no checkpoint was written: {failure}; training goes on")
+        ahead_s = min(self.every_s / 2, self.writer.lag_s + 2 * max(recent_s, default=0.0))
+        return time.monotonic() - state.saved_at >= self.every_s - ahead_s
+
+    def save(self, state: TrainState, choices: Mapping[str, Any], *, final: bool) -> None:
+        """Begin a checkpoint; with ``final`` it is on the disk when this returns.
+
+        ``weights`` in it are those to keep, averaged if so.
+
+        Raises:
+            InputError: a weight is not finite, and the checkpoint before stays; or, with ``final``, the disk is full.
+        """
+        tensors = self.tensors()  # every rank takes part: banks are gathered
+        state.saved_at = time.monotonic()
+        if self.writer is None:
+            return
+        averages = self.optimizers.averages if state.averaged and not final else {}
+        weights = tensors["module"] | averages
+        if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+            raise InputError(f"after step {state.step} {odd_tensor(self.optimizers)}; {way_back(self.log.run_dir)}")
+        checkpoint = {
+            **tensors, "weights": weights, "final": final, "choices": dict(choices),
+            "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
+        }  # fmt: skip
+        if final:
+            self.writer.wait()
+            save_checkpoint(self.log.run_dir, checkpoint)
+        else:
+            self.writer.submit(checkpoint)
+
+    def wait(self) -> None:
+        """Wait until nothing is being written."""
+        if self.writer is not None:
+            self.writer.wait()
+
+    def resume(self, saved: Mapping[str, Any]) -> TrainState:
+        """Restore a checkpoint and return where it stands.
+
+        Raises:
+            InputError: the checkpoint is of a run that had ended, or of another model.
+        """
+        if saved["final"]:
+            raise InputError(
+                f"the run in {self.log.run_dir} has ended after {saved['step']} steps; there is nothing to resume"
+            )
+        self._require_same_model(saved["module"])
+        self.restore(saved)
+        return TrainState(saved["step"], saved["train_s"], saved["tokens"], saved["averaged"])
+
+    def _require_same_model(self, saved: Mapping[str, Tensor]) -> None:
+        own = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+        for name in sorted(own.keys() | theirs.keys()):
+            if own.get(name) != theirs.get(name):
+                raise InputError(
+                    f"the checkpoint in {self.log.run_dir} is of another model: {name} is "
+                    f"{theirs.get(name, 'absent')} there and {own.get(name, 'absent')} in this run's; resume with the "
+                    "config that it was trained with"
+                )
+
+
+def odd_tensor(optimizers: Optimizers) -> str:
+    """Name the first parameter or gradient that is not finite."""
+    for what, tensors in (
+        ("parameter", optimizers.parameters),
+        ("gradient of", {n: p.grad for n, p in optimizers.parameters.items()}),
+    ):
+        for name, tensor in tensors.items():
+            if tensor is not None and not torch.isfinite(tensor).all():
+                return f"{what} {name} is not finite"
+    return "every parameter and gradient is finite, so it arose in the forward pass"
+
+
+def way_back(run_dir: Path) -> str:
+    """Say what to do after a loss that is not finite."""
+    saved = run_dir / CHECKPOINT
+    kept = f"the last good checkpoint stays in {saved}; " if saved.exists() else ""
+    return f"{kept}lower optim.matrix_lr and the other rates, or set optim.grad_clip_norm"
