@@ -22,7 +22,7 @@ from golfcore.ranks.world import join_world
 QUICK = Limits(silent_s=4.0, hang_s=4.0, slow_s=3.0, slow_factor=0.0, leave_s=1.0)
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["ranks", "golfcore.training.trainer", "golfcore.data.loader", "tiny"])
+_server.set_forkserver_preload(["many_ranks", "golfcore.training.trainer", "golfcore.data.loader", "tiny"])
 
 
 @dataclass

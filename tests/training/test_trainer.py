@@ -60,7 +60,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(shards: ShardSet
         if note == "step 5":  # after it was logged, before it was saved
             raise KeyboardInterrupt
 
-    first = trainer(config, shards, tmp_path / "parts", tick=interrupt)
+    first = trainer(config, shards, tmp_path / "parts", on_progress=interrupt)
     with pytest.raises(KeyboardInterrupt):
         first.run()
     saved = load_checkpoint(tmp_path / "parts" / CHECKPOINT)
@@ -145,7 +145,7 @@ def test_a_diverging_run_stops_and_names_step_and_tensor(shards: ShardSet, tmp_p
             with torch.no_grad():
                 run.module.get_parameter("blocks.1.mlp.up.weight")[3, 1] = float("inf")
 
-    run = trainer(config, shards, tmp_path, tick=poison)
+    run = trainer(config, shards, tmp_path, on_progress=poison)
     with pytest.raises(
         InputError, match=r"after step 5 parameter blocks\.1\.mlp\.up\.weight is not finite; the last good"
     ):
