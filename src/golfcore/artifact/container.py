@@ -34,9 +34,9 @@ from golfcore.artifact.writing import (
     predict_size,
     write,
 )
-from golfcore.config import nearest
 from golfcore.environment import cores
 from golfcore.errors import FormatError, InputError
+from golfcore.suggest import nearest
 
 __all__ = [
     "HEADER", "MAJOR", "TRAILER", "ChunkInfo", "Container", "Tensor", "TensorInfo", "encode", "predict_size", "write",

@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import CONTEST_ENV, RecipeConfig, build_recipe, nearest, parse_set, parse_value, set_key, to_tree
+from golfcore.config import CONTEST_ENV, RecipeConfig, build_recipe, parse_set, parse_value, set_key, to_tree
 from golfcore.errors import UsageError
 from golfcore.model import family_configs
+from golfcore.suggest import nearest
 
 
 @dataclass(frozen=True)

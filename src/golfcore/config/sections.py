@@ -1,35 +1,11 @@
-"""Recipes: frozen dataclasses read from TOML, then the environment, then the command line.
-
-Later sources win: command line > environment (the contest's names, ``MATRIX_LR=0.03``) > recipe file > default. An
-unknown key is an error that names the nearest known one. Nothing below the command line reads the environment.
-"""
+"""The sections of a recipe: frozen dataclasses that check their own values."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import tomllib
-import types
-import typing
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from golfcore.errors import UsageError
-
-T = TypeVar("T")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the known word closest to ``word``, or an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
-
-
-def require(condition: bool, key: str, value: object, expected: str) -> None:
-    """Raises a UsageError that names ``key`` and its value unless ``condition`` holds."""
-    if not condition:
-        raise UsageError(f"{key} = {value!r}: expected {expected}")
+from golfcore.config.values import parse_value, require, words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,8 +202,8 @@ class QuantConfig:
             bits, k = getattr(self, f"{role}_bits"), getattr(self, f"{role}_k")
             require(2 <= bits <= 8, f"quant.{role}_bits", bits, "2 to 8")
             require(k > 0, f"quant.{role}_k", k, "a positive number of standard deviations")
-        for name, words in _words(QuantConfig).items():
-            require(getattr(self, name) in words, f"quant.{name}", getattr(self, name), " or ".join(words))
+        for name, known in words(QuantConfig).items():
+            require(getattr(self, name) in known, f"quant.{name}", getattr(self, name), " or ".join(known))
         for entry in self.group_k:
             parse_group_k(entry)
         states = (0, 4, 8, 16, 32, 64, 128, 256)
@@ -249,12 +225,6 @@ def parse_group_k(entry: str) -> tuple[str, float]:
     good = bool(equals and group) and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
     require(good, "quant.group_k", entry, "GROUP=K, for example up=11.5")
     return group.strip(), float(value)
-
-
-def _words(cls: type) -> dict[str, tuple[str, ...]]:
-    """The fields of a dataclass that are one of a few words."""
-    kinds = typing.get_type_hints(cls)
-    return {f: typing.get_args(k) for f, k in kinds.items() if typing.get_origin(k) is Literal}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,183 +277,3 @@ class RecipeConfig:
         if not reserve_s:
             return self.track.train_s
         return max(self.track.train_s - reserve_s, 0.01) if self.track.train_s else 0.0
-
-
-# The contest's environment names, and the keys they set. Values are read as TOML where the name is not a string key.
-CONTEST_ENV: Mapping[str, str] = {
-    "DATA_PATH": "data.path",
-    "TOKENIZER_PATH": "data.tokenizer",
-    "VOCAB_SIZE": "data.vocab_size",
-    "SEED": "train.seed",
-    "ITERATIONS": "train.iterations",
-    "MAX_WALLCLOCK_SECONDS": "track.train_s",
-    "VAL_LOSS_EVERY": "train.val_every",
-    "VAL_BATCH_SIZE": "eval.batch_tokens",
-    "TRAIN_LOG_EVERY": "train.log_every",
-    "WARMDOWN_ITERS": "train.warmdown_iters",
-    "WARMDOWN_FRAC": "train.warmdown_fraction",
-    "MIN_LR": "train.lr_floor",
-    "EMA_DECAY": "train.ema_decay",
-    "WARMUP_STEPS": "train.warmup_steps",
-    "TRAIN_BATCH_TOKENS": "train.batch_tokens",
-    "TRAIN_SEQ_LEN": "train.seq_len",
-    "EVAL_SEQ_LEN": "eval.context",
-    "EVAL_STRIDE": "eval.stride",
-    "QK_GAIN_INIT": "model.qk_gain_init",
-    "NUM_LAYERS": "model.num_layers",
-    "NUM_KV_HEADS": "model.num_kv_heads",
-    "MODEL_DIM": "model.model_dim",
-    "NUM_HEADS": "model.num_heads",
-    "MLP_MULT": "model.mlp_mult",
-    "TIE_EMBEDDINGS": "model.tie_embeddings",
-    "ROPE_BASE": "model.rope_base",
-    "LOGIT_SOFTCAP": "model.logit_softcap",
-    "TIED_EMBED_INIT_STD": "model.tied_embed_init_std",
-    "EMBED_LR": "optim.embed_lr",
-    "HEAD_LR": "optim.head_lr",
-    "TIED_EMBED_LR": "optim.tied_embed_lr",
-    "MATRIX_LR": "optim.matrix_lr",
-    "SCALAR_LR": "optim.scalar_lr",
-    "MUON_MOMENTUM": "optim.muon_momentum",
-    "MUON_BACKEND_STEPS": "optim.muon_backend_steps",
-    "MUON_MOMENTUM_WARMUP_START": "optim.muon_momentum_warmup_start",
-    "MUON_MOMENTUM_WARMUP_STEPS": "optim.muon_momentum_warmup_steps",
-    "MUON_WD": "optim.muon_weight_decay",
-    "EMBED_WD": "optim.embed_weight_decay",
-    "ADAM_WD": "optim.scalar_weight_decay",
-    "BETA1": "optim.beta1",
-    "BETA2": "optim.beta2",
-    "ADAM_EPS": "optim.adam_eps",
-    "GRAD_CLIP_NORM": "optim.grad_clip_norm",
-}
-
-
-def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Builds the frozen dataclass ``cls`` from ``values``; ``where`` names the section in errors.
-
-    Raises:
-        UsageError: an unknown key, or a value of another type than the field's.
-    """
-    kinds = typing.get_type_hints(cls)
-    fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise UsageError(f"unknown key {where}.{key}{nearest(key, fields)}")
-        out[key] = _coerce(fields[key], value, f"{where}.{key}")
-    return cls(**out)
-
-
-def _coerce(kind: Any, value: Any, where: str) -> Any:
-    if typing.get_origin(kind) in (tuple, list) and isinstance(value, (list, tuple)):
-        inner = typing.get_args(kind)[0]
-        return tuple(_coerce(inner, v, where) for v in value)
-    if typing.get_origin(kind) is Literal:
-        words = typing.get_args(kind)
-        require(value in words, where, value, " or ".join(words) + nearest(str(value), words))
-        return value
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:  # a word, else what else it may be
-        kinds = typing.get_args(kind)
-        words = tuple(word for k in kinds if typing.get_origin(k) is Literal for word in typing.get_args(k))
-        if isinstance(value, str) and words:
-            require(value in words, where, value, "a number or " + " or ".join(words) + nearest(value, words))
-            return value
-        kind = next(k for k in kinds if k is not type(None) and typing.get_origin(k) is not Literal)
-    if kind is bool and isinstance(value, int) and value in (0, 1):
-        return bool(value)  # the contest writes TIE_EMBEDDINGS=1
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind is str and not isinstance(value, str):
-        return str(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{where} = {value!r}: expected {getattr(kind, '__name__', kind)}")
-    return value
-
-
-def parse_value(text: str) -> Any:
-    """A TOML value where ``text`` is one (``8``, ``0.03``, ``true``, ``[1, 2]``), else ``text`` itself."""
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    """Sets ``section.key`` in a tree of tables."""
-    section, dot, key = dotted.partition(".")
-    if not dot or "." in key:
-        raise UsageError(f"{dotted!r}: expected section.key, for example train.seed")
-    table = tree.setdefault(section, {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{section!r} is a value, not a section")
-    table[key] = value
-
-
-def parse_set(option: str) -> tuple[str, Any]:
-    """``"optim.matrix_lr=0.03"`` -> ``("optim.matrix_lr", 0.03)``."""
-    key, equals, text = option.partition("=")
-    if not equals:
-        raise UsageError(f"--set {option}: expected section.key=value, for example optim.matrix_lr=0.03")
-    return key.strip().replace("-", "_"), parse_value(text.strip())
-
-
-def build_recipe(tree: Mapping[str, Any], families: Mapping[str, type], source: str) -> RecipeConfig:
-    """A checked recipe from a tree of tables as TOML gives it.
-
-    Args:
-        tree: ``name`` and the sections; ``[model]`` holds ``family`` and that family's keys.
-        families: the config class of each model family.
-        source: the file's name, for errors.
-    """
-    sections = {f.name: f for f in dataclasses.fields(RecipeConfig)}
-    known = {"name", "track", "data", "model", "optim", "train", "quant", "eval"}
-    for key in tree:
-        if key not in known:
-            raise UsageError(f"{source}: unknown section {key!r}{nearest(key, known)}")
-    model = dict(tree.get("model", {}))
-    family = model.pop("family", sections["model_family"].default)
-    if family not in families:
-        raise UsageError(f"{source}: unknown model family {family!r}{nearest(str(family), families)}")
-    parts: dict[str, Any] = {
-        name: from_mapping(cls, tree.get(name, {}), name)
-        for name, cls in {
-            "track": TrackConfig, "data": DataConfig, "optim": OptimConfig,
-            "train": TrainConfig, "quant": QuantConfig, "eval": EvalConfig,
-        }.items()
-    }  # fmt: skip
-    return RecipeConfig(
-        name=str(tree.get("name", source)),
-        model_family=family,
-        model=from_mapping(families[family], model, "model"),
-        **parts,
-    )
-
-
-def to_tree(recipe: RecipeConfig) -> dict[str, Any]:
-    """The inverse of ``build_recipe``: every resolved key, ready to be written as TOML or JSON."""
-    tree = dataclasses.asdict(recipe)
-    family = tree.pop("model_family")
-    tree["model"] = {"family": family, **tree["model"]}
-    return tree
-
-
-def to_toml(tree: Mapping[str, Any]) -> str:
-    """``tree`` (scalars, then one level of tables) as TOML text that ``tomllib`` reads back to the same tree."""
-    lines = [f"{k} = {_toml_value(v)}" for k, v in tree.items() if not isinstance(v, Mapping)]
-    for name, table in tree.items():
-        if isinstance(table, Mapping):
-            lines += ["", f"[{name}]"] + [f"{k} = {_toml_value(v)}" for k, v in table.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
