@@ -7,6 +7,7 @@ unknown key is an error that names the nearest known one. Nothing below the comm
 from golfcore.config.env import CONTEST_ENV
 from golfcore.config.recipe import build_recipe, to_tree
 from golfcore.config.sections import (
+    SECTIONS,
     DataConfig,
     EvalConfig,
     OptimConfig,
@@ -17,18 +18,21 @@ from golfcore.config.sections import (
     parse_group_k,
 )
 from golfcore.config.toml import to_toml
-from golfcore.config.values import from_mapping, parse_set, parse_value, require, set_key
+from golfcore.config.values import GivenText, describe, from_mapping, parse_set, parse_value, require, set_key
 
 __all__ = [
     "CONTEST_ENV",
+    "SECTIONS",
     "DataConfig",
     "EvalConfig",
+    "GivenText",
     "OptimConfig",
     "QuantConfig",
     "RecipeConfig",
     "TrackConfig",
     "TrainConfig",
     "build_recipe",
+    "describe",
     "from_mapping",
     "parse_group_k",
     "parse_set",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -277,3 +278,13 @@ class RecipeConfig:
         if not reserve_s:
             return self.track.train_s
         return max(self.track.train_s - reserve_s, 0.01) if self.track.train_s else 0.0
+
+
+SECTIONS: Mapping[str, type] = {
+    "track": TrackConfig,
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "quant": QuantConfig,
+    "eval": EvalConfig,
+}

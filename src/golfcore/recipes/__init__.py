@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import CONTEST_ENV, RecipeConfig, build_recipe, parse_set, parse_value, set_key, to_tree
+from golfcore.config import CONTEST_ENV, GivenText, RecipeConfig, build_recipe, parse_set, set_key, to_tree
 from golfcore.errors import UsageError
 from golfcore.model import family_configs
 from golfcore.suggest import nearest
@@ -96,7 +96,7 @@ def load_recipe(
     overrides = []
     for variable, key in CONTEST_ENV.items():
         if variable in environment:
-            set_key(tree, key, parse_value(environment[variable]))
+            set_key(tree, key, GivenText(environment[variable]))
             overrides.append(f"{key}={environment[variable]} ({variable})")
     for option in sets:
         key, value = parse_set(option)
