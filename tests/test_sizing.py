@@ -15,7 +15,7 @@ from golfcore.recipes.sizing import AUTO, BASE, BOUNDS, size_for
 @pytest.mark.parametrize("steps", [1, 60, 130, 370, 449, 450, 800, 1500, 100_000])
 def test_every_machine_gets_a_recipe_that_is_valid(steps: float) -> None:
     size = size_for(steps)
-    config = load_recipe(BASE, environment={}, sizes=size.keys).config
+    config = load_recipe(BASE, environment={}, changes=size.keys).config
     assert config.train.batch_tokens % config.train.seq_len == 0
     assert config.track == load_recipe(BASE, environment={}).config.track
     assert 0 <= config.train.ema_decay < 1
@@ -32,7 +32,7 @@ def test_fewer_steps_mean_smaller_batches_and_higher_rates() -> None:
 
 def test_the_users_own_keys_win_over_the_size() -> None:
     loaded = load_recipe(
-        BASE, environment={"MATRIX_LR": "0.5"}, sets=["train.batch_tokens=512"], sizes=size_for(100).keys
+        BASE, environment={"MATRIX_LR": "0.5"}, sets=["train.batch_tokens=512"], changes=size_for(100).keys
     )
     assert loaded.config.optim.matrix_lr == 0.5 and loaded.config.train.batch_tokens == 512
     assert len(loaded.overrides) == 2  # the size is no override of the user's

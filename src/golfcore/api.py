@@ -46,7 +46,7 @@ def load_recipe(recipe: str | Path, changes: Mapping[str, Any] | None = None) ->
     Raises:
         UsageError: no such recipe or key, or a value out of range; names the nearest.
     """
-    return read_recipe(str(recipe), environment={}, sizes=changes).config
+    return read_recipe(str(recipe), environment={}, changes=changes).config
 
 
 def run(

@@ -84,7 +84,8 @@ def test_a_stride_is_a_number_or_auto() -> None:
         return load_recipe("pocket_frontier", environment=environment, sets=sets).config.eval.stride
 
     assert (stride(""), stride("64"), stride("auto"), stride("", EVAL_STRIDE="32")) == ("auto", 64, "auto", 32)
-    for value, said in (("aut", "a number or auto; did you mean 'auto'"), ("-1", "0 or more"), ("1.5", "expected int")):
+    wrong = (("aut", "a whole number or auto; did you mean 'auto'"), ("-1", "0 or more"), ("1.5", "a whole number"))
+    for value, said in wrong:
         with pytest.raises(UsageError, match=said):
             stride(value)
     config = load_recipe("pocket_frontier", environment={}).config.eval
@@ -140,3 +141,24 @@ def test_show_is_not_moved_by_the_environment(
 ) -> None:
     monkeypatch.setenv("MATRIX_LR", "0.5")
     assert json.loads(output(capsys, "show", "pocket", "--json"))["optim"]["matrix_lr"] == 0.03
+
+
+def test_explain_prints_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output(capsys, "explain", "optim.matrix_lr")
+    for part in ("Peak learning rate of Muon", "0.04", "MATRIX_LR", "0.014 in pocket_frontier"):
+        assert part in text
+    assert "[model]" in output(capsys, "explain", "model.family")  # not taken for markup
+    entry = json.loads(output(capsys, "explain", "optim.matrix_lr", "--json"))
+    assert entry["recipes"]["pocket"] == 0.03 and entry["text"].endswith(".")
+
+
+def test_explain_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = json.loads(output(capsys, "explain", "--json"))
+    text = output(capsys, "explain")
+    assert all(f"{entry['key']} " in text for entry in entries)
+    assert "How much squared error" in text and "above 0.1" not in text  # the first sentence alone
+
+
+def test_explain_names_the_nearest_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "explain", "quant.rat"]) == 2
+    assert "did you mean 'quant.rate'" in capsys.readouterr().err

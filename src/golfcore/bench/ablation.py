@@ -23,7 +23,7 @@ import torch
 
 from golfcore.artifact.model_io import load_model, save_model
 from golfcore.bench import store
-from golfcore.config import RecipeConfig, build_recipe, nearest, set_key, to_tree
+from golfcore.config import RecipeConfig, build_recipe, set_key, to_tree
 from golfcore.data.contracts import BOS, TokenSource
 from golfcore.environment import environment
 from golfcore.errors import FormatError, InputError, UsageError
@@ -34,6 +34,7 @@ from golfcore.progress import Tick, silent
 from golfcore.quant import quantise_state
 from golfcore.ranks.world import World
 from golfcore.stats import mean_interval
+from golfcore.suggest import nearest
 from golfcore.training.runlog import RunLog
 
 WHOLE = "(whole)"

@@ -15,12 +15,13 @@ from golfcore.bench.harness import NATIVE, Workload, require, sets_beyond_cache
 from golfcore.bench.ranks import checkpoint, ranks
 from golfcore.bench.step_work import shape_of
 from golfcore.bench.train_step import train_step
-from golfcore.config import RecipeConfig, nearest
+from golfcore.config import RecipeConfig
 from golfcore.errors import UsageError
 from golfcore.ops import check
 from golfcore.ops.cases import OP_CASES, Case
 from golfcore.ops.cases.base import with_grads
 from golfcore.recipes import load_recipe
+from golfcore.suggest import nearest
 
 STEP = "train_step"
 # Cases of a whole step: each builds its workload from a recipe; only the first has rivals.

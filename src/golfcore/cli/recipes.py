@@ -1,23 +1,31 @@
-"""``golfcore recipes``: what comes with golfcore, a recipe in full, and what differs between two."""
+"""``golfcore recipes``: list, show and compare recipes, and explain their keys."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections import defaultdict
+from dataclasses import asdict
+from json import dumps
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
+from rich.markup import escape
 
 from golfcore.cli import output
 from golfcore.config import RecipeConfig, to_toml, to_tree
 from golfcore.model import get_family
 from golfcore.recipes import differences, load_recipe, recipe_names, recipe_text
 
-app = App(name="recipes", help="List, show and compare recipes.")
+if TYPE_CHECKING:
+    from golfcore.recipes.explain import KeyHelp
+
+app = App(name="recipes", help="List, show, compare and explain recipes.")
 Json = Annotated[bool, Parameter(negative="")]
 
 
 @app.command(name="list")
 def list_(*, json: Json = False) -> int:
-    """Show the recipes that come with golfcore.
+    """List the recipes that come with golfcore.
 
     Args:
         json: Print one JSON document instead of the table.
@@ -80,6 +88,54 @@ def diff(a: str, b: str, /, *, json: Json = False) -> int:
         table.add_row(str(row["key"]), _text(row["a"]), _text(row["b"]))
     output.print_table(table)
     return 0
+
+
+@app.command
+def explain(key: str = "", /, *, json: Json = False) -> int:
+    """Print what a key of a recipe means, with its type, default, and value in each recipe.
+
+    Args:
+        key: A key such as quant.rate; without it, all keys with their first sentence.
+        json: Print one JSON document instead of text.
+    """
+    from golfcore.recipes.explain import all_keys
+    from golfcore.recipes.explain import explain as explain_key
+
+    if not key:
+        entries = all_keys()
+        if json:
+            output.print_json([asdict(entry) for entry in entries])
+            return 0
+        table = output.plain_table("key", "meaning")
+        table.columns[1].no_wrap = False
+        for entry in entries:
+            table.add_row(entry.key, escape(entry.summary))
+        output.print_table(table)
+        return 0
+    if json:
+        output.print_json(asdict(explain_key(key)))
+    else:
+        _print_key(explain_key(key))
+    return 0
+
+
+def _print_key(entry: KeyHelp) -> None:
+    width = min(output.out.width, 100) if output.out.is_terminal else 100
+    output.out.print("\n".join([entry.key, "", *wrap(entry.text, width, break_on_hyphens=False), ""]), markup=False)
+    recipes: dict[str, list[str]] = defaultdict(list)
+    for recipe, value in entry.recipes.items():
+        recipes[dumps(value)].append(recipe)
+    in_recipes = [f"{value} in {', '.join(names)}" for value, names in recipes.items()]
+    if len(recipes) == 1:
+        in_recipes = [f"{next(iter(recipes))} in each"]
+    rows = [
+        ("type", entry.type),
+        ("default", "" if entry.default is None else dumps(entry.default)),
+        ("family", entry.family),
+        ("environment", entry.environment),
+        *(("" if i else "recipes", text) for i, text in enumerate(in_recipes)),
+    ]
+    output.out.print("\n".join(f"{name:<13}{text}" for name, text in rows if text), markup=False)
 
 
 def _load(name: str) -> RecipeConfig:

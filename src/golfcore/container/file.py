@@ -21,7 +21,6 @@ from typing import BinaryIO
 import numpy as np
 
 from golfcore import _core
-from golfcore.config import nearest
 from golfcore.container import directory as directories
 from golfcore.container.codecs import CODECS, CodecError, zstd_decompress
 from golfcore.container.directory import MAX_DIRECTORY, TensorInfo
@@ -34,6 +33,7 @@ from golfcore.container.writing import (
 )
 from golfcore.environment import cores
 from golfcore.errors import FormatError, InputError
+from golfcore.suggest import nearest
 
 DEFAULT_LIMIT = 1 << 30
 _DAMAGED = "the file is damaged: copy or download it again"

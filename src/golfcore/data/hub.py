@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from golfcore.config import nearest
 from golfcore.data.shards import read_header, shard_name
 from golfcore.errors import FormatError, GolfError, InputError, UsageError
 from golfcore.paths import write_failure
 from golfcore.progress import Tick, silent
+from golfcore.suggest import nearest
 
 DEFAULT_SHARDS = 80
 _REMOTE_ROOT = "datasets"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from golfcore.config import nearest
 from golfcore.errors import UsageError
 from golfcore.model.roles import Kind
 from golfcore.model.work import Work
+from golfcore.suggest import nearest
 
 if TYPE_CHECKING:
     from golfcore.model.interface import LanguageModel

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from golfcore.config import nearest
 from golfcore.errors import UsageError
 from golfcore.ops import check
 from golfcore.ops.cases import OP_CASES
 from golfcore.ops.registry import backends, leaves, on_device, why_not
+from golfcore.suggest import nearest
 
 GPU = "cuda:0"
 

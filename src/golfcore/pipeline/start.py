@@ -96,7 +96,7 @@ def begin(wish: Wish, *, progress: Progress = no_progress, size: Size | None = N
 
 
 def _loaded(name: str, wish: Wish, changes: Mapping[str, Any]) -> LoadedRecipe:
-    return load_recipe(name, environment=wish.environment, sets=wish.all_sets(), sizes=changes)
+    return load_recipe(name, environment=wish.environment, sets=wish.all_sets(), changes=changes)
 
 
 def measured_size(wish: Wish, ranks: int, progress: Progress = no_progress) -> Size:

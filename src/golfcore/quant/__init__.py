@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from golfcore.artifact.model_io import StoredTensor
-from golfcore.config import QuantConfig, nearest, parse_group_k
+from golfcore.config import QuantConfig, parse_group_k
 from golfcore.errors import InputError, UsageError
 from golfcore.model import Family, Role
 from golfcore.progress import Tick, silent
@@ -26,6 +26,7 @@ from golfcore.quant.lqer import corrected
 from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
 from golfcore.quant.rtn import best_clip, check_finite, gaussian_bits, quantise_rows
 from golfcore.quant.threads import in_threads
+from golfcore.suggest import nearest
 
 SCALE_BYTES = {"log8": 0.4, "fp16": 1.3}  # a row: measured 2.1 to 3.2 and about 10 bits
 LARGEST_STEP = 2.0  # standard deviations: 1.2 bits a weight, where the search for k ends

@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import CONTEST_ENV, RecipeConfig, build_recipe, nearest, parse_set, parse_value, set_key, to_tree
+from golfcore.config import CONTEST_ENV, GivenText, RecipeConfig, build_recipe, parse_set, set_key, to_tree
 from golfcore.errors import UsageError
 from golfcore.model import family_configs
+from golfcore.suggest import nearest
 
 
 @dataclass(frozen=True)
@@ -76,26 +77,26 @@ def differences(a: RecipeConfig, b: RecipeConfig) -> list[tuple[str, Any, Any]]:
 
 def load_recipe(
     name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = (),
-    sizes: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> LoadedRecipe:  # fmt: skip
-    """Command line (``sets``) over environment over ``sizes`` over file over default.
+    """Command line (``sets``) over environment over ``changes`` over file over default.
 
     Args:
         name_or_path: ``pocket``, or a TOML file.
         environment: as ``os.environ``; the contest's names are looked up in it.
         sets: ``section.key=value`` each.
-        sizes: what ``golfcore.recipes.sizing`` found for this machine, by ``section.key``.
+        changes: values by ``section.key``, as what ``golfcore.recipes.sizing`` found for this machine.
 
     Raises:
         UsageError: an unknown recipe, section or key, or a value out of range.
     """
     tree = read_recipe(name_or_path)
-    for key, value in (sizes or {}).items():
+    for key, value in (changes or {}).items():
         set_key(tree, key, value)
     overrides = []
     for variable, key in CONTEST_ENV.items():
         if variable in environment:
-            set_key(tree, key, parse_value(environment[variable]))
+            set_key(tree, key, GivenText(environment[variable]))
             overrides.append(f"{key}={environment[variable]} ({variable})")
     for option in sets:
         key, value = parse_set(option)

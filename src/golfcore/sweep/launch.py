@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from golfcore.config import CONTEST_ENV, nearest
+from golfcore.config import CONTEST_ENV
 from golfcore.environment import cores
 from golfcore.errors import UsageError
+from golfcore.suggest import nearest
 from golfcore.sweep.worker import is_running
 
 

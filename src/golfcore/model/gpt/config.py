@@ -41,7 +41,71 @@ def layer_set(text: str, num_layers: int, key: str) -> tuple[int, ...]:
 class GPTConfig:
     """A GPT; the defaults are the contest's naive baseline (1.2244 bits per byte on 8 x H100).
 
-    Sets of layers are texts: ``""`` for none, ``"all"``, ``"0,3-5"``.
+    Every part beyond the baseline is off by default; docs/frontier.md says what each brings. Sets of layers are texts:
+    ``""`` for none, ``"all"``, or numbers and spans as in ``"0,3-5"``.
+
+    Attributes:
+        num_layers: Number of transformer blocks with weights of their own; ``loop_layers`` may run some of them several
+            times.
+        model_dim: Width of the residual stream in channels; a multiple of ``num_heads``.
+        num_heads: Number of query heads in each layer. The dimension of a head, ``model_dim / num_heads``, must be
+            even.
+        num_kv_heads: Number of key and value heads in each layer, a divisor of ``num_heads``. Fewer heads save
+            parameters; each is shared by several query heads.
+        mlp_mult: Hidden width of the MLP as a multiple of ``model_dim``.
+        bos: Id of the token that starts each document. Smear, bigrams and packed attention do not reach back across it.
+        tie_embeddings: Whether the embedding table is also the output head, which saves the parameters of a head.
+        tied_embed_init_std: Standard deviation of the initial embedding table if it is also the output head; otherwise
+            it is 1.
+        embed_dim: Width of the embedding table if it is narrower than the model, with a projection to ``model_dim``
+            behind it. 0 means a table as wide as the model and no projection.
+        bigram_slots: Rows of a table that is looked up by a hash of the previous and the current token and added to the
+            embedding. 0 means no such table.
+        bigram_dim: Width of the bigram table if it is narrower than the model, with a projection behind it. 0 means as
+            wide as the model and no projection.
+        smear: How the embedding of the previous token is mixed into that of the current one. token adds it through a
+            gate per token with 13 parameters; channel interpolates with one gate per channel; mean interpolates with
+            the mean of the document so far; none turns it off.
+        qk_gain_init: Initial value of the learned factor per head on the normalized queries. Larger values start with
+            sharper attention.
+        rope_base: Base of the wavelengths of rotary position embedding, above 1.
+        rope_dims: Dimensions of each head that rotary position embedding rotates, an even number. 0 means all of them.
+        rope_scaling: How rotary frequencies change in windows longer than ``rope_train_len``. ntk enlarges the base;
+            yarn slows the slow frequencies (arXiv:2309.00071); none leaves them.
+        rope_train_len: Window length in tokens above which ``rope_scaling`` changes the frequencies.
+        xsa_layers: Layers with exclusive self-attention, which removes from a head's output the direction of the
+            token's own value. Empty means none.
+        attn_gate: Learned factor on each attention head of each token. head and sparse read 12 channels of the layer's
+            input, head between 0 and 2, sparse between 0 and 1; dense reads all channels; none turns it off.
+        attn_gate_scale: Factor on the input of the sigmoid of the sparse attention gate.
+        value_embed_layers: Layers whose attention values get an embedding of the token added; all of them share one
+            table. Empty means none.
+        value_embed_dim: Width of the table of value embeddings, with a projection behind it.
+        packed_documents: Whether attention stops at the start of a document, so that documents in one row do not see
+            each other.
+        max_segment: Tokens after which a packed document is cut into segments that do not see each other. 0 means that
+            documents are never cut.
+        activation: Activation of the MLP. relu2 is the squared ReLU; leaky2 squares a leaky ReLU of slope 0.5; swiglu
+            gates one half of a projection twice as wide by the SiLU of the other.
+        resid_mix: How a block mixes its input with the embedding at the bottom of the model, with learned factors per
+            channel. learned starts with the input alone; phase starts with more of the embedding in the early layers;
+            none turns it off.
+        skips: Skip connections from the first half of the layers to the second, as in a U-Net. weighted adds with a
+            learned weight per channel; gated interpolates with a learned gate; none turns them off.
+        layer_scale: Whether each normalized input of attention and MLP is multiplied by 1 / sqrt(layer + 1).
+        lanes_from: Layer from which attention and MLP read residual streams of their own, which both write to. 0 means
+            one stream throughout.
+        loop_layers: Span of layers that runs several times in a row with the same weights (depth recurrence), for
+            example ``"3-5"``. Empty means none.
+        loop_starts: Share of the run at which each additional pass of ``loop_layers`` begins, in rising order; as many
+            numbers as there are additional passes. Empty if ``loop_layers`` is.
+        softcap: How logits are limited to the range of ``logit_softcap``: by tanh, or by a polynomial that approximates
+            it.
+        logit_softcap: Bound on the magnitude of logits, above 0, which is approached smoothly.
+        z_loss: Weight of the squared log-normalizer of the logits in the training loss, which keeps logits small. 0
+            means none.
+        init: Distribution of the matrices that do not start at zero: uniform is the default of torch.nn.Linear,
+            orthogonal a random orthogonal matrix.
     """
 
     # --- size
@@ -50,49 +114,49 @@ class GPTConfig:
     num_heads: int = 8
     num_kv_heads: int = 4
     mlp_mult: int = 2
-    bos: int = 1  # the id before each document: smear, bigram and packed attention stop there
+    bos: int = 1
 
     # --- input
     tie_embeddings: bool = True
     tied_embed_init_std: float = 0.005
-    embed_dim: int = 0  # factored embedding: a table this wide and a projection; 0: model_dim, no projection
-    bigram_slots: int = 0  # rows of the hashed bigram table; 0: none
-    bigram_dim: int = 0  # its width before a projection; 0: model_dim, no projection
-    smear: Literal["none", "token", "channel", "mean"] = "none"  # how the token before joins: see parts.InputEmbedding
+    embed_dim: int = 0
+    bigram_slots: int = 0
+    bigram_dim: int = 0
+    smear: Literal["none", "token", "channel", "mean"] = "none"
 
     # --- attention
     qk_gain_init: float = 1.5
     rope_base: float = 10_000.0
-    rope_dims: int = 0  # dimensions of a head that are rotated; 0: all
-    rope_scaling: Literal["none", "ntk", "yarn"] = "none"  # of windows longer than rope_train_len
+    rope_dims: int = 0
+    rope_scaling: Literal["none", "ntk", "yarn"] = "none"
     rope_train_len: int = 1024
-    xsa_layers: str = ""  # exclusive self-attention
+    xsa_layers: str = ""
     attn_gate: Literal["none", "head", "dense", "sparse"] = "none"
-    attn_gate_scale: float = 1.0  # inside the sigmoid of the sparse gate
+    attn_gate_scale: float = 1.0
     value_embed_layers: str = ""
     value_embed_dim: int = 128
-    packed_documents: bool = False  # no attention across document starts
-    max_segment: int = 0  # packed documents are cut after so many tokens; 0: never
+    packed_documents: bool = False
+    max_segment: int = 0
 
     # --- MLP
     activation: Literal["relu2", "leaky2", "swiglu"] = "relu2"
 
     # --- residual stream
-    resid_mix: Literal["none", "learned", "phase"] = "learned"  # what a block adds of x0; the names are its start
-    skips: Literal["none", "weighted", "gated"] = "weighted"  # U-Net: first half to second half
-    layer_scale: bool = False  # each normed input times 1 / sqrt(layer + 1)
-    lanes_from: int = 0  # parallel residuals: from this layer on attention and MLP keep a stream each; 0: none
+    resid_mix: Literal["none", "learned", "phase"] = "learned"
+    skips: Literal["none", "weighted", "gated"] = "weighted"
+    layer_scale: bool = False
+    lanes_from: int = 0
 
     # --- depth recurrence
-    loop_layers: str = ""  # a span of layers that is run again
-    loop_starts: tuple[float, ...] = ()  # share of the run from which each further pass takes part
+    loop_layers: str = ""
+    loop_starts: tuple[float, ...] = ()
 
     # --- head and loss
     softcap: Literal["tanh", "poly"] = "tanh"
     logit_softcap: float = 30.0
-    z_loss: float = 0.0  # weight of the squared log-normaliser
+    z_loss: float = 0.0
 
-    init: Literal["uniform", "orthogonal"] = "uniform"  # of the matrices that do not start at zero
+    init: Literal["uniform", "orthogonal"] = "uniform"
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "model_dim", "num_heads", "num_kv_heads", "mlp_mult", "rope_train_len"):

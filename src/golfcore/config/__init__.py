@@ -1,0 +1,44 @@
+"""Recipes: frozen dataclasses read from TOML, then the environment, then the command line.
+
+Later sources win: command line > environment (the contest's names, ``MATRIX_LR=0.03``) > recipe file > default. An
+unknown key is an error that names the nearest known one. Nothing below the command line reads the environment.
+"""
+
+from golfcore.config.env import CONTEST_ENV
+from golfcore.config.recipe import build_recipe, to_tree
+from golfcore.config.sections import (
+    SECTIONS,
+    DataConfig,
+    EvalConfig,
+    OptimConfig,
+    QuantConfig,
+    RecipeConfig,
+    TrackConfig,
+    TrainConfig,
+    parse_group_k,
+)
+from golfcore.config.toml import to_toml
+from golfcore.config.values import GivenText, describe, from_mapping, parse_set, parse_value, require, set_key
+
+__all__ = [
+    "CONTEST_ENV",
+    "SECTIONS",
+    "DataConfig",
+    "EvalConfig",
+    "GivenText",
+    "OptimConfig",
+    "QuantConfig",
+    "RecipeConfig",
+    "TrackConfig",
+    "TrainConfig",
+    "build_recipe",
+    "describe",
+    "from_mapping",
+    "parse_group_k",
+    "parse_set",
+    "parse_value",
+    "require",
+    "set_key",
+    "to_toml",
+    "to_tree",
+]
