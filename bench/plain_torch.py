@@ -3,7 +3,7 @@
     python bench/plain_torch.py --set train.seed=1337 --runs runs
 
 Only the training differs from ``golfcore run bench/plain_torch.toml``: the forward pass is torch's own operations,
-compiled or not, and the optimisers are torch.optim's Adam and Muon, at the contest's rates and schedules.
+compiled or not, and the optimizers are torch.optim's Adam and Muon, at the contest's rates and schedules.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from golfcore.ranks.world import World  # noqa: E402
 from golfcore.run_folder import ARTIFACT  # noqa: E402
 
 
-def optimisers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
+def optimizers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
     """Adam with a group a rate, and Muon for the matrices."""
     roles, optim = model.parameter_roles(), config.optim
     rates: dict[float, list[torch.nn.Parameter]] = {}
@@ -59,8 +59,8 @@ def optimisers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
     muon = torch.optim.Muon(
         matrices, lr=optim.matrix_lr, weight_decay=0.0, momentum=optim.muon_momentum, ns_steps=optim.muon_backend_steps
     )
-    for optimiser in (adam, muon):
-        for group in optimiser.param_groups:
+    for optimizer in (adam, muon):
+        for group in optimizer.param_groups:
             group["full_lr"] = group["lr"]
     return [adam, muon]
 
@@ -75,19 +75,19 @@ def train(model: GPT, config: RecipeConfig, tokens: Tokens, *, compiled: bool) -
         order=settings.order,
     )  # fmt: skip
     loss_fn = torch.compile(plain_loss, dynamic=False) if compiled else plain_loss
-    fresh = optimisers(model, config)
+    fresh = optimizers(model, config)
 
     def step(number: int, multiplier: float) -> None:
         inputs_BT, targets_BT = (torch.from_numpy(x) for x in next(loader))
         loss_fn(model, Batch(inputs_BT, targets_BT)).backward()
-        for optimiser in fresh:
-            for group in optimiser.param_groups:
+        for optimizer in fresh:
+            for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * multiplier
                 if "momentum" in group:
                     group["momentum"] = muon_momentum(number, config.optim)
             with torch_muon_in_fast_precision():
-                optimiser.step()
-            optimiser.zero_grad()
+                optimizer.step()
+            optimizer.zero_grad()
 
     with loader:
         before = copy.deepcopy(model.state_dict()), loader.state_dict()
@@ -95,7 +95,7 @@ def train(model: GPT, config: RecipeConfig, tokens: Tokens, *, compiled: bool) -
             step(0, 1.0)
         model.load_state_dict(before[0])
         loader.load_state_dict(before[1])
-        fresh = optimisers(model, config)
+        fresh = optimizers(model, config)
         started, done, longest = time.perf_counter(), 0, 0.0
         while done < settings.iterations:
             elapsed = time.perf_counter() - started

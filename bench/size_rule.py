@@ -4,7 +4,7 @@
 
 A budget is a number of steps of pocket_frontier as it stands; each shape gets the steps that cost as many operations.
 Runs end by their number of steps, so the results do not depend on the machine. Models are scored on documents that are
-held out of the training text, before quantisation.
+held out of the training text, before quantization.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws docs/trellis.svg: ten weights of a column, quantised by the real search. Run it from the repository's root."""
+"""Draws docs/trellis.svg: ten weights of a column, quantized by the real search. Run it from the repository's root."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 
 from golfcore.container.trellis import MASKS, points
-from golfcore.ops.columns import quantise_columns
+from golfcore.ops.columns import quantize_columns
 
 BITS, ROWS, STEP = 2, 10, 44.0  # states are 2^BITS; pixels for one step
-COLOURS = ("#2563eb", "#d97706", "#059669", "#b91c1c")  # cosets 0 to 3
+COLORS = ("#2563eb", "#d97706", "#059669", "#b91c1c")  # cosets 0 to 3
 TOP, LEFT, ROW = 70, 60, 34
 
 
 def main() -> None:
     weights_O = torch.randn(ROWS, generator=torch.Generator().manual_seed(4)) * 1.3
     columns = weights_O[None].clone(), weights_O[None].clone()
-    symbols_CO = quantise_columns(*columns, torch.zeros(1, 1), torch.ones(ROWS), trellis=BITS)
+    symbols_CO = quantize_columns(*columns, torch.zeros(1, 1), torch.ones(ROWS), trellis=BITS)
     path = points(symbols_CO.numpy().reshape(ROWS, 1), BITS)[:, 0].tolist()
     states = [0]
     for point in path:
@@ -31,8 +31,8 @@ def main() -> None:
     )
 
 
-def text(x: float, y: float, words: str, colour: str = "#333333", anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}">{words}</text>'
+def text(x: float, y: float, words: str, color: str = "#333333", anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}">{words}</text>'
 
 
 def grid(weights: list[float], path: list[int], states: list[int]) -> list[str]:
@@ -46,7 +46,7 @@ def grid(weights: list[float], path: list[int], states: list[int]) -> list[str]:
         for p in range(-8, 9):
             x = middle + p * STEP / 2
             radius, faint = (4.5, 1.0) if (p & 1) == (state & 1) else (2.5, 0.25)
-            parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="{radius}" fill="{COLOURS[p & 3]}" opacity="{faint}"/>')
+            parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="{radius}" fill="{COLORS[p & 3]}" opacity="{faint}"/>')
         x = middle + weight * STEP
         parts.append(f'<path d="M{x - 5:.1f} {y - 5}l10 10m0 -10l-10 10" stroke="#111111" stroke-width="2"/>')
         x = middle + point * STEP / 2
@@ -67,7 +67,7 @@ def trellis(path: list[int], states: list[int]) -> list[str]:
                 after = (state >> 1) ^ MASKS[BITS][coset]
                 taken = state == states[row] and coset == path[row] & 3
                 look = 'stroke-width="3.5"' if taken else 'stroke-width="1" opacity="0.3"'
-                parts.append(f'<path d="M{xs[state]} {y}L{xs[after]} {y + ROW}" stroke="{COLOURS[coset]}" {look}/>')
+                parts.append(f'<path d="M{xs[state]} {y}L{xs[after]} {y + ROW}" stroke="{COLORS[coset]}" {look}/>')
     for row, state in enumerate(states):
         parts.append(f'<circle cx="{xs[state]}" cy="{TOP + ROW * row}" r="5" fill="#111111"/>')
     return parts

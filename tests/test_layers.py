@@ -101,3 +101,13 @@ def test_modules_import_each_other_in_no_circle() -> None:
 
     for module in sorted(graph):
         visit(module, ())
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=str)
+def test_files_and_functions_are_short(path: Path) -> None:
+    source = path.read_text()
+    assert source.count("\n") <= 400, "split the file by what it is about"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= 60, f"{node.name} has {lines} lines"

@@ -35,7 +35,7 @@ def recipe(**train: object) -> RecipeConfig:
 
 
 def scrambled(config: GPTConfig, vocab_size: int = VOCAB, noise: float = 0.3) -> GPT:
-    """A model whose every parameter counts: the zero-initialised ones would hide mistakes."""
+    """A model whose every parameter counts: the zero-initialized ones would hide mistakes."""
     model = get_family("gpt").build(config, vocab_size, 0)
     assert isinstance(model, GPT)
     generator = torch.Generator().manual_seed(1)

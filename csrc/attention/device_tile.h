@@ -24,7 +24,7 @@ GOLF_DEVICE int most(int a, int b) { return a > b ? a : b; }
 
 // --- places ----------------------------------------------------------------------------------------------------------
 
-// Which tile of which head of which row of the batch is a block's. The heads of a tile are neighbours, and a row's
+// Which tile of which head of which row of the batch is a block's. The heads of a tile are neighbors, and a row's
 // tiles: what runs at a time reads the same keys out of L2.
 struct Place {
   int row, tile, head;

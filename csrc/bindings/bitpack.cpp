@@ -13,14 +13,14 @@ void bind_bitpack(pybind11::module_& m) {
     const PackedMatrix matrix = packed_matrix(a, n);
     run([&] { return bitpack_unpack(matrix, address<int8_t>(q), threads); });
   });
-  m.def("bitpack_dequantise", [](const Addresses& a, const Sizes& n, int32_t dtype, uintptr_t w, int32_t threads) {
+  m.def("bitpack_dequantize", [](const Addresses& a, const Sizes& n, int32_t dtype, uintptr_t w, int32_t threads) {
     const PackedMatrix matrix = packed_matrix(a, n);
-    run([&] { return bitpack_dequantise(matrix, dtype_of(dtype), address<void>(w), threads); });
+    run([&] { return bitpack_dequantize(matrix, dtype_of(dtype), address<void>(w), threads); });
   });
-  m.def("bitpack_fake_quantise",
+  m.def("bitpack_fake_quantize",
         [](int32_t dtype, uintptr_t w, uintptr_t scales, uintptr_t y, const Sizes& n, int32_t threads) {
           run([&] {
-            return bitpack_fake_quantise(dtype_of(dtype), address<const void>(w), address<const float>(scales),
+            return bitpack_fake_quantize(dtype_of(dtype), address<const void>(w), address<const float>(scales),
                                          address<void>(y), static_cast<int32_t>(n[0]), n[1], n[2], n[3], threads);
           });
         });

@@ -17,17 +17,17 @@ void bind_bitpack_kernels(pybind11::module_& m) {
     const PackedMatrix matrix = packed_matrix(a, n);
     run_on(device, [&] { return bitpack_unpack_device(matrix, address<int8_t>(q), stream_of(stream)); });
   });
-  m.def("bitpack_dequantise",
+  m.def("bitpack_dequantize",
         [](const Addresses& a, const Sizes& n, int32_t dtype, uintptr_t w, int32_t device, uintptr_t stream) {
           const PackedMatrix matrix = packed_matrix(a, n);
           run_on(device, [&] {
-            return bitpack_dequantise_device(matrix, dtype_of(dtype), address<void>(w), stream_of(stream));
+            return bitpack_dequantize_device(matrix, dtype_of(dtype), address<void>(w), stream_of(stream));
           });
         });
-  m.def("bitpack_fake_quantise", [](int32_t dtype, uintptr_t w, uintptr_t scales, uintptr_t y, const Sizes& n,
+  m.def("bitpack_fake_quantize", [](int32_t dtype, uintptr_t w, uintptr_t scales, uintptr_t y, const Sizes& n,
                                     int32_t device, uintptr_t stream) {
     run_on(device, [&] {
-      return bitpack_fake_quantise_device(dtype_of(dtype), address<const void>(w), address<const float>(scales),
+      return bitpack_fake_quantize_device(dtype_of(dtype), address<const void>(w), address<const float>(scales),
                                           address<void>(y), static_cast<int32_t>(n[0]), n[1], n[2], n[3],
                                           stream_of(stream));
     });

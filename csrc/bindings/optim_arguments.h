@@ -1,4 +1,4 @@
-// From Python's rows to the optimisers' tensors, for the processor's and the GPU's bindings alike.
+// From Python's rows to the optimizers' tensors, for the processor's and the GPU's bindings alike.
 #pragma once
 
 #include <pybind11/stl.h>

@@ -30,19 +30,19 @@ Status bitpack_unpack(const PackedMatrix& m, int8_t* q, int32_t threads) noexcep
   return Status::kOk;
 }
 
-Status bitpack_dequantise(const PackedMatrix& m, DType dtype, void* w, int32_t threads) noexcept {
+Status bitpack_dequantize(const PackedMatrix& m, DType dtype, void* w, int32_t threads) noexcept {
   if (!valid(m.format) || m.columns < 1 || m.group < 1) return Status::kInvalidArgument;
   const BitpackKernels& kernels = active_kernels(kTable);
   parallel_for(m.rows, grain(m.columns), threads, [&](int64_t, int64_t begin, int64_t end) {
     if (dtype == DType::kF32)
-      kernels.dequantise_f32(m, static_cast<float*>(w), begin, end);
+      kernels.dequantize_f32(m, static_cast<float*>(w), begin, end);
     else
-      kernels.dequantise_bf16(m, static_cast<bf16*>(w), begin, end);
+      kernels.dequantize_bf16(m, static_cast<bf16*>(w), begin, end);
   });
   return Status::kOk;
 }
 
-Status bitpack_fake_quantise(DType dtype, const void* w, const float* scales, void* y, int32_t bits, int64_t rows,
+Status bitpack_fake_quantize(DType dtype, const void* w, const float* scales, void* y, int32_t bits, int64_t rows,
                              int64_t columns, int64_t group, int32_t threads) noexcept {
   if (!valid({bits}) || columns < 1 || group < 1) return Status::kInvalidArgument;
   const BitpackKernels& kernels = active_kernels(kTable);

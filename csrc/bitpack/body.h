@@ -121,7 +121,7 @@ GOLF_INLINE void widen_codes(const int8_t* q, float* out) {
 }
 
 template <class T>
-void dequantise(const PackedMatrix& m, T* w, int64_t begin, int64_t end) {
+void dequantize(const PackedMatrix& m, T* w, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const float* scales = row_scales(m.scales, row, m.columns, m.group);
     for_panels(m, row, [&](int64_t first, int64_t count, const int8_t* codes) {
@@ -218,7 +218,7 @@ void product(const PackedMatrix& m, DType dtype, const void* prepared, float* y,
 }  // namespace
 
 const BitpackKernels bitpack_kernels = {
-    pack, unpack, dequantise<float>, dequantise<bf16>, fake<float>, fake<bf16>, prepare<float>, prepare<bf16>, product,
+    pack, unpack, dequantize<float>, dequantize<bf16>, fake<float>, fake<bf16>, prepare<float>, prepare<bf16>, product,
 };
 
 }  // namespace GOLF_ISA_NS

@@ -45,7 +45,7 @@ void prepare_dot(const PackedMatrix& m, const T* x, int64_t batch, bf16* out) {
 }
 
 // The plane of W bits of 64 codes, at bit `kShift` of each byte: the 8 W bytes are repeated over the register, and the
-// rotation of copy s brings the bits of its values there. The other bits of a byte are its neighbours'.
+// rotation of copy s brings the bits of its values there. The other bits of a byte are its neighbors'.
 template <int W, int kShift>
 GOLF_INLINE __m512i plane(const uint8_t* in) {
   __m512i copies;

@@ -1,4 +1,4 @@
-// A thread takes an octet: eight neighbouring values of a row, at a multiple of eight. They lie in eight neighbouring
+// A thread takes an octet: eight neighboring values of a row, at a multiple of eight. They lie in eight neighboring
 // bytes of each plane (ternary: of the block), all at the same bits, so a plane is one load of 8 bytes, which other
 // octets of the warp share. Eight bf16 values are one store of 16 bytes.
 #include "bitpack/layout.h"
@@ -194,7 +194,7 @@ GOLF_KERNEL(unpack, kThreads, 4, PackedMatrix m, int8_t* q) {
 }
 
 template <int kBits, class T, bool kPacked>
-GOLF_KERNEL(dequantise, kThreads, 4, PackedMatrix m, T* w) {
+GOLF_KERNEL(dequantize, kThreads, 4, PackedMatrix m, T* w) {
   for_octets(m.rows, m.columns, [&](int64_t row, uint32_t octet) {
     const Floats<kOctet> scales = Scales(m.scales, row, m.columns, m.group).of(octet);
     Floats<kOctet> out = numbers<kBits>(codes_of<kBits>(packed_row<kBits>(m, row), octet));
@@ -205,7 +205,7 @@ GOLF_KERNEL(dequantise, kThreads, 4, PackedMatrix m, T* w) {
 }
 
 template <class T, bool kPacked>
-GOLF_KERNEL(fake_quantise, kThreads, 4, const T* w, const float* scales, T* y, CodeRange range, int64_t rows,
+GOLF_KERNEL(fake_quantize, kThreads, 4, const T* w, const float* scales, T* y, CodeRange range, int64_t rows,
             int64_t columns, int64_t group) {
   const float low = static_cast<float>(range.low), high = static_cast<float>(range.high);
   for_octets(rows, columns, [&](int64_t row, uint32_t octet) {
@@ -295,24 +295,24 @@ Status for_format(BitFormat f, const Fn& fn) noexcept {
 }
 
 template <class T>
-Status dequantise_to(const PackedMatrix& m, T* w, Stream stream) noexcept {
+Status dequantize_to(const PackedMatrix& m, T* w, Stream stream) noexcept {
   const unsigned blocks = blocks_of(m.rows, m.columns);
   return for_format(m.format, [&](auto bits) {
     constexpr int kBits = decltype(bits)::kBits;
     return m.columns % kOctet == 0 && aligned<16>(w)
-               ? GOLF_LAUNCH((dequantise<kBits, T, true>), blocks, kThreads, 0, stream, m, w)
-               : GOLF_LAUNCH((dequantise<kBits, T, false>), blocks, kThreads, 0, stream, m, w);
+               ? GOLF_LAUNCH((dequantize<kBits, T, true>), blocks, kThreads, 0, stream, m, w)
+               : GOLF_LAUNCH((dequantize<kBits, T, false>), blocks, kThreads, 0, stream, m, w);
   });
 }
 
 template <class T>
-Status fake_quantise_of(const T* w, const float* scales, T* y, int32_t bits, int64_t rows, int64_t columns,
+Status fake_quantize_of(const T* w, const float* scales, T* y, int32_t bits, int64_t rows, int64_t columns,
                         int64_t group, Stream stream) noexcept {
   const unsigned blocks = blocks_of(rows, columns);
   return columns % kOctet == 0 && aligned<16>(w) && aligned<16>(y)
-             ? GOLF_LAUNCH((fake_quantise<T, true>), blocks, kThreads, 0, stream, w, scales, y, code_range(bits), rows,
+             ? GOLF_LAUNCH((fake_quantize<T, true>), blocks, kThreads, 0, stream, w, scales, y, code_range(bits), rows,
                            columns, group)
-             : GOLF_LAUNCH((fake_quantise<T, false>), blocks, kThreads, 0, stream, w, scales, y, code_range(bits), rows,
+             : GOLF_LAUNCH((fake_quantize<T, false>), blocks, kThreads, 0, stream, w, scales, y, code_range(bits), rows,
                            columns, group);
 }
 
@@ -351,20 +351,20 @@ Status bitpack_unpack_device(const PackedMatrix& m, int8_t* q, Stream stream) no
   });
 }
 
-Status bitpack_dequantise_device(const PackedMatrix& m, DType dtype, void* w, Stream stream) noexcept {
+Status bitpack_dequantize_device(const PackedMatrix& m, DType dtype, void* w, Stream stream) noexcept {
   if (!valid(m)) return Status::kInvalidArgument;
   if (m.rows == 0) return Status::kOk;
-  return dtype == DType::kF32 ? dequantise_to(m, static_cast<float*>(w), stream)
-                              : dequantise_to(m, static_cast<bf16*>(w), stream);
+  return dtype == DType::kF32 ? dequantize_to(m, static_cast<float*>(w), stream)
+                              : dequantize_to(m, static_cast<bf16*>(w), stream);
 }
 
-Status bitpack_fake_quantise_device(DType dtype, const void* w, const float* scales, void* y, int32_t bits,
+Status bitpack_fake_quantize_device(DType dtype, const void* w, const float* scales, void* y, int32_t bits,
                                     int64_t rows, int64_t columns, int64_t group, Stream stream) noexcept {
   if (!valid({bits}, rows, columns) || group < 1) return Status::kInvalidArgument;
   if (rows == 0) return Status::kOk;
-  return dtype == DType::kF32 ? fake_quantise_of(static_cast<const float*>(w), scales, static_cast<float*>(y), bits,
+  return dtype == DType::kF32 ? fake_quantize_of(static_cast<const float*>(w), scales, static_cast<float*>(y), bits,
                                                  rows, columns, group, stream)
-                              : fake_quantise_of(static_cast<const bf16*>(w), scales, static_cast<bf16*>(y), bits, rows,
+                              : fake_quantize_of(static_cast<const bf16*>(w), scales, static_cast<bf16*>(y), bits, rows,
                                                  columns, group, stream);
 }
 

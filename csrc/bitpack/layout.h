@@ -39,10 +39,10 @@ struct PackedMatrix {
 Status bitpack_pack(const int8_t* q, BitFormat format, int64_t rows, int64_t columns, uint8_t* data,
                     int32_t threads) noexcept;
 Status bitpack_unpack(const PackedMatrix& m, int8_t* q, int32_t threads) noexcept;
-Status bitpack_dequantise(const PackedMatrix& m, DType dtype, void* w, int32_t threads) noexcept;
+Status bitpack_dequantize(const PackedMatrix& m, DType dtype, void* w, int32_t threads) noexcept;
 // y = scale clamp(round(w / scale)), to nearest even, codes clamped to code_range(); a scale of 0 gives 0. scales as in
 // PackedMatrix.
-Status bitpack_fake_quantise(DType dtype, const void* w, const float* scales, void* y, int32_t bits, int64_t rows,
+Status bitpack_fake_quantize(DType dtype, const void* w, const float* scales, void* y, int32_t bits, int64_t rows,
                              int64_t columns, int64_t group, int32_t threads) noexcept;
 // y [batch, rows] = x [batch, columns] m^T, summed in f32; prepared: workspace of bitpack_workspace() bytes.
 int64_t bitpack_workspace(int64_t batch, int64_t columns) noexcept;
@@ -52,7 +52,7 @@ Status bitpack_product(const PackedMatrix& m, DType dtype, const void* x, float*
 struct CodeRange {
   int32_t low, high;
 };
-// Symmetric, as the quantisers use it: -31 .. 31 for int6, although -32 can be packed.
+// Symmetric, as the quantizers use it: -31 .. 31 for int6, although -32 can be packed.
 constexpr CodeRange code_range(int32_t bits) noexcept {
   return bits == 0 ? CodeRange{-1, 1} : CodeRange{1 - (1 << (bits - 1)), (1 << (bits - 1)) - 1};
 }
@@ -62,8 +62,8 @@ constexpr CodeRange code_range(int32_t bits) noexcept {
 Status bitpack_pack_device(const int8_t* q, BitFormat format, int64_t rows, int64_t columns, uint8_t* data,
                            Stream stream) noexcept;
 Status bitpack_unpack_device(const PackedMatrix& m, int8_t* q, Stream stream) noexcept;
-Status bitpack_dequantise_device(const PackedMatrix& m, DType dtype, void* w, Stream stream) noexcept;
-Status bitpack_fake_quantise_device(DType dtype, const void* w, const float* scales, void* y, int32_t bits,
+Status bitpack_dequantize_device(const PackedMatrix& m, DType dtype, void* w, Stream stream) noexcept;
+Status bitpack_fake_quantize_device(DType dtype, const void* w, const float* scales, void* y, int32_t bits,
                                     int64_t rows, int64_t columns, int64_t group, Stream stream) noexcept;
 Status bitpack_product_device(const PackedMatrix& m, DType dtype, const void* x, void* y, int64_t batch,
                               Stream stream) noexcept;
@@ -72,8 +72,8 @@ Status bitpack_product_device(const PackedMatrix& m, DType dtype, const void* x,
 struct BitpackKernels {
   void (*pack)(const int8_t* q, BitFormat f, int64_t columns, uint8_t* data, int64_t begin, int64_t end);
   void (*unpack)(const PackedMatrix& m, int8_t* q, int64_t begin, int64_t end);
-  void (*dequantise_f32)(const PackedMatrix& m, float* w, int64_t begin, int64_t end);
-  void (*dequantise_bf16)(const PackedMatrix& m, bf16* w, int64_t begin, int64_t end);
+  void (*dequantize_f32)(const PackedMatrix& m, float* w, int64_t begin, int64_t end);
+  void (*dequantize_bf16)(const PackedMatrix& m, bf16* w, int64_t begin, int64_t end);
   void (*fake_f32)(const float* w, const float* scales, float* y, CodeRange range, int64_t columns, int64_t group,
                    int64_t begin, int64_t end);
   void (*fake_bf16)(const bf16* w, const float* scales, bf16* y, CodeRange range, int64_t columns, int64_t group,

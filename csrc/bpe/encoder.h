@@ -15,7 +15,7 @@ namespace golf::bpe {
 
 inline constexpr size_t kMaxDocumentBytes = 0x7FFFFFFF;  // positions in a document fit 32 bits
 
-// A growing array of ids that never initialises what it has not been given, and can be handed over.
+// A growing array of ids that never initializes what it has not been given, and can be handed over.
 class IdBuffer {
  public:
   // Room for `extra` more ids at end(); throws std::bad_alloc.

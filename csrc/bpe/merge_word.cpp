@@ -29,9 +29,9 @@ size_t merge_short(const Vocabulary& vocabulary, const uint8_t* p, size_t n, uin
 }
 
 // A token of length L that starts at byte i is held at both its ends, cells[i] and cells[i + L - 1]; bytes inside are
-// 0. So the neighbours of a token are found without links, and a stale heap entry is seen by comparing ids.
+// 0. So the neighbors of a token are found without links, and a stale heap entry is seen by comparing ids.
 size_t merge_long(const Vocabulary& vocabulary, const uint8_t* p, size_t n, uint16_t* out) {
-  std::vector<uint16_t> cells(n + 2, 0);  // a 0 before and after, so a neighbour always can be read
+  std::vector<uint16_t> cells(n + 2, 0);  // a 0 before and after, so a neighbor always can be read
   uint16_t* const cell = cells.data() + 1;
   std::vector<uint64_t> entries;  // merged id << 32 | position: the lowest id first, then the leftmost
   for (size_t i = 0; i < n; ++i) cell[i] = static_cast<uint16_t>(p[i] + kFirstByte);

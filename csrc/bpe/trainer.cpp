@@ -31,7 +31,7 @@ WordCounts count_words(const std::vector<Bytes>& documents, int threads) {
   return std::move(counts[0]);
 }
 
-// What one merge changes around it, by the neighbouring id: the pair with the old part loses, the pair with the new id
+// What one merge changes around it, by the neighboring id: the pair with the old part loses, the pair with the new id
 // gains, and the gained pair's positions.
 class Side {
  public:
@@ -43,28 +43,28 @@ class Side {
     bool touched;
   };
   struct Seen {
-    uint16_t neighbour;
+    uint16_t neighbor;
     uint32_t position;
   };
 
-  Row& row(uint16_t neighbour) {
-    Row& r = rows_[neighbour];
+  Row& row(uint16_t neighbor) {
+    Row& r = rows_[neighbor];
     if (!r.touched) {
       r.touched = true;
-      touched_.push_back(neighbour);
+      touched_.push_back(neighbor);
     }
     return r;
   }
-  void gain(uint16_t neighbour, uint32_t weight, uint32_t position) {
-    Row& r = row(neighbour);
+  void gain(uint16_t neighbor, uint32_t weight, uint32_t position) {
+    Row& r = row(neighbor);
     r.gained += weight;
     ++r.positions;
-    seen_.push_back({neighbour, position});
+    seen_.push_back({neighbor, position});
   }
   const std::vector<uint16_t>& touched() const noexcept { return touched_; }
   const std::vector<Seen>& seen() const noexcept { return seen_; }
   void clear() noexcept {
-    for (uint16_t neighbour : touched_) rows_[neighbour] = Row{};
+    for (uint16_t neighbor : touched_) rows_[neighbor] = Row{};
     touched_.clear();
     seen_.clear();
   }
@@ -76,7 +76,7 @@ class Side {
 };
 
 // The distinct pieces end to end, a 0 between them. A token of length L that starts at i is held at both its ends,
-// cells_[i] and cells_[i + L - 1], and bytes inside are 0, so neighbours need no links. Tokens only ever grow, so a
+// cells_[i] and cells_[i + L - 1], and bytes inside are 0, so neighbors need no links. Tokens only ever grow, so a
 // position in a pair's list that is out of date never looks like that pair again.
 class Trainer {
  public:
@@ -211,18 +211,18 @@ void Trainer::merge(Merge pair, uint16_t id, uint32_t start, uint32_t n) {
   }
 }
 
-// Books one side's losses and gains: (neighbour, old) and (neighbour, id) for the left side, the mirror for the right.
+// Books one side's losses and gains: (neighbor, old) and (neighbor, id) for the left side, the mirror for the right.
 void Trainer::settle(Side& side, bool left, uint16_t old_part, uint16_t id) {
-  const auto key = [left](uint32_t neighbour, uint32_t part) {
-    return left ? pair_key(neighbour, part) : pair_key(part, neighbour);
+  const auto key = [left](uint32_t neighbor, uint32_t part) {
+    return left ? pair_key(neighbor, part) : pair_key(part, neighbor);
   };
-  for (uint16_t neighbour : side.touched()) {
-    Side::Row& row = side.row(neighbour);
+  for (uint16_t neighbor : side.touched()) {
+    Side::Row& row = side.row(neighbor);
     if (row.lost > 0)
-      if (PairTable::Entry* const entry = pairs_.find(key(neighbour, old_part)))
+      if (PairTable::Entry* const entry = pairs_.find(key(neighbor, old_part)))
         entry->count -= static_cast<uint32_t>(std::min<int64_t>(row.lost, entry->count));
     // A pair that occurs once is never merged, as counts only fall from here on; so it is not kept at all.
-    const bool keep = row.gained > 1 && lengths_[neighbour] + lengths_[id] <= kMaxTokenBytes;
+    const bool keep = row.gained > 1 && lengths_[neighbor] + lengths_[id] <= kMaxTokenBytes;
     if (!keep) {
       row.positions = 0;
       continue;
@@ -230,11 +230,11 @@ void Trainer::settle(Side& side, bool left, uint16_t old_part, uint16_t id) {
     row.next = static_cast<uint32_t>(positions_.size());
     positions_.resize(positions_.size() + row.positions);
     const auto gained = static_cast<uint32_t>(row.gained);
-    pairs_.insert({key(neighbour, id), gained, row.next, row.positions});
-    push(gained, key(neighbour, id));
+    pairs_.insert({key(neighbor, id), gained, row.next, row.positions});
+    push(gained, key(neighbor, id));
   }
   for (const Side::Seen& s : side.seen()) {
-    Side::Row& row = side.row(s.neighbour);
+    Side::Row& row = side.row(s.neighbor);
     if (row.positions != 0) positions_[row.next++] = s.position;
   }
   side.clear();

@@ -1,4 +1,4 @@
-// Letters, numbers and white space of Unicode 16.0, for the pre-tokeniser.
+// Letters, numbers and white space of Unicode 16.0, for the pre-tokenizer.
 #pragma once
 
 #include <cstddef>

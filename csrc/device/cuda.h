@@ -43,7 +43,7 @@
 
 namespace golf {
 
-// Capturable in a CUDA graph: no allocation and no synchronisation.
+// Capturable in a CUDA graph: no allocation and no synchronization.
 template <class... Parameters, class... Arguments>
 Status launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
               Stream stream, Arguments... arguments) noexcept {

@@ -2,7 +2,7 @@
 // that follow the fragment tables of the PTX ISA lane by lane.
 //
 // Fragments of mma.m16n8k16, for lane l with row g = l / 4 and column pair c = 2 (l % 4):
-//   A [16 x 16], 4 registers of 2 bf16: (g, c), (g + 8, c), (g, c + 8), (g + 8, c + 8), each with its right neighbour
+//   A [16 x 16], 4 registers of 2 bf16: (g, c), (g + 8, c), (g, c + 8), (g + 8, c + 8), each with its right neighbor
 //   B [16 x 8],  2 registers of 2 bf16: rows c and c + 1 of column g, then rows c + 8 and c + 9
 //   C [16 x 8],  4 f32: (g, c), (g, c + 1), (g + 8, c), (g + 8, c + 1)
 // The lower half of a register is the element with the lower index. ldmatrix loads 8 x 8 tiles of 16-bit numbers: lane

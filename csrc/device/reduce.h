@@ -5,7 +5,7 @@
 
 namespace golf {
 
-// Over groups of kLanes neighbouring lanes; every lane gets the result. All lanes of the warp take part.
+// Over groups of kLanes neighboring lanes; every lane gets the result. All lanes of the warp take part.
 template <int kLanes = kWarpSize>
 GOLF_DEVICE float warp_sum(float x) {
 #pragma unroll

@@ -60,7 +60,7 @@ uint16_t AdaptiveModel::context_of(uint32_t column_class) {
 void AdaptiveModel::refresh(size_t index) {
   Context& context = contexts_[index];
   if (16 * context.total <= 17 * context.built) return;
-  normalise(context.counts, context.total, symbols_.alphabet(), &context.frequencies);
+  normalize(context.counts, context.total, symbols_.alphabet(), &context.frequencies);
   context.built = context.total;
   rebuilt_.push_back(static_cast<uint16_t>(index));
 }

@@ -65,7 +65,7 @@ class ColumnMeans {
   template <class Visit>
   void classes(const Visit& visit) const {
     const uint64_t weight = uint64_t{1} << params_.prior_log2;
-    uint64_t last = UINT64_MAX;  // neighbouring columns often share a mean: look it up once
+    uint64_t last = UINT64_MAX;  // neighboring columns often share a mean: look it up once
     uint32_t column_class = 0;
     for (size_t c = 0; c < sum_C_.size(); ++c) {
       const uint64_t mean = (128 * sum_C_[c] + weight * mean_) / (rows_ + weight);

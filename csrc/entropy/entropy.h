@@ -1,4 +1,4 @@
-// The three entropy coders of quantised matrices: what Python and the fuzzers call.
+// The three entropy coders of quantized matrices: what Python and the fuzzers call.
 //
 // Encoders trust their input: symbols inside the alphabet, no empty matrices, lanes within what a trellis allows.
 // Decoders trust nothing but the matrices, whose size bounds what they allocate.

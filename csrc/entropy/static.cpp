@@ -53,7 +53,7 @@ std::vector<Frequencies> count_tables(const Symbols& symbols, const std::vector<
     uint64_t* const row = counts.data() + 256 * i;
     uint64_t total = std::accumulate(row, row + 256, uint64_t{0});
     if (total == 0) total = row[symbols.half()] = 1;  // a class without columns still has a table
-    normalise(row, total, symbols.alphabet(), &tables[i]);
+    normalize(row, total, symbols.alphabet(), &tables[i]);
   }
   return tables;
 }

@@ -24,7 +24,7 @@ struct Frequencies {
 };
 
 // counts below 2^48 with sum total > 0.
-inline void normalise(const uint64_t* counts, uint64_t total, uint32_t alphabet, Frequencies* to) noexcept {
+inline void normalize(const uint64_t* counts, uint64_t total, uint32_t alphabet, Frequencies* to) noexcept {
   constexpr uint32_t kReserve = 8;  // what rounding down leaves at least: room for the escape
   uint64_t rare = 0;
   uint32_t sum = 0, mode = 0;

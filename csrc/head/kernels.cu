@@ -1,4 +1,4 @@
-// A block takes a row of logits. kPacks > 0: each thread keeps kPacks packs of kCount neighbouring logits in registers,
+// A block takes a row of logits. kPacks > 0: each thread keeps kPacks packs of kCount neighboring logits in registers,
 // so that memory is read and written once; 0: any vocabulary, with logits read again where they are needed again.
 #include "device/cuda.h"
 #include "device/math.h"

@@ -1,4 +1,4 @@
-// A warp takes a row. kPacks > 0: each lane keeps kPacks packs of kCount neighbouring numbers of it in registers, so
+// A warp takes a row. kPacks > 0: each lane keeps kPacks packs of kCount neighboring numbers of it in registers, so
 // that memory is read once; 0: any width, with numbers read again where they are needed twice.
 //
 // Gradients of a, s and b are summed over the rows of a warp in registers (kPacks 0: shared memory), over the warps of

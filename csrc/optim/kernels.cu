@@ -142,7 +142,7 @@ GOLF_KERNEL(momentum, kThreads, 4, Batch batch, int64_t rows, int64_t columns, f
 
 // Its second pass: a block takes kRowsOfBlock rows of a matrix.
 template <int kCount>
-GOLF_KERNEL(normalise, kThreads, 4, Batch batch, int64_t rows, int64_t columns, float mu, bool row_norm, float eps,
+GOLF_KERNEL(normalize, kThreads, 4, Batch batch, int64_t rows, int64_t columns, float mu, bool row_norm, float eps,
             const float* norms2, bf16* bank) {
   GOLF_SHARED(float, of_warps, kWarps);
   const int64_t warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
@@ -197,7 +197,7 @@ Status launch_momentum(const Batch& batch, int64_t rows, int64_t columns, float 
                                     batch, rows, columns, mu, norms2);
   if (status != Status::kOk) return status;
   const int64_t pieces = batch.count * ((rows + kRowsOfBlock - 1) / kRowsOfBlock);
-  return GOLF_LAUNCH((normalise<kCount>), static_cast<unsigned>(pieces), kThreads, 0, stream, batch, rows, columns, mu,
+  return GOLF_LAUNCH((normalize<kCount>), static_cast<unsigned>(pieces), kThreads, 0, stream, batch, rows, columns, mu,
                      row_norm, eps, static_cast<const float*>(norms2), bank);
 }
 

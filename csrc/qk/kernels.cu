@@ -1,4 +1,4 @@
-// A group of kLanes lanes takes a head; kCount neighbouring numbers of it a lane. In packs (kCount 8) kLanes is chosen
+// A group of kLanes lanes takes a head; kCount neighboring numbers of it a lane. In packs (kCount 8) kLanes is chosen
 // so that a head is read once; otherwise (kCount 1) a warp walks over it. A block works on `reps` tokens at a time, and
 // a group always on the same heads, so that the gain's gradient has one owner and one order.
 #include "device/column_sums.h"

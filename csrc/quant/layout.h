@@ -1,4 +1,4 @@
-// Quantising a matrix column by column with error feedback (GPTQ, arXiv:2210.17323), by rounding or by the Viterbi
+// Quantizing a matrix column by column with error feedback (GPTQ, arXiv:2210.17323), by rounding or by the Viterbi
 // search of a trellis; and reading trellis-coded symbols back.
 //
 // Matrices are transposed, [C, O]: a column of the layer is contiguous. A trellis code is docs/format.md, 4: the

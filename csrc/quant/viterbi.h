@@ -97,7 +97,7 @@ GOLF_INLINE uint32_t viterbi_large(const TrellisCode& t, const float* cost, int6
   alignas(64) float now[kStates], next[kStates];
   for (uint32_t s = 0; s < kStates; ++s) now[s] = s == 0 ? 0 : kOutOfReach;
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  __m512i pick[4];  // lanes of two neighbouring registers that hold the states of parity c & 1
+  __m512i pick[4];  // lanes of two neighboring registers that hold the states of parity c & 1
   for (uint32_t c = 0; c < 4; ++c) {
     const __m512i flipped = _mm512_xor_si512(lane, _mm512_set1_epi32(static_cast<int32_t>(t.mask[c] & 15)));
     pick[c] = _mm512_add_epi32(_mm512_slli_epi32(flipped, 1), _mm512_set1_epi32(static_cast<int32_t>(c & 1)));
@@ -144,14 +144,14 @@ GOLF_INLINE uint32_t viterbi(const TrellisCode& t, const float* cost, int64_t n,
 
 #elif defined(GOLF_NEON)
 
-// Bytes that put lanes `lane` of two neighbouring registers in order.
+// Bytes that put lanes `lane` of two neighboring registers in order.
 GOLF_INLINE uint8x16_t bytes_of_lanes(const uint32_t (&lane)[4]) {
   uint8_t bytes[16];
   for (uint32_t i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(4 * lane[i / 4] + i % 4);
   return vld1q_u8(bytes);
 }
 
-// From 8 states on: four of them in a register, whose predecessors of one parity lie in two neighbouring ones.
+// From 8 states on: four of them in a register, whose predecessors of one parity lie in two neighboring ones.
 template <uint32_t kBits>
 GOLF_INLINE uint32_t viterbi_lanes(const TrellisCode& t, const float* cost, int64_t n, uint16_t* choices) {
   constexpr uint32_t kStates = 1u << kBits, kHalf = kStates / 2, kWords = (kStates + 15) / 16;

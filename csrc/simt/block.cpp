@@ -25,7 +25,7 @@ Block::Block() : fibers_(kMaxThreads) {
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) throw std::bad_alloc();
   stacks_ = static_cast<char*>(mapped);
-  // The lowest page of each stack is a guard: an overflow stops the process instead of changing a neighbour.
+  // The lowest page of each stack is a guard: an overflow stops the process instead of changing a neighbor.
   for (uint32_t i = 0; i < kMaxThreads; ++i) mprotect(stacks_ + i * kStackBytes, 4096, PROT_NONE);
   for (uint32_t i = 0; i < kMaxThreads; ++i) {
     fibers_[i].thread = i;

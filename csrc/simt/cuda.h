@@ -213,7 +213,7 @@ inline int __syncthreads_count(int predicate, GOLF_LINE) {
 }
 inline int __syncthreads_or(int predicate, GOLF_LINE) { return golf::simt::sync_block(predicate != 0, line) != 0; }
 inline int __syncthreads_and(int predicate, GOLF_LINE) { return golf::simt::sync_block(predicate == 0, line) == 0; }
-inline void __threadfence() {}  // each atomic is sequentially consistent; plain accesses across blocks are not modelled
+inline void __threadfence() {}  // each atomic is sequentially consistent; plain accesses across blocks are not modeled
 
 template <class T>
 T atomicAdd(T* p, T value) {

@@ -40,7 +40,7 @@ void* shared_array(const void* key, size_t bytes, size_t alignment) noexcept;
 unsigned char* dynamic_shared() noexcept;
 
 enum class Access : uint8_t { kRead, kWrite, kAtomic };
-// One access of `bytes` bytes, which must be its alignment: bounds, alignment, races, uninitialised shared memory.
+// One access of `bytes` bytes, which must be its alignment: bounds, alignment, races, uninitialized shared memory.
 void check_access(const void* p, size_t bytes, Access access) noexcept;
 void check_shared(const void* p, const char* what) noexcept;  // p lies in shared memory
 void check_global(const void* p, const char* what) noexcept;  // p does not

@@ -1,7 +1,7 @@
 // A block's shared memory and what is known of every byte of it: to which array it belongs, who wrote and read it when,
 // and which of those accesses lie before a thread's next one.
 //
-// Order is kept as in a vector clock: `now` counts synchronisations of the block, and for each pair of warps (lanes of
+// Order is kept as in a vector clock: `now` counts synchronizations of the block, and for each pair of warps (lanes of
 // a warp) the table says up to which moment the first knows what the second did. Only barriers and __syncwarp order
 // accesses. Shuffles, votes and mma make lanes meet but order no memory, as in the CUDA programming guide.
 #pragma once

@@ -1,4 +1,4 @@
-"""Models in and out of a file: every weight as the quantiser left it, trellis and grid included."""
+"""Models in and out of a file: every weight as the quantizer left it, trellis and grid included."""
 
 import ast
 import re
@@ -17,25 +17,25 @@ from golfcore.config import QuantConfig
 from golfcore.container import Container, Tensor, grid, plain_decoder, write
 from golfcore.errors import FormatError
 from golfcore.model import get_family
-from golfcore.quant import quantise_state
+from golfcore.quant import quantize_state
 
 FAMILY = get_family("gpt")
 
 
 def stored_model(scales: str = "log8") -> list[StoredTensor]:
     model = FAMILY.build(TINY, VOCAB, 0)
-    stored = quantise_state(model.state_dict(), model.parameter_roles(), QuantConfig(scales=scales))  # type: ignore[arg-type]
+    stored = quantize_state(model.state_dict(), model.parameter_roles(), QuantConfig(scales=scales))  # type: ignore[arg-type]
     return [replace(item, trellis=3) if item.name.endswith("mlp.up.weight") else item for item in stored]
 
 
 @pytest.mark.parametrize("scales", ["log8", "fp16"])
-def test_weights_come_back_as_they_were_quantised(tmp_path: Path, scales: str) -> None:
+def test_weights_come_back_as_they_were_quantized(tmp_path: Path, scales: str) -> None:
     stored, path = stored_model(scales), tmp_path / "model.golf"
     save_model(path, FAMILY, TINY, VOCAB, stored, b"tokens", {"recipe": "tiny"})
     loaded = load_model(path)
     parameters = dict(loaded.module.named_parameters())
     for item in stored:
-        assert torch.equal(parameters[item.name], item.dequantise()), item.name
+        assert torch.equal(parameters[item.name], item.dequantize()), item.name
     assert loaded.tokenizer == b"tokens" and loaded.code == code_bundle(FAMILY)
     with Container.open(path) as c:
         codecs = {chunk.role: chunk.codec for chunk in c.chunks}
@@ -47,7 +47,7 @@ def test_weights_come_back_as_they_were_quantised(tmp_path: Path, scales: str) -
 def test_trellis_coded_weights_are_points_of_half_steps() -> None:
     item = next(item for item in stored_model() if item.trellis)
     assert item.scale is not None
-    halves = item.dequantise() / item.scale.float()[:, None] * 2
+    halves = item.dequantize() / item.scale.float()[:, None] * 2
     assert torch.equal(halves, halves.round()) and (halves % 2 == 1).any() and (halves % 2 == 0).any()
     assert grid.to_index(item.scale.numpy().view(np.uint16)) is not None
 

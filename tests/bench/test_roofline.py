@@ -77,8 +77,8 @@ def test_the_rest_by_hand() -> None:
     assert (adamw.read, adamw.written) == (5 * 400, 4 * 400)  # p, m, v, average and g; all but g written
     assert step_work.newton_schulz_flops(4, 8, 2) == 2 * (2 * 4 * 4 * 8 + 2 * 4**3 + 2 * 4 * 4 * 8)
     assert step_work.newton_schulz_flops(8, 4, 2) == step_work.newton_schulz_flops(4, 8, 2)
-    dequantise, rounding, vector = step_work.bitpack(4, 64, 6)
-    assert (dequantise.read, dequantise.written) == (4 * 48 + 16, 512)
+    dequantize, rounding, vector = step_work.bitpack(4, 64, 6)
+    assert (dequantize.read, dequantize.written) == (4 * 48 + 16, 512)
     assert (rounding.read, rounding.written) == (512 + 16, 512)
     assert (vector.read, vector.written) == (4 * 48 + 16 + 128, 16)
 
@@ -194,7 +194,7 @@ def test_launches_find_their_kernels() -> None:
     assert [row.kernel for row in found["attention, gradient"]] == [
         "prepare<64>", "backward_keys<64>", "backward_queries<64>",
     ]  # fmt: skip
-    assert [row.kernel for row in found["bitpack: dequantise"]] == ["dequantise<6, bf16, true>"]
+    assert [row.kernel for row in found["bitpack: dequantize"]] == ["dequantize<6, bf16, true>"]
     rows = found["activation, gradient"]
     assert [row.kernel for row in rows] == ["backward<bf16, 8>"]
     mine, other = (kernel(op, "backward<bf16, 8>", loop("FADD")) for op in ("activation", "qk"))

@@ -136,7 +136,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write(path / "model.golf", [], {})
 
 
-def test_a_cancelled_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_canceled_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.golf"
     path.write_bytes(b"old")
     seen: list[tuple[float, float]] = []

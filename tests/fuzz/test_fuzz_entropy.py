@@ -1,4 +1,4 @@
-"""The entropy coders under address and undefined-behaviour sanitizers: the corpus, then seeded mutations of it.
+"""The entropy coders under address and undefined-behavior sanitizers: the corpus, then seeded mutations of it.
 
 tests/fuzz/fuzz_entropy.cpp tells how to run longer with libFuzzer; ``python tests/fuzz/test_fuzz_entropy.py`` makes
 the seeds.

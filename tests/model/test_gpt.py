@@ -30,7 +30,7 @@ def test_loss_is_that_of_the_contests_formulas(tied: bool, layers: int, noise: f
     assert float(parts["ce"]) == float(loss)
 
 
-def test_one_optimiser_step_is_the_contests() -> None:
+def test_one_optimizer_step_is_the_contests() -> None:
     """Muon and Adam from the contest's formulas, in fp32 as the references have them; tests/optim compares bf16."""
     model = scrambled(TINY)
     config = OptimConfig()

@@ -17,7 +17,7 @@ from golfcore.evaluate.probes import future_flip
 from golfcore.model import get_family
 from golfcore.model.gpt.config import GPTConfig, gpt_counts, layer_order
 from golfcore.model.interface import Batch, Context
-from golfcore.quant import quantise_state
+from golfcore.quant import quantize_state
 
 BASE: dict[str, Any] = {"num_layers": 4, "model_dim": 48, "num_heads": 4, "num_kv_heads": 2, "bos": 3}
 PARTS: dict[str, dict[str, Any]] = {
@@ -101,10 +101,10 @@ def test_training_evaluation_and_the_packed_model_are_one_forward(part: str, tmp
     """The contest lost 0.8 bits a byte to a gate that was forgotten in a second copy of the forward pass."""
     config = config_of(part)
     model, ids, family = scrambled(config), tokens(config), get_family("gpt")
-    stored = quantise_state(model.state_dict(), model.parameter_roles(), recipe().quant)
+    stored = quantize_state(model.state_dict(), model.parameter_roles(), recipe().quant)
     with torch.no_grad():
         for item in stored:
-            model.get_parameter(item.name).copy_(item.dequantise())
+            model.get_parameter(item.name).copy_(item.dequantize())
         model.train()
         _, parts = model.loss(Batch(ids[:, :-1], ids[:, 1:]), Context(torch.zeros(())))
     save_model(tmp_path / "model.golf", family, config, VOCAB, stored, b"", {})
@@ -146,7 +146,7 @@ def test_a_fresh_part_has_a_gradient_where_it_must_grow(part: str) -> None:
     """Two zeros in a row would never move."""
     config = config_of(part)
     model, ids = get_family("gpt").build(config, VOCAB, 0), tokens(config)
-    for _ in range(4):  # zero-initialised branches open one after the other
+    for _ in range(4):  # zero-initialized branches open one after the other
         model.zero_grad()
         model.loss(Batch(ids[:, :-1], ids[:, 1:]), Context(torch.zeros(())))[0].backward()
         with torch.no_grad():

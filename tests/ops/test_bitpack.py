@@ -10,7 +10,7 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import dequantise, fake_quantise, pack, packed_linear, row_bytes, unpack, using
+from golfcore.ops import dequantize, fake_quantize, pack, packed_linear, row_bytes, unpack, using
 from golfcore.ops.reference.bitpack import FORMATS
 from golfcore.ops.registry import ISAS
 
@@ -87,7 +87,7 @@ def test_nan_and_infinity_reach_the_output() -> None:
 def test_straight_through() -> None:
     w = (torch.randn(4, 40) * 9).requires_grad_()
     scales = torch.tensor([[0.5], [0.0], [1.0], [2.0]])
-    y = fake_quantise(w, scales, "int3")
+    y = fake_quantize(w, scales, "int3")
     seed = torch.randn(4, 40)
     y.backward(seed)
     assert torch.equal(w.grad, seed)
@@ -96,11 +96,11 @@ def test_straight_through() -> None:
     assert torch.equal(steps, w[2].detach().round().clamp(-3, 3))
 
 
-def test_fake_quantised_weights_are_what_is_packed() -> None:
+def test_fake_quantized_weights_are_what_is_packed() -> None:
     w = torch.randn(6, 128)
     scales = w.abs().amax(1, keepdim=True) / 31
     q = torch.round(w / scales).to(torch.int8)
-    assert torch.equal(fake_quantise(w, scales, "int6"), dequantise(pack(q, "int6"), scales, "int6", 128))
+    assert torch.equal(fake_quantize(w, scales, "int6"), dequantize(pack(q, "int6"), scales, "int6", 128))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_fake_quantised_weights_are_what_is_packed() -> None:
         (lambda: packed_linear(torch.zeros(64), PACKED, SCALES.bfloat16(), "int6"), "scales are torch.bfloat16"),
         (lambda: packed_linear(torch.zeros(64), PACKED, SCALES, "int6", group=0), "group = 0"),
         (lambda: packed_linear(torch.zeros(64, dtype=torch.int8), PACKED, SCALES, "int6"), "x is torch.int8"),
-        (lambda: fake_quantise(torch.zeros(3), SCALES, "int6"), "w has shape"),
+        (lambda: fake_quantize(torch.zeros(3), SCALES, "int6"), "w has shape"),
     ],
 )
 def test_bad_input_names_the_tensor(call: Any, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The optimiser steps beyond the table: whole runs against torch's optimisers, orthogonality, bad input."""
+"""The optimizer steps beyond the table: whole runs against torch's optimizers, orthogonality, bad input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise, using
+from golfcore.ops import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalize, using
 from golfcore.ops.registry import ISAS
 
 
@@ -43,14 +43,14 @@ def test_adamw_follows_torch_over_a_run() -> None:
 
 @pytest.mark.parametrize("level", ISAS)
 @pytest.mark.parametrize("shape", [(3, 48, 96), (2, 96, 48), (2, 65, 65)])
-def test_orthogonalise_pulls_singular_values_to_one(shape: tuple[int, int, int], level: str, isa: Any) -> None:
+def test_orthogonalize_pulls_singular_values_to_one(shape: tuple[int, int, int], level: str, isa: Any) -> None:
     isa(level)
     torch.manual_seed(0)
     bank = torch.randn(shape)
     bank = (bank / bank.norm(dim=(1, 2), keepdim=True)).bfloat16()
     before = bank.clone()
-    polar = torch.linalg.svdvals(orthogonalise(bank, POLAR_EXPRESS).float())
-    quintic = torch.linalg.svdvals(orthogonalise(bank, QUINTIC).float())
+    polar = torch.linalg.svdvals(orthogonalize(bank, POLAR_EXPRESS).float())
+    quintic = torch.linalg.svdvals(orthogonalize(bank, QUINTIC).float())
     assert torch.equal(bank, before)
     # Five steps reach singular values down to about 1e-3 of the norm; square random matrices have smaller ones.
     settled = torch.linalg.svdvals(bank.float()) > 0.01
@@ -94,7 +94,7 @@ def test_non_contiguous_gradients() -> None:
 def test_nothing_to_do() -> None:
     adamw_([], [], [], [], lr=0.1, step=1)
     muon_([], [], [], lr=0.1, momentum=0.9)
-    assert orthogonalise(torch.empty(0, 3, 4, dtype=torch.bfloat16)).shape == (0, 3, 4)
+    assert orthogonalize(torch.empty(0, 3, 4, dtype=torch.bfloat16)).shape == (0, 3, 4)
 
 
 P = torch.zeros(4, 6)

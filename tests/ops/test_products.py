@@ -12,7 +12,7 @@ import torch
 
 from golfcore import environment
 from golfcore.errors import InputError
-from golfcore.ops import linear, linear_cross_entropy, muon_update, orthogonalise, products
+from golfcore.ops import linear, linear_cross_entropy, muon_update, orthogonalize, products
 from golfcore.ops.products import Route, Speeds
 from golfcore.ops.threads import fit_threads
 
@@ -120,7 +120,7 @@ def test_without_bf16_instructions_no_bf16_product_runs(monkeypatch: pytest.Monk
         y.float().sum().backward()
         linear_cross_entropy(x, w, torch.arange(8), 30.0).backward()
         update = muon_update(grads, [torch.zeros(16, 32)], momentum=0.9)
-        orthogonalise(torch.randn(1, 16, 16).bfloat16() / 16)
+        orthogonalize(torch.randn(1, 16, 16).bfloat16() / 16)
     assert update.dtype is torch.float32
     assert taken and set(taken) == {torch.float32}
 

@@ -1,4 +1,4 @@
-"""The routing of parameters to optimisers, and the schedules; the steps themselves are tested in tests/ops."""
+"""The routing of parameters to optimizers, and the schedules; the steps themselves are tested in tests/ops."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ from golfcore.model import get_family
 from golfcore.pipeline import whole
 from golfcore.pipeline.score import LONG_CALL_S, score_artifact
 from golfcore.progress import no_progress
-from golfcore.quant import quantise_state
+from golfcore.quant import quantize_state
 from golfcore.ranks.world import World
 from golfcore.training.runlog import RunLog
 
@@ -32,7 +32,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "model.golf"
     family, config = get_family("gpt"), recipe()
     model = scrambled(TINY)
-    stored = quantise_state(model.state_dict(), model.parameter_roles(), config.quant, None)
+    stored = quantize_state(model.state_dict(), model.parameter_roles(), config.quant, None)
     save_model(path, family, TINY, VOCAB, stored, b"", {"eval": {"context": 32}})
     return path
 
@@ -67,7 +67,7 @@ def evaluated(world: World, artifact: Path, trouble: Callable[[], None]) -> floa
 
 
 def packed(world: World, run_dir: Path, trouble: Callable[[], None]) -> None:
-    """Quantises and packs as a run does; the search on rank 0 is in ``trouble``."""
+    """Quantizes and packs as a run does; the search on rank 0 is in ``trouble``."""
 
     def quantize_stage(*_: object, **__: object) -> dict[str, Any]:
         trouble()
@@ -98,7 +98,7 @@ def test_a_slow_rank_in_evaluation_is_waited_for(artifact: Path, trouble: Callab
     assert not outcomes[0].error and outcomes[0].value == outcomes[1].value, outcomes
 
 
-def test_rank_0_that_hangs_while_it_quantises_is_named(tmp_path: Path) -> None:
+def test_rank_0_that_hangs_while_it_quantizes_is_named(tmp_path: Path) -> None:
     with Ranks(2, packed, tmp_path, blocked, limits=SHORT) as ranks:
         outcomes = ranks.outcomes(30)
     for outcome in outcomes.values():
@@ -106,7 +106,7 @@ def test_rank_0_that_hangs_while_it_quantises_is_named(tmp_path: Path) -> None:
         assert "rank 0 of 2 (process " in told and "hangs: no progress" in told, outcome
 
 
-def test_rank_0_that_computes_for_long_while_it_quantises_is_waited_for(tmp_path: Path) -> None:
+def test_rank_0_that_computes_for_long_while_it_quantizes_is_waited_for(tmp_path: Path) -> None:
     with Ranks(2, packed, tmp_path, busy, limits=SHORT) as ranks:
         outcomes = ranks.outcomes(30)
     assert all(not outcome.error and outcome.exit_code == 0 for outcome in outcomes.values()), outcomes

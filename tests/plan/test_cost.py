@@ -19,7 +19,7 @@ from golfcore.model.gpt.cost import gpt_work
 from golfcore.model.interface import Batch, Context
 from golfcore.optim.optimizers import Optimizers
 from golfcore.plan.cost import fitted_step, overhead_costs, role_costs, stage_costs, state_bytes
-from golfcore.quant import predict_bytes, quantise_state
+from golfcore.quant import predict_bytes, quantize_state
 
 GPT = get_family("gpt")
 PARTS = {
@@ -73,7 +73,7 @@ def test_roles_are_those_of_the_model(config: GPTConfig) -> None:
     ],
     ids=["int", "k by group", "ternary", "binary"],
 )
-def test_expected_bytes_are_the_quantisers_and_lie_in_their_spread(quant: QuantConfig) -> None:
+def test_expected_bytes_are_the_quantizers_and_lie_in_their_spread(quant: QuantConfig) -> None:
     config = dataclasses.replace(recipe(), quant=quant)
     rows = role_costs(config, GPT, 260)
     predicted = predict_bytes(GPT, config.model, 260, config.quant)
@@ -91,7 +91,7 @@ def test_packed_bytes_lie_in_the_spread(clip: str, tmp_path: Path) -> None:
         generator = torch.Generator().manual_seed(0)
         for parameter in model.parameters():  # Gaussian, as trained matrices nearly are
             parameter.normal_(std=0.1, generator=generator)
-    stored = quantise_state(model.state_dict(), model.parameter_roles(), quant)
+    stored = quantize_state(model.state_dict(), model.parameter_roles(), quant)
     save_model(tmp_path / "m.golf", GPT, model_config, 512, stored, b"", {})
     size = (tmp_path / "m.golf").stat().st_size
     costs = [*role_costs(config, GPT, 512), *overhead_costs(GPT, b"", 512)]

@@ -34,7 +34,7 @@ def dying(function: Callable[..., Any], calls: int) -> Callable[..., Any]:
 
 def child(moment: str, calls: int, words: list[str]) -> None:
     if moment == "columns":
-        gptq.quantise_columns = dying(gptq.quantise_columns, calls)
+        gptq.quantize_columns = dying(gptq.quantize_columns, calls)
     else:  # files are whole but not yet under their names
         os.fsync = dying(os.fsync, calls)
     os._exit(cli.main(words))

@@ -13,8 +13,8 @@ from torch import Tensor
 from golfcore import _core
 from golfcore.container.trellis import MASKS, points, points_in_numpy
 from golfcore.errors import InputError
-from golfcore.ops.columns import quantise_columns
-from golfcore.ops.reference.columns import quantise_columns as plain
+from golfcore.ops.columns import quantize_columns
+from golfcore.ops.reference.columns import quantize_columns as plain
 from golfcore.ops.registry import ISAS
 
 BITS = sorted(MASKS)
@@ -34,22 +34,22 @@ def problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor, Ten
     return wanted_CO, w_CO, feedback_CC, step_O
 
 
-def quantised(
+def quantized(
     wanted_CO: Tensor, w_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Symbols and errors, of copies."""
     error_CO = w_CO.clone()
-    return quantise_columns(wanted_CO.clone(), error_CO, feedback_CC, step_O, **options), error_CO
+    return quantize_columns(wanted_CO.clone(), error_CO, feedback_CC, step_O, **options), error_CO
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("seed", range(4))
 def test_no_sequence_of_symbols_is_nearer_than_the_trellis_path(bits: int, seed: int) -> None:
-    """Every sequence of six symbols of three values or their neighbours, decoded by the format's own rule."""
+    """Every sequence of six symbols of three values or their neighbors, decoded by the format's own rule."""
     g = torch.Generator().manual_seed(seed)
     w_O = torch.rand(6, generator=g) * 2 - 1
     step_O = torch.rand(6, generator=g) * 0.2 + 0.5
-    symbols, _ = quantised(w_O[None], w_O[None], torch.zeros(1, 1), step_O, trellis=bits)
+    symbols, _ = quantized(w_O[None], w_O[None], torch.zeros(1, 1), step_O, trellis=bits)
     candidates = np.array(list(itertools.product(range(-3, 4), repeat=6)), np.int8)  # all paths with symbols within 3
     values = points_in_numpy(np.ascontiguousarray(candidates.T), bits).T * step_O.numpy() / 2
     errors = ((values - w_O.numpy()) ** 2).sum(1)
@@ -62,7 +62,7 @@ def test_native_is_the_reference(bits: int) -> None:
     tensors = problem(90, 7)
     shrink_C = torch.linspace(0.8, 1.0, 7)
     options: dict[str, Any] = {"limit": 20, "trellis": bits, "ranges": [0, 40, 90]}
-    symbols, errors = quantised(*tensors, shrink_C=shrink_C, **options)
+    symbols, errors = quantized(*tensors, shrink_C=shrink_C, **options)
     expected = plain(*[t.double() for t in tensors], shrink_C=shrink_C.double(), **options)
     assert (symbols == expected[0]).float().mean() > 0.99  # ties of f32 and f64 may fall differently
     assert float(errors.square().sum()) == pytest.approx(float(expected[1].square().sum()), rel=1e-4)
@@ -80,7 +80,7 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_symbols(bits
             for threads in (1, 3):
                 _core.set_isa(isa)
                 torch.set_num_threads(threads)
-                results.append(quantised(*tensors, trellis=bits, ranges=[0, 301, 701]))
+                results.append(quantized(*tensors, trellis=bits, ranges=[0, 301, 701]))
     finally:
         _core.set_isa(ISAS[-1])
         torch.set_num_threads(before)
@@ -91,7 +91,7 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_symbols(bits
 def test_more_states_lose_less() -> None:
     w_CO = torch.randn(64, 1000, generator=torch.Generator().manual_seed(1))
     lost = [
-        float(quantised(w_CO, w_CO, torch.zeros(64, 64), torch.ones(1000), trellis=b)[1].square().mean())
+        float(quantized(w_CO, w_CO, torch.zeros(64, 64), torch.ones(1000), trellis=b)[1].square().mean())
         for b in (0, 2, 3, 5, 8)
     ]
     gains = [10 * np.log10(lost[0] / x) for x in lost[1:]]
@@ -111,12 +111,12 @@ def test_what_does_not_fit_is_refused() -> None:
     wanted_CO, w_CO, feedback_CC, step_O = problem(8, 4)
     for changed in ({"trellis": 9}, {"limit": 200}, {"ranges": [0, 5]}, {"ranges": [0, 6, 4, 8]}):
         with pytest.raises(InputError):
-            quantised(wanted_CO, w_CO, feedback_CC, step_O, **changed)
+            quantized(wanted_CO, w_CO, feedback_CC, step_O, **changed)
     with pytest.raises(InputError, match="feedback has shape"):
-        quantised(wanted_CO, w_CO, feedback_CC[:3, :3], step_O)
+        quantized(wanted_CO, w_CO, feedback_CC[:3, :3], step_O)
     with pytest.raises(InputError, match="weight has shape"):
-        quantised(wanted_CO, w_CO[:3], feedback_CC, step_O)
+        quantized(wanted_CO, w_CO[:3], feedback_CC, step_O)
     with pytest.raises(InputError, match="contiguous"):
-        quantised(wanted_CO.t().contiguous().t(), w_CO, feedback_CC, step_O)
+        quantized(wanted_CO.t().contiguous().t(), w_CO, feedback_CC, step_O)
     with pytest.raises(InputError, match="fp32"):
-        quantised(wanted_CO.double(), w_CO, feedback_CC, step_O)
+        quantized(wanted_CO.double(), w_CO, feedback_CC, step_O)

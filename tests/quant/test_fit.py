@@ -25,7 +25,7 @@ from golfcore.config import QuantConfig, RecipeConfig
 from golfcore.data.tokens import open_tokens, prepare_data
 from golfcore.errors import InputError, RuleError
 from golfcore.pipeline.config import check_fits, read_config, write_config
-from golfcore.quant import error_rows, quantise_state
+from golfcore.quant import error_rows, quantize_state
 from golfcore.quant.fit import Fitter
 from golfcore.quant.hessian import collect_hessians
 from golfcore.quant.measure import Probe, replaced
@@ -109,7 +109,7 @@ def test_divergence_and_bits_per_byte_are_what_they_say() -> None:
 
 @pytest.fixture(scope="module")
 def run_dir(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder whose model has random weights: what the quantiser sees does not depend on training."""
+    """A run folder whose model has random weights: what the quantizer sees does not depend on training."""
     folder = tmp_path_factory.mktemp("quant")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GOLFCORE_CACHE", str(folder / "cache"))
@@ -223,7 +223,7 @@ def test_diverged_weights_are_named_and_nothing_is_written(
 
 
 def test_a_model_trained_as_it_is_stored_loses_nothing(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The optimiser's weights, which the forward pass never saw, are not what it is held against."""
+    """The optimizer's weights, which the forward pass never saw, are not what it is held against."""
     sets = ("--set", "quant.format=ternary", "--set", "quant.group=32", "--json")
     assert golf("quantize", run_dir, *sets, "--set", "quant.qat=ste") == 0
     trained = json.loads(capsys.readouterr().out)
@@ -234,7 +234,7 @@ def test_a_model_trained_as_it_is_stored_loses_nothing(run_dir: Path, capsys: py
     assert trained["total"]["bpb"] == pytest.approx(trained["total"]["bpb_before"], abs=1e-4)
 
 
-def test_an_old_quantised_file_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_quantized_file_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run_dir / QUANTIZED
     for content in ({"version": 1, "tensors": []}, {"tensors": []}, {"version": 2, "tensors": [[1]]}):
         torch.save(content, path)
@@ -255,7 +255,7 @@ def test_the_pocket_recipe_fills_its_cap() -> None:
 
 def test_rounding_needs_no_calibration() -> None:
     model = looped()
-    stored = quantise_state(model.state_dict(), model.parameter_roles(), QuantConfig(method="lite"))
+    stored = quantize_state(model.state_dict(), model.parameter_roles(), QuantConfig(method="lite"))
     assert {item.bits for item in stored} == {6, 8}
     with pytest.raises(InputError, match="needs the Hessians"):
-        quantise_state(model.state_dict(), model.parameter_roles(), QuantConfig(method="gptq"))
+        quantize_state(model.state_dict(), model.parameter_roles(), QuantConfig(method="gptq"))

@@ -16,11 +16,11 @@ from golfcore.artifact.weights import E4M3, restore
 from golfcore.config import QuantConfig
 from golfcore.errors import InputError, UsageError
 from golfcore.model import get_family
-from golfcore.quant import quantise_state
+from golfcore.quant import quantize_state
 from golfcore.quant.lowbit import binary, fp8, ternary
 from golfcore.quant.lqer import _leading, corrected
 from golfcore.quant.measure import hessian_error
-from golfcore.quant.rtn import best_clip, quantise_rows
+from golfcore.quant.rtn import best_clip, quantize_rows
 
 WEIGHT = torch.randn(12, 256, generator=torch.Generator().manual_seed(0)) * 0.1
 
@@ -45,16 +45,16 @@ def test_binary_is_signs_and_fp8_is_torchs() -> None:
     signs, scale = binary(WEIGHT, group=64)
     item = StoredTensor("w", "up", signs, scale, 1)
     expected = torch.where(WEIGHT < 0, -1.0, 1.0) * scale.float().repeat_interleave(64, 1)
-    assert torch.equal(item.dequantise(), expected)
+    assert torch.equal(item.dequantize(), expected)
     patterns, rows = fp8(WEIGHT)
     assert rows is not None
-    back = StoredTensor("w", "up", patterns, rows).dequantise()
+    back = StoredTensor("w", "up", patterns, rows).dequantize()
     assert float((back / WEIGHT - 1).abs().quantile(0.99)) < 2**-4 + 1e-3
     assert np.array_equal(
         E4M3, torch.arange(256).to(torch.uint8).view(torch.float8_e4m3fn).float().numpy(), equal_nan=True
     )
     vector, none = fp8(torch.tensor([1.0, -500.0, 0.0]))
-    assert none is None and StoredTensor("v", "control", vector).dequantise().tolist() == [1.0, -448.0, 0.0]
+    assert none is None and StoredTensor("v", "control", vector).dequantize().tolist() == [1.0, -448.0, 0.0]
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -74,11 +74,11 @@ def test_a_low_bit_model_comes_back_from_its_file(form: str, rest: str, tmp_path
     family = get_family("gpt")
     model = family.build(TINY, VOCAB, 0)
     config = QuantConfig(format=form, rest=rest, group=32)  # type: ignore[arg-type]
-    stored = quantise_state(model.state_dict(), model.parameter_roles(), config)
+    stored = quantize_state(model.state_dict(), model.parameter_roles(), config)
     save_model(tmp_path / "m.golf", family, TINY, VOCAB, stored, b"", {})
     loaded = dict(load_model(tmp_path / "m.golf").module.named_parameters())
     for item in stored:
-        assert torch.equal(loaded[item.name], item.dequantise())
+        assert torch.equal(loaded[item.name], item.dequantize())
     values = {item.name: item.values.dtype for item in stored}
     assert values["embed.weight"] == (torch.int8 if rest == "fp16" else torch.uint8)
     assert values["blocks.0.attn_scale_D"] == (torch.float16 if rest == "fp16" else torch.uint8)
@@ -88,17 +88,17 @@ def test_a_low_bit_model_comes_back_from_its_file(form: str, rest: str, tmp_path
 
 def test_a_correction_is_kept_where_it_pays_and_read_back(tmp_path: Path) -> None:
     weight, hessian = layer(96, 64)
-    white = quantise_rows(weight, bits=6, clip="sigma", k=12.85)
+    white = quantize_rows(weight, bits=6, clip="sigma", k=12.85)
     item = StoredTensor("w", "up", white.symbols_OI, white.scale_O, 6)
     assert corrected(item, weight, hessian, rank=2, damping=0.01) is item  # rounding errors have no structure
     spike = weight + 3.0 * torch.outer(torch.ones(96), torch.randn(64, generator=torch.Generator().manual_seed(5)))
-    clipped = quantise_rows(spike, bits=3, clip="sigma", k=1.0)
+    clipped = quantize_rows(spike, bits=3, clip="sigma", k=1.0)
     item = StoredTensor("w", "up", clipped.symbols_OI, clipped.scale_O, 3)
     better = corrected(item, spike, hessian, rank=2, damping=0.01)
     assert better.low_rank is not None
-    before, after = (hessian_error(spike, spike - i.dequantise(), hessian) for i in (item, better))
+    before, after = (hessian_error(spike, spike - i.dequantize(), hessian) for i in (item, better))
     assert after < 0.3 * before
-    lost = spike - item.dequantise()
+    lost = spike - item.dequantize()
     damped = hessian + torch.eye(64) * 0.01 * hessian.diagonal().mean()
     size = torch.linalg.svdvals(lost @ torch.linalg.cholesky(damped)).square()
     for rank in (1, 2, 64):
@@ -106,7 +106,7 @@ def test_a_correction_is_kept_where_it_pays_and_read_back(tmp_path: Path) -> Non
         assert share == pytest.approx(float(size[:rank].sum() / size.sum()), rel=1e-3)
         assert torch.allclose(left_OR.t() @ left_OR, torch.eye(rank), atol=1e-4)
     assert corrected(item, spike, torch.zeros(64, 64), rank=2, damping=0.01) is item
-    assert StoredTensor.from_tuple(dataclasses.astuple(better)).dequantise().equal(better.dequantise())
+    assert StoredTensor.from_tuple(dataclasses.astuple(better)).dequantize().equal(better.dequantize())
 
 
 def test_a_file_whose_parts_do_not_fit_is_refused() -> None:
@@ -130,7 +130,7 @@ def test_a_file_whose_parts_do_not_fit_is_refused() -> None:
 def test_the_best_clip_is_never_worse_than_the_whole_range() -> None:
     weight = WEIGHT.clone()
     weight[:, 0] *= 40  # an outlier a row
-    whole = quantise_rows(weight, bits=4, clip="absmax", k=1.0)
+    whole = quantize_rows(weight, bits=4, clip="absmax", k=1.0)
     best = best_clip(weight, bits=4)
     lost = [
         (weight - q.symbols_OI * q.scale_O.float()[:, None]).square().sum(1) for q in (whole, best)

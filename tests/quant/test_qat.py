@@ -1,4 +1,4 @@
-"""Quantisation-aware training acts, in eager mode and compiled, from the first step or late; low-bit recipes learn."""
+"""Quantization-aware training acts, in eager mode and compiled, from the first step or late; low-bit recipes learn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from golfcore.config import QuantConfig, RecipeConfig
 from golfcore.errors import UsageError
 from golfcore.model import get_family
 from golfcore.model.interface import Batch, Context
-from golfcore.quant import quantise_state
+from golfcore.quant import quantize_state
 from golfcore.quant.qat import aware_loss, transforms
 from golfcore.ranks.world import World
 from golfcore.recipes import load_recipe, recipe_names
@@ -77,13 +77,13 @@ def short(**train: Any) -> RecipeConfig:
     return dataclasses.replace(config, model=dataclasses.replace(TINY, num_layers=1))
 
 
-def test_fake_quantisation_acts_late_and_from_the_start(tmp_path: Path) -> None:
+def test_fake_quantization_acts_late_and_from_the_start(tmp_path: Path) -> None:
     base = short()
     plain, plain_losses = trained(tmp_path, base, "plain")
     start, start_losses = trained(tmp_path, with_quant(base, qat="ste", **COARSE), "start")
     late, late_losses = trained(tmp_path, with_quant(base, qat="ste", qat_from=0.5, **COARSE), "late")
     assert start_losses[0] != plain_losses[0]
-    # Up to half of the run nothing differs; then the loss is that of quantised weights, and so are the gradients.
+    # Up to half of the run nothing differs; then the loss is that of quantized weights, and so are the gradients.
     assert late_losses[:2] == plain_losses[:2] and late_losses[2] != plain_losses[2]
     for name in ("blocks.0.mlp.up.weight", "blocks.0.attn.q.weight"):
         assert not torch.allclose(start[name], plain[name], atol=1e-5)
@@ -92,7 +92,7 @@ def test_fake_quantisation_acts_late_and_from_the_start(tmp_path: Path) -> None:
 
 
 def test_it_acts_late_in_compiled_training_too(tmp_path: Path) -> None:
-    """Compiled code would keep a flag's first value, and late quantisation would never begin."""
+    """Compiled code would keep a flag's first value, and late quantization would never begin."""
     plain, plain_losses = trained(tmp_path, short(), "plain")
     late = [
         trained(tmp_path, with_quant(short(compile=c), qat="ste", qat_from=0.5, **COARSE), f"late-{c}") for c in (0, 1)
@@ -123,10 +123,10 @@ def test_the_forward_pass_sees_what_is_stored(config: QuantConfig) -> None:
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     roles = model.parameter_roles()
     seen = {n: t(dict(model.named_parameters())[n]) for n, t in transforms(roles, config).items()}
-    stored: dict[str, StoredTensor] = {i.name: i for i in quantise_state(model.state_dict(), roles, config)}
+    stored: dict[str, StoredTensor] = {i.name: i for i in quantize_state(model.state_dict(), roles, config)}
     assert seen.keys() == {n for n, role in roles.items() if role.kind != "vector"}
     for name, weight in seen.items():
-        kept = stored[name].dequantise()
+        kept = stored[name].dequantize()
         # A weight between two symbols may fall to the other one, since the grid's fp16 numbers are rounded.
         assert float(((weight - kept).abs() > 1e-3 * kept.abs() + 1e-6).float().mean()) < 0.01, name
 
@@ -162,13 +162,13 @@ def test_low_bit_recipes_learn_and_lose_nothing_when_stored(name: str, tmp_path:
     assert losses[-1] < 0.6 * losses[0], losses[::10]
     module = get_family("gpt").build(small.model, small.data.vocab_size, 0)
     module.load_state_dict(weights, strict=False)
-    stored = quantise_state(module.state_dict(), module.parameter_roles(), small.quant)
+    stored = quantize_state(module.state_dict(), module.parameter_roles(), small.quant)
     ids = torch.from_numpy(next(Repeats(8, 32, 260))[0])
     batch, context = Batch(ids[:, :-1], ids[:, 1:]), Context(torch.ones(()))
     with torch.no_grad():
         as_trained = float(aware_loss(module, module.parameter_roles(), small.quant)(batch, context)[0])
         for item in stored:
-            dict(module.named_parameters())[item.name].copy_(item.dequantise())
+            dict(module.named_parameters())[item.name].copy_(item.dequantize())
         assert float(module.loss(batch, context)[0]) == pytest.approx(as_trained, abs=0.02)
 
 

@@ -13,8 +13,9 @@ from golfcore.config import QuantConfig
 from golfcore.container import grid
 from golfcore.errors import InputError
 from golfcore.model import get_family
-from golfcore.quant import error_rows, predict_bytes, quantise_state
-from golfcore.quant.rtn import gaussian_bits, quantise_rows
+from golfcore.quant import error_rows, predict_bytes, quantize_state
+from golfcore.quant.matrix import gaussian_bits
+from golfcore.quant.rtn import quantize_rows
 
 WEIGHT = torch.randn(64, 300, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.01, 3, 64)[:, None]
 
@@ -22,9 +23,9 @@ WEIGHT = torch.randn(64, 300, generator=torch.Generator().manual_seed(0)) * torc
 @pytest.mark.parametrize("bits", [2, 3, 5, 6, 8])
 @pytest.mark.parametrize("clip", ["sigma", "absmax", "percentile"])
 def test_rounding_is_to_the_nearest_symbol_and_clips_at_the_ends(bits: int, clip: str) -> None:
-    quantised = quantise_rows(WEIGHT, bits=bits, clip=clip, k=4.0)
+    quantized = quantize_rows(WEIGHT, bits=bits, clip=clip, k=4.0)
     q = 2 ** (bits - 1) - 1
-    symbols, scale = quantised.symbols_OI.numpy(), quantised.scale_O.float().numpy()
+    symbols, scale = quantized.symbols_OI.numpy(), quantized.scale_O.float().numpy()
     expected = np.clip(np.rint(WEIGHT.numpy() / scale[:, None]), -q, q)
     # Ties and the last bit of the division may fall either way; nothing may be off by more than that.
     assert (np.abs(symbols - expected) <= (np.abs(WEIGHT.numpy() / scale[:, None] % 1 - 0.5) < 1e-4)).all()
@@ -36,18 +37,18 @@ def test_rounding_is_to_the_nearest_symbol_and_clips_at_the_ends(bits: int, clip
 
 
 def test_absmax_never_clips_and_sigma_follows_k() -> None:
-    absmax = quantise_rows(WEIGHT, bits=6, clip="absmax", k=1.0)
+    absmax = quantize_rows(WEIGHT, bits=6, clip="absmax", k=1.0)
     assert (absmax.symbols_OI.abs().amax(1) == 31).all()
-    sigma = quantise_rows(WEIGHT, bits=6, clip="sigma", k=10.0)
+    sigma = quantize_rows(WEIGHT, bits=6, clip="sigma", k=10.0)
     torch.testing.assert_close(sigma.scale_O.float(), 10 * WEIGHT.std(1, unbiased=False) / 31, rtol=1e-3, atol=0)
 
 
 def test_rows_of_zeros_and_tiny_rows_stay_zero() -> None:
     weight = WEIGHT.clone()
     weight[3], weight[4] = 0, 1e-12
-    quantised = quantise_rows(weight, bits=6, clip="sigma", k=12.85)
-    assert not quantised.symbols_OI[3:5].any()
-    assert quantised.symbols_OI[5].any()
+    quantized = quantize_rows(weight, bits=6, clip="sigma", k=12.85)
+    assert not quantized.symbols_OI[3:5].any()
+    assert quantized.symbols_OI[5].any()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e9])
@@ -55,13 +56,13 @@ def test_weights_that_cannot_be_stored_name_the_tensor(bad: float) -> None:
     weight = WEIGHT.clone()
     weight[1, 1] = bad
     with pytest.raises(InputError, match=r"blocks\.0\.q"):
-        quantise_rows(weight, bits=6, clip="absmax", k=1.0, name="blocks.0.q")
+        quantize_rows(weight, bits=6, clip="absmax", k=1.0, name="blocks.0.q")
 
 
 @pytest.mark.parametrize("clip", ["sigma", "absmax"])
 def test_scales_on_the_grid_are_near_and_never_clip_more(clip: str) -> None:
-    fp16 = quantise_rows(WEIGHT, bits=6, clip=clip, k=12.85)
-    log8 = quantise_rows(WEIGHT, bits=6, clip=clip, k=12.85, scales="log8")
+    fp16 = quantize_rows(WEIGHT, bits=6, clip=clip, k=12.85)
+    log8 = quantize_rows(WEIGHT, bits=6, clip=clip, k=12.85, scales="log8")
     assert grid.to_index(log8.scale_O.numpy().view(np.uint16)) is not None
     ratio = (log8.scale_O.float() / fp16.scale_O.float()).log2()
     if clip == "sigma":
@@ -76,27 +77,27 @@ def test_scales_on_the_grid_are_near_and_never_clip_more(clip: str) -> None:
         ).all()
     rows = WEIGHT.clone()
     rows[5] = 0
-    assert not quantise_rows(rows, bits=6, clip=clip, k=12.85, scales="log8").symbols_OI[5].any()
+    assert not quantize_rows(rows, bits=6, clip=clip, k=12.85, scales="log8").symbols_OI[5].any()
     with pytest.raises(InputError, match="does not fit fp16"):
-        quantise_rows(1e9 * WEIGHT, bits=6, clip=clip, k=12.85, scales="log8")
+        quantize_rows(1e9 * WEIGHT, bits=6, clip=clip, k=12.85, scales="log8")
 
 
 def test_only_matrices_have_rows() -> None:
     with pytest.raises(InputError, match="expected a matrix"):
-        quantise_rows(torch.ones(3), bits=6, clip="sigma", k=1.0)
+        quantize_rows(torch.ones(3), bits=6, clip="sigma", k=1.0)
 
 
 @pytest.mark.parametrize(("bits", "k"), [(6, 12.85), (8, 20.0), (5, 5.0), (4, 4.0), (3, 7.0)])
 def test_predicted_entropy_is_that_of_gaussian_rows(bits: int, k: float) -> None:
     weight = torch.randn(200, 500, generator=torch.Generator().manual_seed(1))
-    symbols = quantise_rows(weight, bits=bits, clip="sigma", k=k).symbols_OI.numpy()
+    symbols = quantize_rows(weight, bits=bits, clip="sigma", k=k).symbols_OI.numpy()
     assert gaussian_bits(bits, k) == pytest.approx(order0_bits(symbols), abs=0.02)
 
 
 def test_a_model_becomes_symbols_by_role_and_fp16() -> None:
     model = get_family("gpt").build(TINY, VOCAB, 0)
     config = QuantConfig(matrix_bits=5, embed_bits=7)
-    stored = {item.name: item for item in quantise_state(model.state_dict(), model.parameter_roles(), config)}
+    stored = {item.name: item for item in quantize_state(model.state_dict(), model.parameter_roles(), config)}
     assert stored.keys() == dict(model.named_parameters()).keys()
     assert stored["embed.weight"].bits == 7
     assert stored["blocks.1.mlp.up.weight"].bits == 5

@@ -41,7 +41,7 @@ def tick_labels(svg: str) -> list[str]:
     return [label.replace("&#8722;", "-") for label in re.findall(r">([^<>]+)</text>", svg)]
 
 
-def test_both_axes_are_labelled() -> None:
+def test_both_axes_are_labeled() -> None:
     labels = tick_labels(loss_svg(curve([2 + 3 / (i + 1) for i in range(101)]), curve([])))
     assert "100 s" in labels
     assert "1,000 steps" in labels

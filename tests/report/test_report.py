@@ -93,7 +93,7 @@ def test_the_page_stands_alone_and_is_deterministic(run_dir: Path) -> None:
     assert any("default-src 'none'" in (attrs.get("content") or "") for tag, attrs in page.tags if tag == "meta")
 
 
-def test_drawings_follow_the_pages_colours_and_share_no_id(run_dir: Path) -> None:
+def test_drawings_follow_the_pages_colors_and_share_no_id(run_dir: Path) -> None:
     page = page_of(run_dir)
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))

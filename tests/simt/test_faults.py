@@ -17,7 +17,7 @@ FOUND = {
     "shared_out_of_bounds": r"thread \(63, 0, 0\): reads outside of every shared array",
     "global_out_of_bounds": r"thread \(255, 0, 0\): reads 4 bytes of global memory outside of every buffer",
     "global_write_out_of_bounds": r"thread \(255, 0, 0\): writes 4 bytes of global memory outside of every buffer",
-    "uninitialised_shared": r"thread \(54, 0, 0\): reads shared memory that nobody has written",
+    "uninitialized_shared": r"thread \(54, 0, 0\): reads shared memory that nobody has written",
     "shuffle_from_inactive_lane": r"thread \(15, 0, 0\): shuffle from a lane that the mask leaves out",
     "shuffle_after_exit": "mask 0xffffffff .* is not reached by every lane of the mask: thread 31 has left the kernel",
     "mask_without_caller": "mask 0x0000ffff leaves out the calling lane",

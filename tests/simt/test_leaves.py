@@ -15,7 +15,7 @@ from golfcore.ops.registry import device_dtypes, leaves, on_device
 
 MORE = (
     "bitpack/product-vector",
-    "bitpack/dequantise-int6",
+    "bitpack/dequantize-int6",
     "bitpack/fake-whole",
     "optim/adamw-tiny",
     "optim/muon-wide",

@@ -55,11 +55,11 @@ def test_each_kind_of_piece(model_path: Path, model) -> None:  # type: ignore[no
         " a space  first and\ndoubled",
         "snowman \u2603 \U0001f600 by bytes",
         "caf\u00e9 3.14",
-        "\ufb01ne \u2460",  # normalised: fi, 1
+        "\ufb01ne \u2460",  # normalized: fi, 1
         "",
     ],
 )
-def test_counts_add_up_to_the_normalised_text(model_path: Path, model, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_counts_add_up_to_the_normalized_text(model_path: Path, model, text: str) -> None:  # type: ignore[no-untyped-def]
     table = SentencePieceTable.load(model_path)
     ids = np.array([1, *model.encode(text)], np.uint16)
     counts = table.count_bytes(ids)

@@ -139,8 +139,8 @@ def test_a_diverging_run_stops_and_names_step_and_tensor(shards: ShardSet, tmp_p
     config = recipe(iterations=8, checkpoint_every_s=1e-9)
 
     def poison(share: float, note: str) -> None:
-        assert run.writer is not None
-        run.writer.wait()  # on a busy machine too every step is saved
+        assert run.saver.writer is not None
+        run.saver.writer.wait()  # on a busy machine too every step is saved
         if note == "step 5":  # after it was logged, before it was saved
             with torch.no_grad():
                 run.module.get_parameter("blocks.1.mlp.up.weight")[3, 1] = float("inf")

@@ -90,14 +90,14 @@ GOLF_KERNEL(global_write_out_of_bounds, 256, 1, const float* in, float* out, int
 }
 GOLF_EXAMPLE(global_write_out_of_bounds, 256)
 
-GOLF_KERNEL(uninitialised_shared, 64, 1, const float* in, float* out, int bad) {
+GOLF_KERNEL(uninitialized_shared, 64, 1, const float* in, float* out, int bad) {
   GOLF_SHARED(float, tile, 64);
   const uint32_t t = threadIdx.x;
   if (bad == 0 || t != 9) tile[t] = in[t];
   __syncthreads();
   out[t] = tile[63 - t];
 }
-GOLF_EXAMPLE(uninitialised_shared, 64)
+GOLF_EXAMPLE(uninitialized_shared, 64)
 
 GOLF_KERNEL(shuffle_from_inactive_lane, 32, 1, const float* in, float* out, int bad) {
   const uint32_t t = threadIdx.x;
@@ -199,7 +199,7 @@ constexpr Example kExamples[] = {
     GOLF_ROW(shared_out_of_bounds),
     GOLF_ROW(global_out_of_bounds),
     GOLF_ROW(global_write_out_of_bounds),
-    GOLF_ROW(uninitialised_shared),
+    GOLF_ROW(uninitialized_shared),
     GOLF_ROW(shuffle_after_exit),
     GOLF_ROW(shuffle_from_inactive_lane),
     GOLF_ROW(mask_without_caller),

@@ -1,6 +1,6 @@
 """Models in and out of ``model.golf``: which tensors, which manifest, which code.
 
-The artifact is complete: quantised weights, the tokenizer, the model's code (counted, never executed) and a manifest
+The artifact is complete: quantized weights, the tokenizer, the model's code (counted, never executed) and a manifest
 that says how to build the module and how its score is read. Nothing from outside the file decides the number.
 """
 
@@ -70,7 +70,7 @@ class StoredTensor:
                 found.append(container.Tensor(self.name + suffix, "scale", factor.numpy()))
         return found + [part for item in self.low_rank or () for part in item.parts()]
 
-    def dequantise(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """The values as a reader gets them, fp32."""
         parts = self.parts()
         arrays, bits = {p.name: p.array for p in parts}, {p.name: (p.bits, p.trellis) for p in parts}
@@ -116,7 +116,7 @@ def save_model(
     path: Path, family: Family, model_config: Any, vocab_size: int, stored: Sequence[StoredTensor], tokenizer: bytes,
     manifest: Mapping[str, Any], *, coder: Coder = "fast", tick: Tick = silent,
 ) -> None:  # fmt: skip
-    """Packs a quantised model into ``path``, atomically; arguments as of ``model_tensors``, ``tick`` for progress."""
+    """Packs a quantized model into ``path``, atomically; arguments as of ``model_tensors``, ``tick`` for progress."""
     tensors, whole = model_tensors(family, model_config, vocab_size, stored, tokenizer, manifest, coder)
     container.write(path, tensors, whole, coder=coder, tick=tick)
 

@@ -1,6 +1,6 @@
 """What each part of a recipe is worth: runs without it, over seeds, on a held-out share of the training text.
 
-A run here is a run: trained, quantised, packed and scored from the packed bytes. Only its text differs: documents at
+A run here is a run: trained, quantized, packed and scored from the packed bytes. Only its text differs: documents at
 the end of the training split are held out and scored instead of the validation text, so that any number of trials
 leaves the validation text unseen.
 """
@@ -31,7 +31,7 @@ from golfcore.evaluate.scorer import ScoredText, score
 from golfcore.model import family_configs, get_family
 from golfcore.pipeline.setup import build_trainer, token_loader
 from golfcore.progress import Tick, silent
-from golfcore.quant import quantise_state
+from golfcore.quant import quantize_state
 from golfcore.ranks.world import World
 from golfcore.stats import mean_interval
 from golfcore.suggest import nearest
@@ -193,7 +193,7 @@ class Bench:
             module = trainer.module
             # Rounded, not searched: a search would fill the cap whatever a part costs, and so hide its bytes.
             rounding = dataclasses.replace(recipe.quant, method="rtn", fit=False)
-            stored = quantise_state(module.state_dict(), module.parameter_roles(), rounding)
+            stored = quantize_state(module.state_dict(), module.parameter_roles(), rounding)
             path = Path(folder) / "trial.golf"
             save_model(path, family, recipe.model, self.vocab_size, stored, self.tokenizer, {})
             loaded, size = load_model(path).module.to(device), path.stat().st_size

@@ -105,10 +105,10 @@ def _calls(shape: Shape, n: int) -> list[_Call]:
         _Call("optim", "AdamW", lambda: _adamw(shape)),
         _Call("optim", "Muon: momentum", lambda: _momentum(shape)),
         _Call("optim", "Muon: apply", lambda: _apply(shape)),
-        _Call("bitpack", "bitpack: fake-quantise", lambda: ops.fake_quantise(weight.bfloat16(), scales, "int6")),
+        _Call("bitpack", "bitpack: fake-quantize", lambda: ops.fake_quantize(weight.bfloat16(), scales, "int6")),
         _Call(
-            "bitpack", "bitpack: dequantise",
-            lambda: ops.dequantise(packed, scales, "int6", d, dtype=torch.bfloat16),
+            "bitpack", "bitpack: dequantize",
+            lambda: ops.dequantize(packed, scales, "int6", d, dtype=torch.bfloat16),
         ),
         _Call("bitpack", "bitpack: times a vector", lambda: ops.packed_linear(_bf16(1, d), packed, scales, "int6")),
     ]  # fmt: skip

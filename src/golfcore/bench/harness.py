@@ -152,7 +152,7 @@ def _rounds(workload: Workload, seconds: float, min_rounds: int, clock: Clock) -
     gc.disable()
     try:
         while done < min_rounds or time.perf_counter() < end:
-            shift = done % len(names)  # nobody always follows the same neighbour
+            shift = done % len(names)  # nobody always follows the same neighbor
             for name in names[shift:] + names[:shift]:
                 work = partial(workload.contenders[name], done % workload.sets)
                 times[name].append(clock.seconds(work))

@@ -27,7 +27,7 @@ from golfcore.container.codecs import CODECS, Layout, attempt, attempts
 from golfcore.container.tensors import Array, Kind
 from golfcore.errors import InputError, RuleError, UsageError
 from golfcore.progress import Tick, silent
-from golfcore.quant.rtn import quantise_rows
+from golfcore.quant.rtn import quantize_rows
 
 if TYPE_CHECKING:
     import torch
@@ -187,7 +187,7 @@ def symbols(width: str, matrices: Mapping[str, torch.Tensor]) -> list[Tensor]:
     """The matrices rounded to a width in ``WIDTHS``; a role is all layers' matrices of one name."""
     bits, k = WIDTHS[width]
     return [
-        Tensor(key, _role(key), quantise_rows(matrix, bits=bits, clip="sigma", k=k, name=key).symbols_OI.numpy(), bits)
+        Tensor(key, _role(key), quantize_rows(matrix, bits=bits, clip="sigma", k=k, name=key).symbols_OI.numpy(), bits)
         for key, matrix in matrices.items()
     ]
 
@@ -277,7 +277,7 @@ def scale_rows(name: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence
     """int6 row scales: on the log2/8 grid in a container's chunk, and in fp16 through brotli."""
     by_kind = {
         scales: [
-            quantise_rows(m, bits=6, clip="sigma", k=12.85, scales=scales).scale_O.numpy() for m in matrices.values()
+            quantize_rows(m, bits=6, clip="sigma", k=12.85, scales=scales).scale_O.numpy() for m in matrices.values()
         ]
         for scales in ("log8", "fp16")
     }

@@ -1,4 +1,4 @@
-"""Quantisers on trained models: bytes against Hessian-weighted error, divergence and bits per byte, in one run.
+"""Quantizers on trained models: bytes against Hessian-weighted error, divergence and bits per byte, in one run.
 
 ``contest`` is the pipeline of the contest's best entries, rebuilt: GPTQ with act-order, blocks of 128, 1 % damping,
 int6 matrices clipped at k = 12.85 standard deviations, an int8 embedding at k = 20, fp16 row scales, brotli -11 over
@@ -32,10 +32,10 @@ from golfcore.model import Role, get_family
 from golfcore.pipeline.config import read_config
 from golfcore.pipeline.train import load_weights
 from golfcore.progress import Tick, silent
-from golfcore.quant import quantise_state
+from golfcore.quant import quantize_state
 from golfcore.quant.calibrate import training_rows
 from golfcore.quant.fit import Fitter
-from golfcore.quant.gptq import BLOCK, Coding, Factor, factorise_all, quantise_layers
+from golfcore.quant.gptq import BLOCK, Coding, Factor, factorize_all, quantize_layers
 from golfcore.quant.hessian import Hessians, collect_hessians
 from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
 from golfcore.training.precision import choose_precision
@@ -50,7 +50,7 @@ STATES = (4, 8, 32, 256)
 
 @dataclass(frozen=True, kw_only=True)
 class QuantRow:
-    """One method on one checkpoint. ``seconds``: quantising, Hessians given, factors included; None where not timed.
+    """One method on one checkpoint. ``seconds``: quantizing, Hessians given, factors included; None where not timed.
 
     ``entropy``: bits a weight of the symbols of all matrices, each tensor and with a trellis each parity by itself.
     ``hessian_error_db``: mean over matrices, by weights. ``kl`` in nats a token, ``val_bpb``: on ``tokens`` tokens of
@@ -98,7 +98,7 @@ class Subject:
 
     @property
     def matrices(self) -> list[str]:
-        """The names of what is quantised."""
+        """The names of what is quantized."""
         return [name for name, role in self.roles.items() if role.kind != "vector"]
 
     @property
@@ -115,7 +115,7 @@ class Subject:
 
     def row(self, method: str, stored: Sequence[StoredTensor], size: int, seconds: float | None) -> QuantRow:
         """Measures ``stored`` against the trained model."""
-        values = {item.name: item.dequantise() for item in stored}
+        values = {item.name: item.dequantize() for item in stored}
         logs, entropy, weights = 0.0, 0.0, 0
         for item in stored:
             if item.name not in self.hessians.key:
@@ -160,11 +160,11 @@ def contest(subject: Subject, k: float, factors: Mapping[str, Factor]) -> tuple[
         else Coding(6, "sigma", k, 0, False, 0.0, "fp16", True)
         for name in subject.matrices
     }
-    quantised = quantise_layers(subject.state, factors, subject.hessians.key, coded)
+    quantized = quantize_layers(subject.state, factors, subject.hessians.key, coded)
     stored = []
     for name, role in subject.roles.items():
-        if name in quantised:
-            found = quantised[name]
+        if name in quantized:
+            found = quantized[name]
             stored.append(StoredTensor(name, role.group, found.symbols_OI, found.scale_O, coded[name].bits))
         else:
             stored.append(StoredTensor(name, role.group, subject.state[name].half()))
@@ -225,14 +225,14 @@ def rows(
             len(found), len(CURVE) + len(STATES) + len(FIT_BITS) * (1 + len(LQER)) + 7, f"{subject.name}: {row.method}"
         )
 
-    factors = factorise_all(subject.hessians, damping=config.damping)
+    factors = factorize_all(subject.hessians, damping=config.damping)
     for k in CURVE:
         if ("contest" if k == CONTEST_K else "curve") in methods:
             stored, size = contest(subject, k, factors)
             note(subject.row(f"contest k={k:g}", stored, size, None))
     for method, variant in _variants(config).items() if "states" in methods else ():
         start = time.perf_counter()
-        stored = quantise_state(subject.state, subject.roles, variant, subject.hessians)
+        stored = quantize_state(subject.state, subject.roles, variant, subject.hessians)
         seconds = time.perf_counter() - start
         note(subject.row(method, stored, packed_size(stored), seconds))
     if not cap and not {"fit", "lqer"} & set(methods):
@@ -302,12 +302,12 @@ def timed_rows(subject: Subject, repeats: int = 3) -> list[QuantRow]:
     h = subject.hessians
 
     def ours(coding: Mapping[str, Coding]) -> dict[str, Tensor]:
-        factors = factorise_all(h, damping=0.01)
-        return {n: q.symbols_OI for n, q in quantise_layers(subject.state, factors, h.key, coding).items()}
+        factors = factorize_all(h, damping=0.01)
+        return {n: q.symbols_OI for n, q in quantize_layers(subject.state, factors, h.key, coding).items()}
 
     steps = {
         n: q.scale_O.float()
-        for n, q in quantise_layers(subject.state, {}, {}, coded).items()
+        for n, q in quantize_layers(subject.state, {}, {}, coded).items()
     }  # fmt: skip
 
     def plain() -> dict[str, Tensor]:
@@ -346,7 +346,7 @@ def _matrix(hessians: Hessians, name: str) -> Tensor:
 def _require_alike(
     subject: Subject, ours: Mapping[str, Tensor], plain: Mapping[str, Tensor], steps: Mapping[str, Tensor]
 ) -> None:
-    """Roundings differ where a weight lies between two symbols; the error that GPTQ minimises must not."""
+    """Roundings differ where a weight lies between two symbols; the error that GPTQ minimizes must not."""
     for name, symbols_OI in ours.items():
         weight_OI, hessian_II = subject.state[name], subject.hessians.of(name)
         errors = [
@@ -363,7 +363,7 @@ def _require_alike(
 def equal_kl(found: Sequence[QuantRow]) -> dict[str, float] | None:
     """Bytes of the contest's pipeline at its own k, and of golfcore at the same divergence, read off between its rows.
 
-    Bytes are linear in the logarithm of the divergence between two neighbours. None where rows do not span it.
+    Bytes are linear in the logarithm of the divergence between two neighbors. None where rows do not span it.
     """
     base = next((row for row in found if row.method == f"contest k={CONTEST_K:g}"), None)
     default = f"lqer {QuantConfig().lqer_rank}"

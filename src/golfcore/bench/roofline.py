@@ -138,7 +138,7 @@ def predict(recipe: RecipeConfig, kernels: Mapping[str, Sequence[cubin.Kernel]] 
 
 
 def packed_floors(shape: Shape, kernels: Mapping[str, Sequence[cubin.Kernel]] | None = None) -> list[Floor]:
-    """The quantised operations, which no step has, on the widest matrix of a layer in six bits."""
+    """The quantized operations, which no step has, on the widest matrix of a layer in six bits."""
     return [floor_of(w, H100, (kernels or {}).get(w.name, ())) for w in bitpack(shape.hidden, shape.d, bits=6)]
 
 

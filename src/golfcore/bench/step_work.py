@@ -255,7 +255,7 @@ def newton_schulz_flops(rows: int, columns: int, steps: int) -> float:
 
 
 def muon(shape: Shape) -> list[Work]:
-    """``ops.muon_`` over the ranks: each orthogonalises its share, each moves every matrix."""
+    """``ops.muon_`` over the ranks: each orthogonalizes its share, each moves every matrix."""
     parameters, share = shape.matrix_parameters, -(-shape.matrix_parameters // shape.gpus)
     flops = sum(newton_schulz_flops(r, c, shape.newton_schulz) for r, c in shape.matrices) / shape.gpus
     kept = 1 + shape.averaged
@@ -280,14 +280,14 @@ def collectives(shape: Shape) -> list[Work]:
 
 
 def bitpack(rows: int, columns: int, bits: int) -> list[Work]:
-    """``ops.bitpack`` on one matrix: to bf16, rounded in place of a quantiser, and times one vector.
+    """``ops.bitpack`` on one matrix: to bf16, rounded in place of a quantizer, and times one vector.
 
-    No part of a training step without quantisation-aware training.
+    No part of a training step without quantization-aware training.
     """
     size, packed, scales = rows * columns, rows * columns * bits / 8, FP32 * rows
     return [
-        Work(name="bitpack: dequantise", op="bitpack", read=packed + scales, written=BF16 * size, fp32=size),
-        Work(name="bitpack: fake-quantise", op="bitpack", read=BF16 * size + scales, written=BF16 * size,
+        Work(name="bitpack: dequantize", op="bitpack", read=packed + scales, written=BF16 * size, fp32=size),
+        Work(name="bitpack: fake-quantize", op="bitpack", read=BF16 * size + scales, written=BF16 * size,
              fp32=4.0 * size),
         Work(name="bitpack: times a vector", op="bitpack", read=packed + scales + BF16 * columns,
              written=FP32 * rows, fp32=2.0 * size),

@@ -161,7 +161,7 @@ def _check(recipe: RecipeConfig, batch: Batch) -> None:
     """Raises RuleError unless plain torch has our loss and our gradients, to the rounding of their precision."""
     model = _model(recipe)
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # zero-initialised layers would hide mistakes behind them
+    with torch.no_grad():  # zero-initialized layers would hide mistakes behind them
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     found = []

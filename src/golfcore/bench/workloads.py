@@ -100,7 +100,7 @@ def of_case(
     seeds = [check.output_gradients(case, each) for each in arguments]
     functions: dict[str, Callable[..., Any]] = {NATIVE: case.call}
     for rival in rivals:
-        # torch's fused optimiser steps do not go through torch.compile
+        # torch's fused optimizer steps do not go through torch.compile
         if rival not in ATTENTIONS and not (case.in_place and rival == "compile"):
             functions[rival] = _rival(case, rival)
     functions |= dict(attention_rivals(case, rivals))

@@ -28,10 +28,10 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 for _name, _target, _help in (
-    ("run", "run:run", "Text to a trained, quantised, packed model and its proven score."),
+    ("run", "run:run", "Text to a trained, quantized, packed model and its proven score."),
     ("train", "stages:train", "Train a recipe."),
-    ("quantize", "stages:quantize", "Quantise a trained run."),
-    ("pack", "stages:pack", "Pack a quantised run, an unpacked folder or .safetensors into a .golf file."),
+    ("quantize", "stages:quantize", "Quantize a trained run."),
+    ("pack", "stages:pack", "Pack a quantized run, an unpacked folder or .safetensors into a .golf file."),
     ("eval", "stages:evaluate", "Score a packed model: bits per byte, each token once."),
     ("plan", "plan:plan", "What a run will take: bytes, time, memory, dollars, scaling."),
     ("sweep", "sweep:sweep", "Run many settings and seeds; goes on after a crash."),
@@ -42,7 +42,7 @@ for _name, _target, _help in (
     ("unpack", "artifact:unpack", "Take a .golf file apart: a folder, or .safetensors."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
-    ("recipes", "recipes:app", "List, show and compare recipes."),
+    ("recipes", "recipes:app", "List, show, compare and explain recipes."),
     ("kernels", "kernels:app", "List and test the native operations."),
     ("bench", "bench:bench", "Time operations against plain torch, checked first."),
     ("ablate", "ablate:ablate", "What each part of a recipe is worth, over seeds, on held-out training text."),

@@ -42,7 +42,7 @@ def bench(
 
     ``golfcore bench roofline`` says what each operation of the frontier's step must take on an H100, on paper.
     ``golfcore bench pack`` compares the bytes and speeds of the entropy coders with general compressors instead, and
-    ``golfcore bench quant`` the quantisers with the contest's pipeline.
+    ``golfcore bench quant`` the quantizers with the contest's pipeline.
 
     Args:
         case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack,
@@ -150,7 +150,7 @@ def _roofline(json: bool) -> int:
         _print_floors(step.floors)
         logged = f"; the contest's best entry logged {step.logged_ms} ms" if step.logged_ms else ""
         output.out.print(f"floor {step.floor_ms:.1f} ms, predicted {step.predicted_ms:.1f} ms{logged}\n", markup=False)
-    output.out.print("quantised operations, on a matrix of the MLP in six bits", markup=False)
+    output.out.print("quantized operations, on a matrix of the MLP in six bits", markup=False)
     _print_floors(packed)
     output.out.print(f"\na model on paper, not a measurement: docs/cuda.md; {note}", markup=False)
     return 0

@@ -34,7 +34,7 @@ def run(
     run_id: str = "",
     resume: Path | None = None,
 ) -> int:
-    """Text -> tokens -> training -> quantised weights -> model.golf -> its score, read in a new process -> report.
+    """Text -> tokens -> training -> quantized weights -> model.golf -> its score, read in a new process -> report.
 
     Parameters
     ----------

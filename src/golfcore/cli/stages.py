@@ -69,7 +69,7 @@ def quantize(
     set_: Sets = (),
     json: bool = False,
 ) -> None:
-    """Quantise a trained run; leaves quantised.pt and quantised.json in its folder, the checkpoint as it is.
+    """Quantize a trained run; leaves quantised.pt and quantised.json in its folder, the checkpoint as it is.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _measured_on(total: dict[str, Any]) -> str:
     """What the last columns of the table were measured on."""
     tokens = f"{total['tokens']:,} tokens of calibration text; Hessians on {total['calibration_tokens']:,}"
     before = "" if total["bpb_before"] is None else f"{total['bpb_before']:.4f} bits per byte before, "
-    return f"each tensor quantised alone, and all; {before}on {tokens}"
+    return f"each tensor quantized alone, and all; {before}on {tokens}"
 
 
 def _number(value: float | None) -> str:
@@ -160,7 +160,7 @@ def pack(
     coder: Literal["fast", "smallest"] | None = None,
     json: bool = False,
 ) -> None:
-    """Pack a quantised run, or what unpack made, into a .golf file.
+    """Pack a quantized run, or what unpack made, into a .golf file.
 
     Parameters
     ----------

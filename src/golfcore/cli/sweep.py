@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ from golfcore.recipes import load_recipe
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from golfcore.sweep.hopeless import Rule
     from golfcore.sweep.launch import Launcher
     from golfcore.sweep.queue import Entry, Queue
     from golfcore.sweep.runner import Search, Sweep
@@ -33,6 +34,52 @@ Axes = Annotated[
     Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=a,b,c, or =low..high[:log] to search")
 ]
 ClusterArgs = Annotated[Sequence[str], Parameter(name=["--cluster-arg"], negative=(), help="key=value for submitit")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """When a run that falls behind is stopped.
+
+    Attributes
+    ----------
+    reference
+        A run of the same recipe that all are held against; default: the best that has ended.
+    stop_margin
+        Share of the loss that a run may be behind at the same share of the clock before it is stopped; 0: never.
+    stop_after
+        Share of the run before which none is stopped.
+    """
+
+    reference: Path | None = None
+    stop_margin: float = 0.05
+    stop_after: float = 0.3
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the runs go instead of this machine.
+
+    Attributes
+    ----------
+    cluster
+        Hand the runs to Slurm through submitit, or to submitit's local executor.
+    cluster_arg
+        key=value for submitit; may be given several times.
+    sky
+        Write a SkyPilot task that runs this sweep, and run nothing.
+    accelerators
+        What the SkyPilot task asks for.
+    sky_hours
+        After which the SkyPilot task ends.
+    """
+
+    cluster: Literal["slurm", "local"] | None = None
+    cluster_arg: ClusterArgs = ()
+    sky: Path | None = None
+    accelerators: str = "H100:8"
+    sky_hours: float = 4.0
 
 
 def sweep(
@@ -46,14 +93,8 @@ def sweep(
     text: Texts = (),
     data: Path | None = None,
     jobs: int = 0,
-    reference: Path | None = None,
-    stop_margin: float = 0.05,
-    stop_after: float = 0.3,
-    cluster: Literal["slurm", "local"] | None = None,
-    cluster_arg: ClusterArgs = (),
-    sky: Path | None = None,
-    accelerators: str = "H100:8",
-    sky_hours: float = 4.0,
+    stopping: Stopping | None = None,
+    cluster: Cluster | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run every combination of values with every seed; the same command again goes on with what is left.
@@ -74,42 +115,26 @@ def sweep(
         A folder of tokens instead of text.
     jobs
         Runs at once; default: one a GPU, or one. On a CPU they share the cores.
-    reference
-        A run of the same recipe that all are held against; default: the best that has ended.
-    stop_margin
-        Share of the loss that a run may be behind at the same share of the clock before it is stopped; 0: never.
-    stop_after
-        Share of the run before which none is stopped.
-    cluster
-        Hand the runs to Slurm through submitit, or to submitit's local executor.
-    sky
-        Write a SkyPilot task that runs this sweep, and run nothing.
-    accelerators
-        What the SkyPilot task asks for.
-    sky_hours
-        After which the SkyPilot task ends.
     json
         One JSON document instead of a table.
     """
-    from golfcore.sweep.hopeless import Rule, read_reference
+    from golfcore.sweep.hopeless import read_reference
     from golfcore.sweep.runner import Sweep
 
-    if sky is not None:
-        return _write_sky(sky, accelerators, sky_hours)
+    stopping, cluster = stopping or Stopping(), cluster or Cluster()
+    if cluster.sky is not None:
+        return _write_sky(cluster.sky, cluster)
     config, axes = _resolved(recipe, set_, data)
     seeds_list = _seeds(config, seeds, first_seed)
-    rule = Rule(margin=stop_margin, after=stop_after)
+    rule = _rule(stopping, axes)
     _check(axes, trials, rule)
     config, extra = _with_data(config, axes, text)
-    if any(axis.key.startswith("data.") for axis in axes) and rule.margin:
-        output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
-        rule = Rule(margin=0.0, after=stop_after)
     folder, queue = _open(folder, config, axes, seeds_list, trials, rule)
     try:
         running = Sweep(
-            folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, cluster_arg, jobs),
+            folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, jobs),
             command=[sys.executable, "-m", "golfcore", "run"], rule=rule, extra=extra,
-            reference=read_reference(reference, config) if reference else None,
+            reference=read_reference(stopping.reference, config) if stopping.reference else None,
             search=_search(folder, queue, axes, seeds_list, trials),
         )  # fmt: skip
         entries = _run(running, folder)
@@ -202,21 +227,30 @@ def _open(
     return folder, queue
 
 
-def _launcher(folder: Path, cluster: str | None, arguments: Sequence[str], jobs: int) -> Launcher:
+def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
     from golfcore.environment import cuda_devices
     from golfcore.sweep.launch import LocalLauncher, SubmititLauncher
 
-    if cluster is None:
-        if arguments:
+    if cluster.cluster is None:
+        if cluster.cluster_arg:
             raise UsageError("--cluster-arg is for --cluster slurm or local")
         return LocalLauncher(len(cuda_devices()[0]), jobs)
     parameters = {}
-    for option in arguments:
+    for option in cluster.cluster_arg:
         key, equals, value = option.partition("=")
         if not equals:
             raise UsageError(f"--cluster-arg {option}: expected key=value, for example timeout_min=60")
         parameters[key.strip()] = parse_value(value.strip())
-    return SubmititLauncher(folder.resolve(), cluster, parameters, jobs)
+    return SubmititLauncher(folder.resolve(), cluster.cluster, parameters, jobs)
+
+
+def _rule(stopping: Stopping, axes: Sequence[Axis]) -> Rule:
+    from golfcore.sweep.hopeless import Rule
+
+    if stopping.stop_margin and any(axis.key.startswith("data.") for axis in axes):
+        output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
+        return Rule(margin=0.0, after=stopping.stop_after)
+    return Rule(margin=stopping.stop_margin, after=stopping.stop_after)
 
 
 def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[int], trials: int) -> Search:
@@ -229,10 +263,11 @@ def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[in
     return OptunaSearch(folder, queue, axes, seeds, trials)
 
 
-def _write_sky(path: Path, accelerators: str, hours: float) -> int:
-    """The words of this very command, without those that are about the file."""
+def _write_sky(path: Path, cluster: Cluster) -> int:
+    """Write a task with the words of this very command, without those that are about the file."""
     from golfcore.sweep.sky import sky_task
 
+    hours = cluster.sky_hours
     if not 0 < hours <= 24 * 30:
         raise UsageError(f"--sky-hours {hours}: expected more than 0")
     words, skipped = [], False
@@ -245,7 +280,7 @@ def _write_sky(path: Path, accelerators: str, hours: float) -> int:
         elif not word.startswith(("--sky=", "--accelerators=", "--sky-hours=")):
             words.append(word)
     with atomic_write(path, "w") as f:
-        f.write(sky_task("golfcore-sweep", words, accelerators=accelerators, hours=hours))
+        f.write(sky_task("golfcore-sweep", words, accelerators=cluster.accelerators, hours=hours))
     output.out.print(f"{path}: sky launch -c sweep {path}", markup=False)
     return 0
 

@@ -5,18 +5,10 @@ unknown key is an error that names the nearest known one. Nothing below the comm
 """
 
 from golfcore.config.env import CONTEST_ENV
+from golfcore.config.learning import OptimConfig, TrainConfig
+from golfcore.config.quantization import QuantConfig, parse_group_k
 from golfcore.config.recipe import build_recipe, to_tree
-from golfcore.config.sections import (
-    SECTIONS,
-    DataConfig,
-    EvalConfig,
-    OptimConfig,
-    QuantConfig,
-    RecipeConfig,
-    TrackConfig,
-    TrainConfig,
-    parse_group_k,
-)
+from golfcore.config.sections import SECTIONS, DataConfig, EvalConfig, RecipeConfig, TrackConfig
 from golfcore.config.toml import to_toml
 from golfcore.config.values import GivenText, describe, from_mapping, parse_set, parse_value, require, set_key
 

@@ -110,7 +110,7 @@ class Container:
     def read(self, name: str) -> Array:
         """A tensor's values as a new C-contiguous little-endian array of its shape.
 
-        ``bf16`` comes as uint16 patterns, quantised symbols as int8.
+        ``bf16`` comes as uint16 patterns, quantized symbols as int8.
 
         Raises:
             InputError: no tensor has this name.

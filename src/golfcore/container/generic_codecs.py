@@ -12,7 +12,7 @@ from golfcore.container.codec_base import CodecError, Layout, no_params
 
 ZSTD_LEVEL = 19
 MAX_WINDOW = 1 << 27
-MAX_SYMBOLS = 1 << 16  # more quantised symbols than this are not given to zstd
+MAX_SYMBOLS = 1 << 16  # more quantized symbols than this are not given to zstd
 
 
 class Raw:

@@ -87,27 +87,8 @@ def binary(
             one[used] = np.clip((2 * counts[..., 1] + 1 << 15) // (2 * counts.sum(-1) + 2), 1, (1 << 15) - 1)
             z_W = np.tile(state_C & 1, rows) if trellis else np.zeros(rows * cols, np.int64)
             context_W = (per_class * np.tile(class_C, rows) + z_W) * places
-            size_W, negative_W = z_W.copy(), np.zeros(rows * cols, np.bool_)
-            answers: list[Array] = []
-
-            def ask(place: int, who: Array, context_W: Array = context_W, answers: list[Array] = answers) -> Array:
-                context = context_W[who] + place
-                yes = decide.plane(one.reshape(-1)[context])
-                answers.append(2 * context + yes)
-                return yes
-
-            who = np.flatnonzero(z_W == 0)
-            size_W[who] += ask(0, who)
-            who = np.flatnonzero(size_W)
-            negative_W[who] = ask(1, who)
-            for size in range(1, half):
-                if size == half - 1:
-                    who = who[negative_W[who] | (z_W[who] == 1)]
-                if not who.size:
-                    break
-                who = who[ask(1 + size, who)]
-                size_W[who] += 1
-            np.add.at(seen.reshape(-1), np.concatenate(answers), 16)
+            size_W, negative_W, answers = decisions(decide, one.reshape(-1), context_W, z_W, half)
+            np.add.at(seen.reshape(-1), answers, 16)
             symbols = np.where(negative_W, -size_W, size_W - z_W)
             if trellis:
                 state_C = (state_C >> 1) ^ masks[(2 * symbols + z_W) & 3]
@@ -116,6 +97,34 @@ def binary(
             row, growth = row + rows, min(2 * growth, 4096)
             mean = 128 * int(sum_C.sum()) // (row * cols)
     return np.concatenate(out)
+
+
+def decisions(decide: Bits, one: Array, context_W: Array, z_W: Array, half: int) -> tuple[Array, Array, Array]:
+    """Read the decisions of a block: sizes, signs, and where each answer is counted.
+
+    ``one``: by context and place, the probability of yes; ``context_W``: of each weight, its first place.
+    """
+    size_W, negative_W = z_W.copy(), np.zeros(len(z_W), np.bool_)
+    answers: list[Array] = []
+
+    def ask(place: int, who: Array) -> Array:
+        context = context_W[who] + place
+        yes = decide.plane(one[context])
+        answers.append(2 * context + yes)
+        return yes
+
+    who = np.flatnonzero(z_W == 0)
+    size_W[who] += ask(0, who)
+    who = np.flatnonzero(size_W)
+    negative_W[who] = ask(1, who)
+    for size in range(1, half):
+        if size == half - 1:
+            who = who[negative_W[who] | (z_W[who] == 1)]
+        if not who.size:
+            break
+        who = who[ask(1 + size, who)]
+        size_W[who] += 1
+    return size_W, negative_W, np.concatenate(answers)
 
 
 def first_decisions(counts: Array, z: int, bits: int) -> Array:

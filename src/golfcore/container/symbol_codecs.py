@@ -1,4 +1,4 @@
-"""Codecs of quantised symbols: bit-packing, base 3, rANS with static or learned tables; and of scales on a log grid."""
+"""Codecs of quantized symbols: bit-packing, base 3, rANS with static or learned tables; and of scales on a log grid."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ MAX_DIM = (1 << 31) - 1
 MAX_TENSOR_BYTES = 1 << 40  # also with zero dims counted as one, so that numpy can always hold the shape
 MAX_BITS = 8
 MAX_TRELLIS = 8
-QUANTISED = 0x80  # a kind code is QUANTISED | max(trellis - 1, 0) << 4 | bits, or an index into DTYPES
+QUANTIZED = 0x80  # a kind code is QUANTIZED | max(trellis - 1, 0) << 4 | bits, or an index into DTYPES
 
 DTYPES: tuple[str, ...] = ("f16", "bf16", "f32", "i8", "u8", "i16", "u16", "i32", "i64")
 # numpy has no bfloat16: such a tensor is an array of its 16-bit patterns.
@@ -47,7 +47,7 @@ class Kind:
     def code(self) -> int:
         if not self.bits:
             return DTYPES.index(self.dtype)
-        return QUANTISED | max(self.trellis - 1, 0) << 4 | self.bits
+        return QUANTIZED | max(self.trellis - 1, 0) << 4 | self.bits
 
     @property
     def label(self) -> str:
@@ -69,7 +69,7 @@ class Kind:
     def from_code(cls, code: int) -> Kind | None:
         """The kind of a code, None for an unknown one."""
         bits, trellis = code & 0x0F, code >> 4 & 0x07
-        if code & QUANTISED and 0 < bits <= MAX_BITS:
+        if code & QUANTIZED and 0 < bits <= MAX_BITS:
             return cls("i8", bits, trellis + 1 if trellis else 0)
         return cls(DTYPES[code]) if code < len(DTYPES) else None
 

@@ -41,7 +41,7 @@ def parse_log(text: str) -> list[dict[str, Any]]:
     - ``memory``: allocated_mib, reserved_mib
     - ``size``: what (code, model, total), codec, bytes
     - ``final``: name, val_loss, val_bpb, eval_ms: a score of packed weights, as ``final_int8_zlib_roundtrip_exact``
-    - ``diagnostic``: the same of other weights, as before quantisation
+    - ``diagnostic``: the same of other weights, as before quantization
     - ``resume``: step
     """
     events = []

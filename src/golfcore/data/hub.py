@@ -29,7 +29,7 @@ _MAX_MANIFEST_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Where one tokenisation of the contest's text lives."""
+    """Where one tokenization of the contest's text lives."""
 
     repo: str
     dataset: str

@@ -1,7 +1,7 @@
 """From text to a prepared folder (``manifest.py`` says what is in one).
 
 The text is read twice, so that memory holds neither all of it nor all tokens: once to find doubles, the split and a
-sample for the tokenizer; once to tokenise. A document's split follows from its own bytes, so that more text never
+sample for the tokenizer; once to tokenize. A document's split follows from its own bytes, so that more text never
 moves a document from one split to the other, and equal documents never fall into both.
 """
 
@@ -38,7 +38,7 @@ from golfcore.paths import atomic_write, cache_dir, sha256_file, write_failure
 from golfcore.progress import Tick, silent
 
 SAMPLE_BYTES = 256 << 20  # what a tokenizer is trained on, at most
-_BATCH_BYTES = 8 << 20  # text tokenised at a time
+_BATCH_BYTES = 8 << 20  # text tokenized at a time
 _KEYS = 1 << 64  # documents' 8-byte hashes, read as numbers
 
 
@@ -53,7 +53,7 @@ def prepare(
     shard_tokens: int = TOKENS_PER_SHARD,
     tick: Tick = silent,
 ) -> Manifest:
-    """Splits, tokenises and stores text; ``out_dir`` appears only when everything in it is complete.
+    """Splits, tokenizes and stores text; ``out_dir`` appears only when everything in it is complete.
 
     Documents with the same bytes as an earlier one are dropped. A document is validation when its hash falls into the
     lowest ``val_fraction`` of all hashes; where that leaves a split empty, the document nearest to it goes there.
@@ -78,7 +78,7 @@ def prepare(
         tick(0, survey.text_bytes, "training the tokenizer")
         tokenizer = _train(survey.sample, vocab_size, threads)
     with _new_folder(out_dir) as folder:
-        splits = _tokenise(paths, folder, survey, tokenizer, threads, shard_tokens, tick)
+        splits = _tokenize(paths, folder, survey, tokenizer, threads, shard_tokens, tick)
         with atomic_write(folder / TOKENIZER) as f:
             f.write(tokenizer.to_bytes())
         manifest = Manifest(
@@ -279,7 +279,7 @@ class _Split:
         self._batch, self._batch_bytes = [], 0
 
 
-def _tokenise(
+def _tokenize(
     paths: Sequence[Path],
     folder: Path,
     survey: _Survey,
@@ -309,7 +309,7 @@ def _tokenise(
             done += len(document)
             if done - told >= 1 << 20:
                 told = done
-                tick(done, survey.text_bytes, "tokenising")
+                tick(done, survey.text_bytes, "tokenizing")
         train.flush()
         val.flush()
     if stream.hexdigest() != survey.sha256:

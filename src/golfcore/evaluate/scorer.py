@@ -87,6 +87,13 @@ class Score:
     pace: Pace | None = None
 
 
+def _check_windows(context: int, stride: int | Literal["auto"], clock: Clock | None) -> None:
+    if stride == "auto" and clock is None:
+        raise InputError('a stride of "auto" needs a clock: give the evaluation a budget, or a stride in tokens')
+    if stride != "auto" and not 0 <= stride <= context:
+        raise InputError(f"a stride of {stride} tokens: expected at most the context of {context}, or 0 for all of it")
+
+
 def score(
     model: LanguageModel,
     text: ScoredText,
@@ -111,7 +118,7 @@ def score(
         stride: tokens scored a window after the first, S; 0 means L; "auto" what ``clock`` allows.
         batch_tokens: tokens a forward pass, 0 for what is fast; changes speed and memory, not the score.
         rank, world_size: this process scores every ``world_size``-th batch.
-        combine: sums a tensor over the ranks; needed when ``world_size`` is above 1.
+        combine: sums a tensor over the ranks, if there are several.
         tick: told about tokens scored.
         clock: the evaluation's budget. A stride that is a number stays whatever it says; ``tell`` gets a warning before
             the long work where the budget is too small for it.
@@ -123,13 +130,9 @@ def score(
     """
     if world_size > 1 and combine is None:
         raise RuleError("scoring on several ranks needs a way to combine their ledgers")
-    if stride == "auto" and clock is None:
-        raise InputError('a stride of "auto" needs a clock: give the evaluation a budget, or a stride in tokens')
-    if stride != "auto" and not 0 <= stride <= context:
-        raise InputError(f"a stride of {stride} tokens: expected at most the context of {context}, or 0 for all of it")
-    if model.training:
-        model.eval()
-    started = time.perf_counter()
+    _check_windows(context, stride, clock)
+    model.eval()
+    began = time.perf_counter()
     booking = Booking(model, text.tokens, context, batch_tokens, Ranks(rank, world_size, combine), tick)
     pace = None
     if clock is None:
@@ -138,14 +141,13 @@ def score(
     else:
         pace = book_paced(booking, clock, stride or context, finest, tell)
         coarsest = max(taken for _, taken in pace.strides)
-    losses = booking.close()
-    total = math.fsum(losses)
+    total = math.fsum(losses := booking.close())
     return Score(
         val_bpb=total / math.log(2) / text.total_bytes,
         val_loss=total / len(losses),
         tokens=len(losses),
         bytes=text.total_bytes,
-        eval_s=time.perf_counter() - started,
+        eval_s=time.perf_counter() - began,
         context=context,
         stride=coarsest,
         data_sha256=text.sha256,

@@ -71,8 +71,8 @@ class LanguageModel(nn.Module, ABC):
     def taps(self) -> dict[str, nn.Module]:
         """By matrix parameter: the module whose first input it multiplies, ``y = x W^T``, each time that is called.
 
-        The quantiser hooks these modules to learn what a weight's inputs look like. A layer that runs several times in
-        a pass is counted at each; a parameter that is not listed is quantised without such knowledge. The default lists
+        The quantizer hooks these modules to learn what a weight's inputs look like. A layer that runs several times in
+        a pass is counted at each; a parameter that is not listed is quantized without such knowledge. The default lists
         the ``weight`` of every module that is not an embedding.
         """
         found = {

@@ -1,6 +1,6 @@
 """Model families: what the rest of golfcore knows of a model, and how a new one joins.
 
-A family is one descriptor. The trainer, the quantiser, the packer and the scorer reach a model through it alone, so
+A family is one descriptor. The trainer, the quantizer, the packer and the scorer reach a model through it alone, so
 adding a family touches none of them: write the module, its config, and ``register`` it. Importing this does not import
 torch; ``Family.build`` does.
 """

@@ -8,7 +8,7 @@ Kind = Literal["matrix", "embedding", "head", "vector"]
 
 
 class Role(NamedTuple):
-    """What a parameter is: ``kind`` decides its optimiser and its bits, ``group`` its chunk in the artifact.
+    """What a parameter is: ``kind`` decides its optimizer and its bits, ``group`` its chunk in the artifact.
 
     ``depth`` is its layer's place, 0 for the first and towards 1 for the last: rates may differ by depth.
     """

@@ -5,12 +5,12 @@ Shapes: B batch, T time, N tokens or heads, D model width, H head width, K key/v
 
 from golfcore.ops.activation import leaky2, relu2
 from golfcore.ops.attention import attention
-from golfcore.ops.bitpack import dequantise, fake_quantise, pack, packed_linear, row_bytes, unpack
+from golfcore.ops.bitpack import dequantize, fake_quantize, pack, packed_linear, row_bytes, unpack
 from golfcore.ops.embed import embed
 from golfcore.ops.head import linear_cross_entropy
 from golfcore.ops.linear import linear
 from golfcore.ops.norm import rms_norm
-from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, muon_apply_, muon_update, orthogonalise
+from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, muon_apply_, muon_update, orthogonalize
 from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
 from golfcore.ops.residual import residual
@@ -21,16 +21,16 @@ __all__ = [
     "adamw_",
     "attention",
     "backends",
-    "dequantise",
+    "dequantize",
     "embed",
-    "fake_quantise",
+    "fake_quantize",
     "leaky2",
     "linear",
     "linear_cross_entropy",
     "muon_",
     "muon_apply_",
     "muon_update",
-    "orthogonalise",
+    "orthogonalize",
     "pack",
     "packed_linear",
     "qk",

@@ -1,4 +1,4 @@
-"""Weights in a few bits, for kernels that read them packed: pack, unpack, dequantise, fake-quantise, products.
+"""Weights in a few bits, for kernels that read them packed: pack, unpack, dequantize, fake-quantize, products.
 
 Formats are "int2" to "int8" (codes in -2^(b-1) .. 2^(b-1) - 1) and "ternary" (-1, 0, 1; five to a byte). A matrix is
 its packed bytes [O, row bytes] and fp32 scales [O, G], one for each ``group`` of columns; without ``group`` one a row.
@@ -62,7 +62,7 @@ def row_bytes(fmt: str, columns: int) -> int:
     return result
 
 
-def dequantise(
+def dequantize(
     packed: torch.Tensor, scales: torch.Tensor, fmt: str, columns: int, *, group: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:  # fmt: skip
@@ -75,13 +75,13 @@ def dequantise(
     _check_packed(packed, fmt, columns)
     _check_scales(scales, packed.shape[0], columns, group)
     if not native("bitpack", scales) or scales.dtype != torch.float32 or dtype not in DTYPE_CODE:
-        return reference.dequantise(packed, scales, fmt, columns, group, dtype)
-    result: torch.Tensor = _dequantise(packed, scales, bits, columns, group, DTYPE_CODE[dtype])
+        return reference.dequantize(packed, scales, fmt, columns, group, dtype)
+    result: torch.Tensor = _dequantize(packed, scales, bits, columns, group, DTYPE_CODE[dtype])
     return result
 
 
-def fake_quantise(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None) -> torch.Tensor:
-    """``scale clamp(round(w / scale))``: what the weight is after quantisation, with the gradient of the identity.
+def fake_quantize(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None) -> torch.Tensor:
+    """``scale clamp(round(w / scale))``: what the weight is after quantization, with the gradient of the identity.
 
     Codes are clamped to the symmetric range, -31..31 for int6. A scale of 0 gives 0. ``scales`` gets no gradient.
 
@@ -98,8 +98,8 @@ def fake_quantise(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: 
     bits, group = _bits(fmt), _group(group, w_OI.shape[1])
     _check_scales(scales, w_OI.shape[0], w_OI.shape[1], group)
     if not native("bitpack", w_OI):
-        return reference.fake_quantise(w_OI, scales, fmt, group)
-    result: torch.Tensor = _fake_quantise(w_OI, scales, bits, group)
+        return reference.fake_quantize(w_OI, scales, fmt, group)
+    result: torch.Tensor = _fake_quantize(w_OI, scales, bits, group)
     return result
 
 
@@ -186,29 +186,29 @@ def _unpack_native(packed: torch.Tensor, bits: int, columns: int) -> torch.Tenso
     return q
 
 
-def _dequantise_native(
+def _dequantize_native(
     packed: torch.Tensor, scales: torch.Tensor, bits: int, columns: int, group: int, dtype: int
 ) -> torch.Tensor:
     packed, scales = _bytes(packed), scales.contiguous()
-    w = _dequantise_fake(packed, scales, bits, columns, group, dtype)
+    w = _dequantize_fake(packed, scales, bits, columns, group, dtype)
     matrix = (address(packed), address(scales)), (bits, *w.shape, group)
-    call(packed, "bitpack_dequantise", *matrix, dtype, address(w))
+    call(packed, "bitpack_dequantize", *matrix, dtype, address(w))
     return w
 
 
-def _dequantise_fake(
+def _dequantize_fake(
     packed: torch.Tensor, scales: torch.Tensor, bits: int, columns: int, group: int, dtype: int
 ) -> torch.Tensor:
     kind = torch.float32 if dtype == DTYPE_CODE[torch.float32] else torch.bfloat16
     return scales.new_empty(packed.shape[0], columns, dtype=kind)
 
 
-def _fake_quantise_native(w: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+def _fake_quantize_native(w: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
     w, scales = w.contiguous(), scales.float().contiguous()
     y = torch.empty_like(w)
     call(
         w,
-        "bitpack_fake_quantise",
+        "bitpack_fake_quantize",
         DTYPE_CODE[w.dtype],
         address(w),
         address(scales),
@@ -251,13 +251,13 @@ _unpack = leaf(
     "bitpack", "unpack(Tensor packed, int bits, int columns) -> Tensor", _unpack_native,
     lambda packed, bits, columns: packed.new_empty(packed.shape[0], columns, dtype=torch.int8), device=_unpack_native,
 )  # fmt: skip
-_dequantise = leaf(
-    "bitpack", "dequantise(Tensor packed, Tensor scales, int bits, int columns, int group, int dtype) -> Tensor",
-    _dequantise_native, _dequantise_fake, device=_dequantise_native,
+_dequantize = leaf(
+    "bitpack", "dequantize(Tensor packed, Tensor scales, int bits, int columns, int group, int dtype) -> Tensor",
+    _dequantize_native, _dequantize_fake, device=_dequantize_native,
 )  # fmt: skip
-_fake_quantise = leaf(
-    "bitpack", "fake_quantise(Tensor w, Tensor scales, int bits, int group) -> Tensor", _fake_quantise_native,
-    lambda w, scales, bits, group: w.new_empty(w.shape), device=_fake_quantise_native,
+_fake_quantize = leaf(
+    "bitpack", "fake_quantize(Tensor w, Tensor scales, int bits, int group) -> Tensor", _fake_quantize_native,
+    lambda w, scales, bits, group: w.new_empty(w.shape), device=_fake_quantize_native,
 )  # fmt: skip
 _product = leaf(
     "bitpack", "packed_linear(Tensor x, Tensor packed, Tensor scales, int bits, int group) -> Tensor", _product_cpu,
@@ -269,4 +269,4 @@ def _straight_through(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, N
     return dy, None, None, None
 
 
-join(_fake_quantise, lambda ctx, inputs, output: None, _straight_through)
+join(_fake_quantize, lambda ctx, inputs, output: None, _straight_through)

@@ -1,4 +1,4 @@
-"""Quantising a matrix column by column with error feedback, by rounding or along a trellis; on the CPU, no gradient.
+"""Quantizing a matrix column by column with error feedback, by rounding or along a trellis; on the CPU, no gradient.
 
 The inner loops of GPTQ (arXiv:2210.17323): ``golfcore.quant.gptq`` cuts a matrix into blocks of columns and calls this
 for each. Every instruction set and any number of threads gives the same symbols.
@@ -19,7 +19,7 @@ from golfcore.ops.registry import check_shape, threads
 LIMIT = 127  # the largest symbol of int8
 
 
-def quantise_columns(
+def quantize_columns(
     wanted_CO: Tensor, weight_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, *, shrink_C: Tensor | None = None,
     limit: int = LIMIT, trellis: int = 0, ranges: Sequence[int] = (),
 ) -> Tensor:  # fmt: skip

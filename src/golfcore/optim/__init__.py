@@ -1,1 +1,1 @@
-"""Optimisers and schedules."""
+"""Optimizers and schedules."""

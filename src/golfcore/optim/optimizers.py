@@ -1,7 +1,7 @@
-"""Which optimiser moves which parameter: Muon the matrices, AdamW the rest, each kind at its own rate.
+"""Which optimizer moves which parameter: Muon the matrices, AdamW the rest, each kind at its own rate.
 
 The steps themselves are ``golfcore.ops.optim``: one pass over each parameter, its state and its average. Over several
-ranks each one orthogonalises its own matrices and keeps their momenta; the updates are gathered, so that weights and
+ranks each one orthogonalizes its own matrices and keeps their momenta; the updates are gathered, so that weights and
 averages are the same on all (``golfcore.optim.shards``). AdamW's parameters are small, and moved by every rank.
 """
 
@@ -41,7 +41,7 @@ class _Turn(NamedTuple):
 
 
 class Optimizers:
-    """Every optimiser of a model as one.
+    """Every optimizer of a model as one.
 
     Attributes:
         parameters: by name, in the module's order.
@@ -70,7 +70,7 @@ class Optimizers:
         self.averages = {n: p.detach().clone() for n, p in self.parameters.items()} if averaged else {}
         self.routes = {n: route(roles[n], config, tied=tied) for n in self.parameters}
         self._adam = [n for n in self.parameters if self.routes[n].optimizer == "adamw"]
-        # Matrices of one shape and route are orthogonalised together.
+        # Matrices of one shape and route are orthogonalized together.
         self._banks: dict[tuple[torch.Size, Route], list[str]] = {}
         for name, parameter in self.parameters.items():
             if self.routes[name].optimizer == "muon":
@@ -131,7 +131,7 @@ class Optimizers:
             parameters, gradients, momenta = self._columns(names, "m.")
             muon_(
                 parameters, gradients, momenta, lr=turn.lr, weight_decay=turn.weight_decay,
-                emas=self._averages_of(names, average_decay), ema_decay=average_decay, **self._orthogonalisation(step),
+                emas=self._averages_of(names, average_decay), ema_decay=average_decay, **self._orthogonalization(step),
             )  # fmt: skip
         self._step_adam(lr_multiplier, step, average_decay, weight_decay_multiplier)
 
@@ -145,7 +145,7 @@ class Optimizers:
             emas=self._averages_of(names, average_decay), ema_decay=average_decay,
         )  # fmt: skip
 
-    def _orthogonalisation(self, step: int) -> dict[str, Any]:
+    def _orthogonalization(self, step: int) -> dict[str, Any]:
         config = self.config
         return {
             "momentum": muon_momentum(step, config), "coefficients": self._coefficients,
@@ -153,7 +153,7 @@ class Optimizers:
         }  # fmt: skip
 
     def _step_shares(self, shards: Shards, turns: list[_Turn], step: int) -> Pending:
-        """Orthogonalises this rank's matrices, and moves everyone's by the gathered updates.
+        """Orthogonalizes this rank's matrices, and moves everyone's by the gathered updates.
 
         While a bank is gathered, the next one is worked on; the last one is moved by calling the result.
         """
@@ -166,7 +166,7 @@ class Optimizers:
             gradients, names = shards.await_bank(bank), bank.owned[shards.ranks.rank]
             if names:
                 momenta = [self._state[f"m.{n}"] for n in names]
-                bank.updates[: len(names)] = muon_update(gradients, momenta, **self._orthogonalisation(step))
+                bank.updates[: len(names)] = muon_update(gradients, momenta, **self._orthogonalization(step))
             everyones, wait = shards.gather(bank.updates)
             move()
             move = partial(self._move, bank, everyones, wait, turn)
@@ -228,11 +228,11 @@ class Optimizers:
         ):  # fmt: skip
             if expected != other.keys():
                 odd = sorted(expected ^ other.keys())[0]
-                raise InputError(f"the saved optimiser state does not fit the model: {odd!r} is in one of them only")
+                raise InputError(f"the saved optimizer state does not fit the model: {odd!r} is in one of them only")
             for name, tensor in own.items():
                 if tensor.shape != other[name].shape:
                     raise InputError(
-                        f"the saved optimiser state does not fit the model: {name} is {tuple(other[name].shape)} there "
+                        f"the saved optimizer state does not fit the model: {name} is {tuple(other[name].shape)} there "
                         f"and {tuple(tensor.shape)} here"
                     )
                 tensor.copy_(other[name])

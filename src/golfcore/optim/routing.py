@@ -1,4 +1,4 @@
-"""Which optimiser moves which parameter, at which rate and weight decay; torch-free, so that ``plan`` can print it."""
+"""Which optimizer moves which parameter, at which rate and weight decay; torch-free, so that ``plan`` can print it."""
 
 from __future__ import annotations
 

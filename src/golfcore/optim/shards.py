@@ -1,6 +1,6 @@
 """Gradients over the ranks: who owns which matrix, and reductions that run while backward goes on.
 
-A bank is a set of matrices of one shape that are orthogonalised together. Its matrices are dealt out to the ranks in
+A bank is a set of matrices of one shape that are orthogonalized together. Its matrices are dealt out to the ranks in
 the order in which backward finishes them, in rounds: as soon as the gradients of a round are there, they are reduced
 and each rank gets the sum of its own. Everything else, small as it is, shares one flat buffer that is summed on every
 rank. Rounds are begun in one fixed order on all ranks, whatever order backward takes.

@@ -27,7 +27,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     """Pack ``quantised.pt`` into ``out``, coded as ``quant.coder`` says, and return the inspection of the file.
 
     Raises:
-        InputError: the run was not quantised yet.
+        InputError: the run was not quantized yet.
     """
     path = run_dir / QUANTIZED
     if not path.is_file():
@@ -36,7 +36,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
         saved = torch.load(path, weights_only=True)
         if saved["version"] != QUANTIZED_VERSION:
             raise FormatError(
-                f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; quantise the run again"
+                f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; quantize the run again"
             )
         stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:

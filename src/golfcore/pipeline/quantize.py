@@ -26,13 +26,13 @@ from golfcore.ops.memory import keep_freed_memory
 from golfcore.paths import atomic_write
 from golfcore.pipeline.pack import QUANTIZED_VERSION, packing
 from golfcore.progress import Tick, silent
-from golfcore.quant import error_rows, quantise_state
+from golfcore.quant import error_rows, quantize_state
 from golfcore.quant.calibrate import check_disjoint, generated_rows, text_rows, training_rows
 from golfcore.quant.fit import Fitter
 from golfcore.quant.hessian import Hessians, collect_hessians
+from golfcore.quant.matrix import check_finite
 from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
 from golfcore.quant.qat import as_trained
-from golfcore.quant.rtn import check_finite
 from golfcore.ranks.world import World
 from golfcore.run_folder import QUANTIZATION_ERRORS, QUANTIZED
 from golfcore.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ PROBE_TOKENS = 4096  # that divergences are measured on
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the quantiser knows of the model's inputs: Hessians (method gptq), and rows to measure divergences on."""
+    """What the quantizer knows of the model's inputs: Hessians (method gptq), and rows to measure divergences on."""
 
     hessians: Hessians | None
     probe_NT: Tensor
@@ -113,7 +113,7 @@ def quantize_stage(
     Args:
         run_dir: the run's folder.
         module: with its trained weights, which it keeps.
-        recipe: how to quantise.
+        recipe: how to quantize.
         tokens: the run's.
         calibration: from ``calibrate``.
         cap: bytes of the whole file that ``quant.fit`` fills; 0: the track's, less ``quant.margin``.
@@ -136,7 +136,7 @@ def quantize_stage(
     if recipe.quant.fit:
         plan, stored = fitter(module, recipe, tokens, calibration, tick).fit(cap or _cap(recipe))
     else:
-        stored = quantise_state(state, roles, recipe.quant, calibration.hessians, tick=tick)
+        stored = quantize_state(state, roles, recipe.quant, calibration.hessians, tick=tick)
     with replaced(module, as_trained(state, roles, recipe.quant)):
         state = {name: p.detach().clone() for name, p in module.named_parameters()}
         probe = Probe(module, calibration.probe_NT, _text_bytes(tokens, calibration.probe_NT))
@@ -184,7 +184,7 @@ def fitter(
 
 
 def fitted(config: QuantConfig) -> QuantConfig:
-    """A recipe's quantiser as ``--fit`` uses it: GPTQ, steps from the search."""
+    """A recipe's quantizer as ``--fit`` uses it: GPTQ, steps from the search."""
     return dataclasses.replace(config, method="gptq", fit=True, group_k=())
 
 
@@ -200,17 +200,17 @@ def _text_bytes(tokens: Tokens, ids_NT: Tensor) -> int:
 def _total(
     module: LanguageModel, stored: Sequence[StoredTensor], hessians: Hessians | None, probe: Any
 ) -> dict[str, Any]:
-    """The whole model quantised: mean errors in dB, weighted by weights; divergence; bits per byte before and after."""
+    """The whole model quantized: mean errors in dB, weighted by weights; divergence; bits per byte before and after."""
 
     state = {name: p.detach().clone() for name, p in module.named_parameters()}
     before = probe.cost(module)
-    with replaced(module, {item.name: item.dequantise() for item in stored}):
+    with replaced(module, {item.name: item.dequantize() for item in stored}):
         after = probe.cost(module)
     logs, weights = 0.0, 0
     for item in stored:
         hessian_II = None if hessians is None else hessians.of(item.name)
         if hessian_II is not None:
-            ratio = decibel(hessian_error(state[item.name], state[item.name] - item.dequantise(), hessian_II))
+            ratio = decibel(hessian_error(state[item.name], state[item.name] - item.dequantize(), hessian_II))
             logs, weights = logs + (ratio or 0.0) * item.values.numel(), weights + item.values.numel()
     return {
         "params": sum(item.values.numel() for item in stored), "hessian_db": logs / weights if weights else None,

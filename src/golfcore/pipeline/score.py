@@ -70,17 +70,14 @@ def score_artifact(
     tick: Tick = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Reads a packed model and scores it.
-
-    The file and the text decide the number, and with a stride of "auto" the clock: ``score.json`` says what was taken.
+    """Read a packed model and score it; file and text decide the number, and with a stride of "auto" the clock.
 
     Args:
         artifact: a ``model.golf``.
         text_for: given the loaded model and its context, what to score (``validation_of``, ``own_text``).
         world: the ranks.
         batch_tokens: tokens a forward pass, 0 for what is fast.
-        context, stride: replace the artifact's own windows where given.
-        budget_s: seconds that the evaluation may take; default: the artifact's.
+        context, stride, budget_s: replace the artifact's own windows and seconds if given.
         began: the reading of ``time.perf_counter`` at which they began; default: now.
         tick: told about progress.
         tell: gets warnings before the long work, and what was taken.
@@ -92,10 +89,9 @@ def score_artifact(
         RuleError: a probe or the ledger failed.
     """
     began = time.perf_counter() if began is None else began
-    if world.device.type == "cpu":
-        keep_freed_memory()
-        for line in fit_threads():
-            tell(line)
+    for line in fit_threads() if world.device.type == "cpu" else ():
+        tell(line)
+    keep_freed_memory()
     route = world.on_primary(products.route)
     with world.expect_progress(LONG_CALL_S), products.using(route):
         world.heartbeat("evaluation, reading the artifact")
@@ -107,9 +103,7 @@ def score_artifact(
         world.heartbeat("evaluation, reading the text")
         text = text_for(loaded, windows.context)
         world.heartbeat("evaluation, the probe")
-        auto = windows.stride == "auto"
-        possible = strides(windows.context, windows.finest) if auto else [int(windows.stride) or windows.context]
-        moved = future_flip(module, text.tokens, context=windows.context, strides=possible)
+        moved = future_flip(module, text.tokens, context=windows.context, strides=windows.possible_strides())
         world.barrier()
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
     pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
@@ -120,16 +114,20 @@ def score_artifact(
             tick=with_heartbeat(world, tick, "evaluation", step=True),
             clock=Clock(windows.budget_s, began) if windows.budget_s else None, finest=windows.finest, tell=tell,
         )  # fmt: skip
+    return {
+        **dataclasses.asdict(result), **_provenance(loaded, artifact, size, digest), "future_flip_nats": moved,
+        "precision": str(module.activation_dtype).removeprefix("torch."), "world_size": world.size,
+    }  # fmt: skip
+
+
+def _provenance(loaded: LoadedModel, artifact: Path, size: int, digest: str) -> dict[str, Any]:
+    """Say what a score is of: the file, and whether the code in it is the code that ran."""
     family = get_family(loaded.manifest["model"]["family"])
     return {
-        **dataclasses.asdict(result),
         "artifact": str(artifact),
         "artifact_bytes": size,
         "artifact_sha256": digest,
         "code_matches": loaded.code in (code_bundle(family), code_bundle(family, "smallest")),
-        "future_flip_nats": moved,
-        "precision": str(module.activation_dtype).removeprefix("torch."),
-        "world_size": world.size,
     }
 
 
@@ -140,6 +138,12 @@ class _Windows(NamedTuple):
     stride: int | Literal["auto"]
     finest: int
     budget_s: float
+
+    def possible_strides(self) -> list[int]:
+        """Return every stride that the evaluation may take."""
+        if self.stride == "auto":
+            return list(strides(self.context, self.finest))
+        return [int(self.stride) or self.context]
 
 
 def _windows(

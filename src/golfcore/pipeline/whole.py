@@ -156,7 +156,7 @@ def _packed(
     log: RunLog, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Quantize and pack, while the other ranks wait; return the inspection of the file."""
-    with log.phase("quantise"), progress("quantise") as tick:
+    with log.phase("quantise"), progress("quantize") as tick:
         beat = with_heartbeat(world, tick, "quantizing")
         quantized = quantize_stage(run_dir, module, config, tokens, calibration, tick=beat)
     log.line(quantized_line(quantized))

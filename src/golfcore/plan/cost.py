@@ -122,6 +122,6 @@ def stage_costs(recipe: RecipeConfig, family: Family, vocab_size: int) -> list[S
 
 
 def state_bytes(recipe: RecipeConfig, rows: list[RoleCost]) -> int:
-    """Weights, gradients and optimiser state of one process, all fp32: one moment for matrices, two for the rest."""
+    """Weights, gradients and optimizer state of one process, all fp32: one moment for matrices, two for the rest."""
     averaged = 4 if recipe.train.ema_decay or recipe.train.swa_start else 0
     return sum(row.params * ((12 if row.kind == "matrix" else 16) + averaged) for row in rows)

@@ -1,7 +1,7 @@
 """A step on 1 to 64 H100s, on paper: what is computed, what crosses NVLink and the network, and where scaling ends.
 
 The computing part is the fitted time model at each GPU's share of the batch. Its constant was fitted on eight GPUs, so
-what eight would spend there on collectives and on the orthogonalisation is taken out of it, and put back for the number
+what eight would spend there on collectives and on the orthogonalization is taken out of it, and put back for the number
 at hand. Collectives are a reduce-scatter and an all-gather of every parameter in fp32: rings over NVLink inside a node,
 and between nodes a ring of each GPU with its like in the others, over a network card of its own. They hide behind the
 second half of the backward pass; what is left is exposed. Nothing of this has been measured.

@@ -2,7 +2,7 @@
 
 Both are sums of terms that are known from the shape, each times a factor that is fitted and may not be negative: matrix
 products and attention in units of the data sheet's peak, element-wise work in units of its bandwidth, and a constant
-(optimiser, collectives on eight GPUs, launches). Entries of one line hardly differ, so the fit alone would explain the
+(optimizer, collectives on eight GPUs, launches). Entries of one line hardly differ, so the fit alone would explain the
 constant by the products and the other way round: every factor is held near a guess from the hardware (``PRIOR``), the
 stronger the less the logs say of it. The strength was chosen on the fitted entries alone, by leaving one out at a time.
 

@@ -2,7 +2,7 @@
 
 The divergence that a tensor causes grows with the square of its step, and a step of twice the size saves a bit a
 weight. So the sum of divergences is least, at given bytes, where each tensor's is proportional to its number of
-weights. What a tensor costs at one step is measured with that tensor alone quantised; what is left is one factor on all
+weights. What a tensor costs at one step is measured with that tensor alone quantized; what is left is one factor on all
 steps, the level, and it is found on the real bytes of the whole file.
 """
 
@@ -23,11 +23,13 @@ from golfcore.errors import InputError, RuleError
 from golfcore.model import Role
 from golfcore.model.interface import LanguageModel
 from golfcore.progress import Tick, silent
-from golfcore.quant import LARGEST_STEP, codings, quantise_state
-from golfcore.quant.gptq import Factor, factorise_all
+from golfcore.quant.codings import codings
+from golfcore.quant.gptq import Factor, factorize_all
 from golfcore.quant.hessian import Hessians
+from golfcore.quant.matrix import gaussian_bits
 from golfcore.quant.measure import Probe, replaced
-from golfcore.quant.rtn import gaussian_bits
+from golfcore.quant.size import LARGEST_STEP
+from golfcore.quant.state import quantize_state
 
 REFERENCE_STEP = 0.5  # standard deviations: where divergences are measured
 SMALLEST_STEP = 0.03
@@ -94,30 +96,30 @@ class Fitter:
         self.module, self.config, self.hessians, self.size, self.tick = module, config, hessians, size, tick
         self.state: Mapping[str, Tensor] = {n: p.detach().clone() for n, p in module.named_parameters()}
         self.roles: dict[str, Role] = module.parameter_roles()
-        self.factors: dict[str, Factor] = factorise_all(hessians, damping=config.damping)
+        self.factors: dict[str, Factor] = factorize_all(hessians, damping=config.damping)
         self.coded = codings(self.roles, config)
         self.tensors, self.fixed_bytes = self._measure(probe)
 
-    def _quantise(self, step: Mapping[str, float], tick: Tick = silent) -> list[StoredTensor]:
+    def _quantize(self, step: Mapping[str, float], tick: Tick = silent) -> list[StoredTensor]:
         """Every tensor, at steps by name."""
         chosen = tuple(f"{name}={self._k(name, s)!r}" for name, s in step.items())
         config = dataclasses.replace(self.config, group_k=chosen, fit=False)
-        return quantise_state(self.state, self.roles, config, self.hessians, self.factors, tick)
+        return quantize_state(self.state, self.roles, config, self.hessians, self.factors, tick)
 
     def _k(self, name: str, step: float) -> float:
         return round(step * ((1 << (self.coded[name].bits - 1)) - 1), 5)
 
     def _measure(self, probe: Probe) -> tuple[dict[str, _Tensor], int]:
-        stored = self._quantise(dict.fromkeys(self.coded, REFERENCE_STEP), self.tick)
+        stored = self._quantize(dict.fromkeys(self.coded, REFERENCE_STEP), self.tick)
         tensors = {}
         for item in stored:
             if item.name not in self.coded:
                 continue
-            with replaced(self.module, {item.name: item.dequantise()}):
+            with replaced(self.module, {item.name: item.dequantize()}):
                 kl = probe.cost(self.module).kl
             if not math.isfinite(kl):
                 raise InputError(
-                    f"{item.name}: the model's output is NaN once it is quantised; the run may have diverged"
+                    f"{item.name}: the model's output is NaN once it is quantized; the run may have diverged"
                 )
             size = len(container.encode(item.parts(), {}))
             bits = self.coded[item.name].bits
@@ -126,7 +128,7 @@ class Fitter:
         return tensors, self.size(stored) - sum(t.coded for t in tensors.values())
 
     def plan(self, cap: int) -> Plan:
-        """Steps by prediction alone, without quantising anything more.
+        """Steps by prediction alone, without quantizing anything more.
 
         Raises:
             RuleError: the cap cannot be met.
@@ -145,7 +147,7 @@ class Fitter:
         best: tuple[int, Plan, list[StoredTensor]] | None = None
         size = 0
         for turn in range(TRIES):
-            stored = self._quantise(self._steps(at))
+            stored = self._quantize(self._steps(at))
             size = self.size(stored)
             self.tick(turn + 1, TRIES, f"{size:,} of {cap:,} bytes")
             if size <= cap and (best is None or size > best[0]):

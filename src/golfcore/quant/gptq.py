@@ -1,6 +1,6 @@
 """GPTQ with row and column steps, by rounding or along a trellis (docs/quantisation.md).
 
-Columns are quantised one after the other; what rounding a column loses is made good by those after it, as far as the
+Columns are quantized one after the other; what rounding a column loses is made good by those after it, as far as the
 inputs are correlated (GPTQ, arXiv:2210.17323). With ``H = M M^T``, M an upper triangle, the output's squared error is
 the sum over columns of ``((w - w_q) M)_j ^ 2``, so column j is best rounded at ``w_j + sum of d_i M_ij / M_jj`` over
 the columns i before it, d being ``w - w_q``. That is GPTQ's own feedback, whose U is M's inverse, without an inverse
@@ -27,14 +27,14 @@ from torch import Tensor
 
 from golfcore.container import grid
 from golfcore.errors import InputError
-from golfcore.ops.columns import LIMIT, quantise_columns
+from golfcore.ops.columns import LIMIT, quantize_columns
 from golfcore.progress import Tick, silent
 from golfcore.quant.hessian import Hessians
-from golfcore.quant.rtn import Quantised, check_matrix, row_step
+from golfcore.quant.matrix import Quantized, check_matrix, row_step
 from golfcore.quant.threads import in_threads
 
 BLOCK = 128
-PANEL = 256  # of a Cholesky factorisation
+PANEL = 256  # of a Cholesky factorization
 OCTAVES = 6.0  # a column's step is at most this far from the geometric mean
 
 
@@ -53,7 +53,7 @@ class Coding(NamedTuple):
 
 @dataclass(frozen=True)
 class Factor:
-    """A damped Hessian as ``M M^T``, M an upper triangle, its columns in the order in which they are quantised."""
+    """A damped Hessian as ``M M^T``, M an upper triangle, its columns in the order in which they are quantized."""
 
     order_I: Tensor
     feedback_II: Tensor  # M_ij / M_jj: of the error of column i, what column j is to make good
@@ -61,7 +61,7 @@ class Factor:
     dead_I: Tensor  # inputs that were never seen
 
 
-def factorise(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
+def factorize(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
     """Factor of ``H + damping * mean diagonal``, columns in descending order of their diagonal.
 
     Raises:
@@ -109,24 +109,24 @@ def cholesky(matrix_II: Tensor) -> Tensor | None:
     return lower_II
 
 
-def factorise_all(hessians: Hessians, *, damping: float, workers: int | None = None) -> dict[str, Factor]:
+def factorize_all(hessians: Hessians, *, damping: float, workers: int | None = None) -> dict[str, Factor]:
     """The factor of every Hessian, by its key."""
     jobs: dict[str, Callable[[], Factor]] = {
-        key: partial(factorise, matrix, damping=damping, name=key) for key, matrix in hessians.matrix.items()
+        key: partial(factorize, matrix, damping=damping, name=key) for key, matrix in hessians.matrix.items()
     }
     return in_threads(jobs, {key: float(len(m)) ** 3 for key, m in hessians.matrix.items()}, workers)
 
 
-def quantise_layers(
+def quantize_layers(
     weights: Mapping[str, Tensor], factors: Mapping[str, Factor], key: Mapping[str, str],
     codings: Mapping[str, Coding], *, workers: int | None = None, tick: Tick = silent,
-) -> dict[str, Quantised]:  # fmt: skip
-    """Quantises matrices; those with the same Hessian and coding together. The same for any number of workers.
+) -> dict[str, Quantized]:  # fmt: skip
+    """Quantizes matrices; those with the same Hessian and coding together. The same for any number of workers.
 
     Args:
         weights: [O, I] by name.
-        factors: from ``factorise_all``.
-        key: a matrix's key in ``factors``; matrices without one are quantised as if inputs were independent.
+        factors: from ``factorize_all``.
+        key: a matrix's key in ``factors``; matrices without one are quantized as if inputs were independent.
         codings: by name; their keys say which matrices are done.
         workers: matrices at a time; None for torch's number of threads.
         tick: told about weights.
@@ -139,13 +139,13 @@ def quantise_layers(
         groups.setdefault((key.get(name, name), coding), []).append(name)
     total, done = sum(weights[name].numel() for name in codings), [0]
 
-    def work(names: Sequence[str], coding: Coding, factor: Factor | None) -> list[Quantised]:
-        found = quantise_together([weights[n] for n in names], factor, coding, names)
+    def work(names: Sequence[str], coding: Coding, factor: Factor | None) -> list[Quantized]:
+        found = quantize_together([weights[n] for n in names], factor, coding, names)
         done[0] += sum(weights[n].numel() for n in names)
-        tick(done[0], total, "quantising")
+        tick(done[0], total, "quantizing")
         return found
 
-    jobs: dict[tuple[str, ...], Callable[[], list[Quantised]]] = {
+    jobs: dict[tuple[str, ...], Callable[[], list[Quantized]]] = {
         tuple(names): partial(work, names, coding, factors.get(at)) for (at, coding), names in groups.items()
     }
     sizes = {names: float(sum(weights[n].numel() * (weights[n].size(-1) + 2048) for n in names)) for names in jobs}
@@ -154,10 +154,10 @@ def quantise_layers(
     return {name: by_name[name] for name in codings}
 
 
-def quantise_together(
+def quantize_together(
     weights: Sequence[Tensor], factor: Factor | None, coding: Coding, names: Sequence[str]
-) -> list[Quantised]:
-    """Quantises matrices [O_n, I] that read the same input; ``factor`` None: as if inputs were independent."""
+) -> list[Quantized]:
+    """Quantizes matrices [O_n, I] that read the same input; ``factor`` None: as if inputs were independent."""
     pieces = [check_matrix(w, n) for w, n in zip(weights, names, strict=True)]
     stacked_OI = torch.cat(pieces)
     columns = stacked_OI.size(1)
@@ -184,13 +184,13 @@ def quantise_together(
     for start in range(0, columns, BLOCK):  # of columns that are done, w_IO holds the errors
         block = slice(start, min(start + BLOCK, columns))
         wanted_CO = torch.addmm(w_IO[block], feedback_II[:start, block].t(), w_IO[:start])
-        symbols_IO[block] = quantise_columns(
+        symbols_IO[block] = quantize_columns(
             wanted_CO, w_IO[block], feedback_II[block, block].contiguous(), step_O.float(), shrink_C=shrink_I[block],
             limit=limit, trellis=coding.trellis, ranges=offsets,
         )  # fmt: skip
     symbols_OI = symbols_IO[torch.argsort(order_I)].t().contiguous()
     return [
-        Quantised(symbols_OI[a:b].contiguous(), step_O[a:b].clone(), coding.bits, coding.trellis, column_I)
+        Quantized(symbols_OI[a:b].contiguous(), step_O[a:b].clone(), coding.bits, coding.trellis, column_I)
         for a, b in pairwise(offsets)
     ]
 

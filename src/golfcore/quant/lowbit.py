@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from golfcore.errors import InputError
-from golfcore.quant.rtn import FP16_MAX, check_matrix
+from golfcore.quant.matrix import FP16_MAX, check_matrix
 
 FP8_MAX = 448.0
 

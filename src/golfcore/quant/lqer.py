@@ -1,4 +1,4 @@
-"""Low-rank correction of what quantisation lost (LQER, arXiv:2402.02446), kept where it is worth its bytes.
+"""Low-rank correction of what quantization lost (LQER, arXiv:2402.02446), kept where it is worth its bytes.
 
 The factors are those of the best approximation of the error as the layer's output sees it: the left one has the leading
 eigenvectors of ``E H E^T`` as columns, and the right one is what is left of E in their directions, ``U^T E``. Shapes: O
@@ -16,7 +16,7 @@ from golfcore.artifact.inspect import order0_bits
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.artifact.weights import LEFT, RIGHT
 from golfcore.quant.measure import hessian_error
-from golfcore.quant.rtn import quantise_rows
+from golfcore.quant.rtn import quantize_rows
 
 BITS = 6
 LEAST_BITS = 3.0  # that an entry of a factor costs at the least, its row's scale included
@@ -30,14 +30,14 @@ def corrected(item: StoredTensor, weight_OI: Tensor, hessian_II: Tensor, *, rank
     better than that with its own bits.
 
     Args:
-        item: the quantised matrix.
+        item: the quantized matrix.
         weight_OI: what it stands for.
         hessian_II: of its input.
         rank: of the correction; at most both sides of the matrix.
         damping: as in GPTQ.
     """
     weight_OI = weight_OI.detach().float().cpu()
-    error_OI = weight_OI - item.dequantise()
+    error_OI = weight_OI - item.dequantize()
     rank = min(rank, *error_OI.shape)
     if rank < 1 or not error_OI.any():
         return item
@@ -50,7 +50,7 @@ def corrected(item: StoredTensor, weight_OI: Tensor, hessian_II: Tensor, *, rank
     )  # fmt: skip
     better = dataclasses.replace(item, low_rank=(factors[0], factors[1]))
     before = hessian_error(weight_OI, error_OI, hessian_II)
-    after = hessian_error(weight_OI, weight_OI - better.dequantise(), hessian_II)
+    after = hessian_error(weight_OI, weight_OI - better.dequantize(), hessian_II)
     spent = sum(order0_bits(f.values.numpy()) * f.values.numel() + 3 * f.values.size(0) for f in factors)
     return better if after < before * 0.25 ** (spent / weight_OI.numel()) else item
 
@@ -72,5 +72,5 @@ def _leading(error_OI: Tensor, seen_OI: Tensor, rank: int) -> tuple[Tensor, floa
 
 
 def _factor(name: str, factor: Tensor) -> StoredTensor:
-    quantised = quantise_rows(factor, bits=BITS, clip="absmax", k=1.0, scales="log8", name=name)
-    return StoredTensor(name, "low_rank", quantised.symbols_OI, quantised.scale_O, BITS)
+    quantized = quantize_rows(factor, bits=BITS, clip="absmax", k=1.0, scales="log8", name=name)
+    return StoredTensor(name, "low_rank", quantized.symbols_OI, quantized.scale_O, BITS)

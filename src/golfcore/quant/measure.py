@@ -1,4 +1,4 @@
-"""What quantisation cost: Hessian-weighted error, KL divergence from the model as it was trained, bits per byte.
+"""What quantization cost: Hessian-weighted error, KL divergence from the model as it was trained, bits per byte.
 
 Shapes: N rows, T tokens, V vocabulary, O outputs, I inputs.
 """

@@ -1,4 +1,4 @@
-"""Quantisation-aware training: the forward pass sees other weights, by name; the optimiser moves the real ones.
+"""Quantization-aware training: the forward pass sees other weights, by name; the optimizer moves the real ones.
 
 - ``ste``: each weight as rounding would store it, on the stored grid of scales, with the gradient of the identity
   (straight-through, arXiv:1308.3432; entries 2026-03-19 on). Also of ternary and binary matrices.
@@ -19,17 +19,17 @@ from torch import Tensor
 from golfcore.config import QuantConfig
 from golfcore.model import Role
 from golfcore.model.interface import Batch, Context, LanguageModel
-from golfcore.ops import fake_quantise
-from golfcore.quant import bits_and_clip
+from golfcore.ops import fake_quantize
+from golfcore.quant.codings import bits_and_clip
 from golfcore.quant.lowbit import grouped, ternary_codes
-from golfcore.quant.rtn import row_clip
+from golfcore.quant.matrix import row_clip
 
 Loss = Callable[[Batch, Context], tuple[Tensor, dict[str, Tensor]]]
 Transform = Callable[[Tensor], Tensor]
 
 
 def aware_loss(module: LanguageModel, roles: Mapping[str, Role], config: QuantConfig) -> Loss:
-    """``module.loss`` with what is stored of every parameter that ``config`` quantises, or with noise on it."""
+    """``module.loss`` with what is stored of every parameter that ``config`` quantizes, or with noise on it."""
     changed = transforms(roles, config)
 
     def loss(batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
@@ -46,7 +46,7 @@ def as_trained(
 ) -> dict[str, Tensor]:  # fmt: skip
     """What the forward pass of a model trained with ``qat = "ste"`` sees of its weights; of any other nothing differs.
 
-    The optimiser's own weights are no model that was ever trained: quantisation is to be measured against these.
+    The optimizer's own weights are no model that was ever trained: quantization is to be measured against these.
     """
     changed = transforms(roles, config) if config.qat == "ste" else {}
     return {name: transform(weights[name]) for name, transform in changed.items()}
@@ -77,7 +77,7 @@ def _in_rows(weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str, 
         else:
             step_O1 = step_O1.half().float()
         noise_OI = (torch.rand_like(weight_OI) - 0.5) * step_O1 if noisy else None
-    return fake_quantise(weight_OI, step_O1, f"int{bits}") if noise_OI is None else weight_OI + noise_OI
+    return fake_quantize(weight_OI, step_O1, f"int{bits}") if noise_OI is None else weight_OI + noise_OI
 
 
 def _in_groups(weight_OI: Tensor, *, name: str, group: int, binary: bool) -> Tensor:

@@ -3,61 +3,23 @@
 ``symbol = clip(round(w / s), -q, q)`` with ``q = 2^(bits-1) - 1`` and ``s = clip / q``; s is rounded before it is used,
 to fp16 or to a grid of eight values to the octave, so ``symbol * s`` is what the reader gets. The grid moves a step by
 at most 4.4 %, which costs next to nothing, being the step that is used. Where nothing may be clipped it rounds up.
-
-The clip of a row is
-
-- ``sigma``: k standard deviations (SDClip, entry 2026-04-05: k sets the bytes directly, since the coded size of a
-  Gaussian row is ``bits - log2(k) + constant``);
-- ``absmax``: its largest magnitude;
-- ``percentile``: the 99.99984th percentile of its magnitudes, as the contest's int8 baseline.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from golfcore.container import grid
-from golfcore.errors import InputError
+from golfcore.quant.matrix import Quantized, check_matrix, rounded_step, row_step
 
-PERCENTILE = 0.9999984
 QUANTILES = (0.99999, 0.9999, 0.9995, 0.999)
-FP16_MAX = 65504.0
 
 
-@dataclass(frozen=True)
-class Quantised:
-    """A matrix as symbols and steps: ``w_OI ~ symbols_OI * scale_O * column_I``; int8 and fp16.
-
-    With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.container.trellis``). Without ``column_I``
-    the column factors are 1.
-    """
-
-    symbols_OI: Tensor
-    scale_O: Tensor
-    bits: int
-    trellis: int = 0
-    column_I: Tensor | None = None
-
-
-def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
-    """The largest magnitude that each row keeps, fp32 [O]; ``clip`` is sigma, absmax or percentile."""
-    if clip == "sigma":
-        centred_OI = weight_OI - weight_OI.mean(1, keepdim=True)
-        size_O: Tensor = torch.linalg.vector_norm(centred_OI, dim=1)  # 20 times as fast as torch's std
-        return size_O * (k / math.sqrt(max(weight_OI.size(1), 1)))
-    if clip == "absmax":
-        return weight_OI.abs().amax(dim=1)
-    return torch.quantile(weight_OI.abs(), PERCENTILE, dim=1)
-
-
-def quantise_rows(
+def quantize_rows(
     weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str = "fp16", name: str = "weight"
-) -> Quantised:
+) -> Quantized:
     """Rounds a matrix to ``bits`` bits a weight.
 
     Args:
@@ -74,11 +36,11 @@ def quantise_rows(
     weight_OI = check_matrix(weight_OI, name)
     q = 2 ** (bits - 1) - 1
     scale_O = row_step(weight_OI, bits=bits, clip=clip, k=k, scales=scales, name=name)
-    return Quantised(_symbols(weight_OI, scale_O, q), scale_O, bits)
+    return Quantized(_symbols(weight_OI, scale_O, q), scale_O, bits)
 
 
-def best_clip(weight_OI: Tensor, *, bits: int, scales: str = "fp16", name: str = "weight") -> Quantised:
-    """As ``quantise_rows``, each row with the clip of least squared error out of five (GPTQ-lite, entry 2026-03-22).
+def best_clip(weight_OI: Tensor, *, bits: int, scales: str = "fp16", name: str = "weight") -> Quantized:
+    """As ``quantize_rows``, each row with the clip of least squared error out of five (GPTQ-lite, entry 2026-03-22).
 
     Candidates are the row's largest magnitude and the quantiles ``QUANTILES`` of its magnitudes.
     """
@@ -89,58 +51,14 @@ def best_clip(weight_OI: Tensor, *, bits: int, scales: str = "fp16", name: str =
     symbols_OI, scale_O = torch.zeros(weight_OI.shape, dtype=torch.int8), torch.zeros(len(weight_OI)).half()
     for share in (1.0, *QUANTILES):
         exact_O = torch.quantile(sizes_OI, share, dim=1) / q
-        tried_O = _rounded_step(exact_O, scales, up=share == 1.0, name=name)
+        tried_O = rounded_step(exact_O, scales, up=share == 1.0, name=name)
         tried_OI = _symbols(weight_OI, tried_O, q)
         error_O = (weight_OI - tried_OI * tried_O.float()[:, None]).square().sum(1)
         better_O = error_O < least_O
         least_O = torch.where(better_O, error_O, least_O)
         symbols_OI = torch.where(better_O[:, None], tried_OI, symbols_OI)
         scale_O = torch.where(better_O, tried_O, scale_O)
-    return Quantised(symbols_OI, scale_O, bits)
-
-
-def check_finite(values: Tensor, name: str) -> Tensor:
-    """The values in fp32 on the CPU.
-
-    Raises:
-        InputError: one is NaN or infinite, or too large for fp16.
-    """
-    values = values.detach().float().cpu()
-    if not torch.isfinite(values).all() or (values.numel() and float(values.abs().max()) > FP16_MAX):
-        raise InputError(f"{name}: holds NaN, infinite or too large weights; the training run diverged")
-    return values
-
-
-def check_matrix(weight_OI: Tensor, name: str) -> Tensor:
-    """The matrix in fp32 on the CPU.
-
-    Raises:
-        InputError: not a matrix, or a weight is NaN or infinite.
-    """
-    if weight_OI.ndim != 2:
-        raise InputError(f"{name}: shape {tuple(weight_OI.shape)}, expected a matrix [out, in]")
-    weight_OI = weight_OI.detach().float().cpu()
-    if weight_OI.numel() and not all(math.isfinite(x) for x in weight_OI.aminmax()):
-        raise InputError(f"{name}: holds NaN or infinite weights; the training run diverged")
-    return weight_OI
-
-
-def row_step(weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str, name: str) -> Tensor:
-    """What a symbol is worth in each row, fp16 [O]; arguments as of ``quantise_rows``.
-
-    Raises:
-        InputError: a row's step does not fit fp16.
-    """
-    exact_O = row_clip(weight_OI, clip, k) / (2 ** (bits - 1) - 1)
-    return _rounded_step(exact_O, scales, up=clip != "sigma", name=name)
-
-
-def _rounded_step(exact_O: Tensor, scales: str, *, up: bool, name: str) -> Tensor:
-    log8 = scales == "log8"
-    scale_O = torch.from_numpy(grid.nearest(exact_O.numpy(), up=up)) if log8 else exact_O.to(torch.float16)
-    if not torch.isfinite(scale_O).all():
-        raise InputError(f"{name}: a row's scale is above {FP16_MAX:.0f} and does not fit fp16")
-    return scale_O
+    return Quantized(symbols_OI, scale_O, bits)
 
 
 def _symbols(weight_OI: Tensor, scale_O: Tensor, q: int) -> Tensor:
@@ -148,11 +66,3 @@ def _symbols(weight_OI: Tensor, scale_O: Tensor, q: int) -> Tensor:
     # A row of zeros, or one whose scale underflows, has scale 0 and only zero symbols.
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
     return (weight_OI * inverse_O[:, None]).round_().clamp_(-q, q).to(torch.int8)
-
-
-def gaussian_bits(bits: int, k: float) -> float:
-    """Entropy in bits of the symbols of Gaussian rows under ``sigma``: what an ideal order-0 coder needs a weight."""
-    q = 2 ** (bits - 1) - 1
-    edges = [-math.inf, *((i + 0.5) * k / q for i in range(-q, q)), math.inf]
-    below = [0.5 * (1 + math.erf(edge / math.sqrt(2))) for edge in edges]
-    return -sum(p * math.log2(p) for a, b in pairwise(below) if (p := b - a) > 0)

@@ -1,6 +1,6 @@
 """The learning curves as inline SVG.
 
-Matplotlib draws with marker colours that are then replaced by the page's CSS variables, so one drawing serves light
+Matplotlib draws with marker colors that are then replaced by the page's CSS variables, so one drawing serves light
 and dark. The same numbers always give the same bytes: no date, a fixed hash salt, ids with a prefix per drawing.
 """
 
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-# Marker colour -> the page's CSS variable.
+# Marker color -> the page's CSS variable.
 INK, MUTED, LINE, TRAIN, VAL = "#010101", "#020202", "#030303", "#040404", "#050505"
 SERIES = {
     "#060606": "--blue",
@@ -75,7 +75,7 @@ class Curve:
         return Curve(self.seconds_N[keep], self.steps_N[keep], self.values_N[keep])
 
     def smoothed(self) -> Curve:
-        """The mean over a window of a thirtieth of the points: centred, so that it has no lag.
+        """The mean over a window of a thirtieth of the points: centered, so that it has no lag.
 
         Near the start, where the curve plunges, the window narrows; at the end only its right half does, since a
         narrow one would end the line on a single noisy point.
@@ -214,6 +214,6 @@ def to_svg(figure: Figure, prefix: str, label: str) -> str:
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
     text = re.sub(r" font-family: [^;\"]*;", "", text)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
+    for color, variable in VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
     return text

@@ -31,7 +31,7 @@ class RunData:
     ledger: list[dict[str, Any]] = field(default_factory=list)
     env: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
-    errors: dict[str, Any] = field(default_factory=dict)  # what quantisation cost, by tensor
+    errors: dict[str, Any] = field(default_factory=dict)  # what quantization cost, by tensor
     log_events: list[dict[str, Any]] = field(default_factory=list)
     artifact: dict[str, Any] = field(default_factory=dict)  # see artifact_summary
     artifact_bytes: int | None = None

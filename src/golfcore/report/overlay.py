@@ -23,7 +23,7 @@ STRIP = 1_000  # units of a score strip's width
 def context(folder: Path, base_run: RunData, variants: Sequence[Variant], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """All that the template needs; ``rows`` belong to ``variants``, best first."""
     drawn = _drawn(variants)
-    colours = _colours(variants, drawn)
+    colors = _colors(variants, drawn)
     scored = [row for row in rows if row["mean"] is not None]
     best = scored[0] if scored else None
     base = next(row for row in rows if row["verdict"] == "base")
@@ -36,20 +36,20 @@ def context(folder: Path, base_run: RunData, variants: Sequence[Variant], rows: 
         "best": best,
         "figure": None if best is None else f"{best['mean']:.4f}",
         "rows": [
-            row | {"colour": colours.get(index), "strip": _strip(row, scored, base), "rank": _rank(row, scored)}
+            row | {"color": colors.get(index), "strip": _strip(row, scored, base), "rank": _rank(row, scored)}
             for index, row in enumerate(rows)
         ],
         "counts": {"runs": len(runs), "variants": len(rows), "scored": sum(run["val_bpb"] is not None for run in runs)},
         "unscored": [run for run in runs if run["val_bpb"] is None],
         "axis": _axis(scored),
         "legend": [
-            {"label": variants[index].label, "colour": colours[index], "base": variants[index].is_base}
+            {"label": variants[index].label, "color": colors[index], "base": variants[index].is_base}
             for index in drawn
             if len(curves[index])
         ],
         "hidden": len(variants) - len(drawn),
-        "loss": _loss_svg(curves, variants, colours),
-        "lead": _lead_svg(curves, variants, colours),
+        "loss": _loss_svg(curves, variants, colors),
+        "lead": _lead_svg(curves, variants, colors),
         "command": f"golfcore report {shlex.quote(str(folder))} --compare {shlex.quote(base_run.name)} --json",
     }
 
@@ -61,7 +61,7 @@ def _drawn(variants: Sequence[Variant]) -> list[int]:
     return sorted([base, *others])
 
 
-def _colours(variants: Sequence[Variant], drawn: Sequence[int]) -> dict[int, str]:
+def _colors(variants: Sequence[Variant], drawn: Sequence[int]) -> dict[int, str]:
     """The CSS variable of each drawn variant: ink for the base, the accent for the best of the others."""
     palette = iter([TRAIN, *SERIES])
     return {index: VARIABLES[INK if variants[index].is_base else next(palette)] for index in drawn}
@@ -88,11 +88,11 @@ def _values(curve: Curve) -> Any:
     return curve.values_N
 
 
-def _marker(colour: str) -> str:
-    return next(marker for marker, variable in VARIABLES.items() if variable == colour)
+def _marker(color: str) -> str:
+    return next(marker for marker, variable in VARIABLES.items() if variable == color)
 
 
-def _loss_svg(curves: dict[int, Curve], variants: Sequence[Variant], colours: dict[int, str]) -> Markup | None:
+def _loss_svg(curves: dict[int, Curve], variants: Sequence[Variant], colors: dict[int, str]) -> Markup | None:
     """Loss over the training clock, the best on top."""
     shown = [curve for curve in curves.values() if len(curve)]
     if not shown:
@@ -100,11 +100,11 @@ def _loss_svg(curves: dict[int, Curve], variants: Sequence[Variant], colours: di
     figure, axes = new_axes()
     set_frame(axes, max(shown, key=len), shown)
     for index in reversed(curves):
-        _draw(axes, curves[index], variants[index], colours[index])
+        _draw(axes, curves[index], variants[index], colors[index])
     return Markup(to_svg(figure, "loss", "Training loss of each variant over the training clock"))
 
 
-def _lead_svg(curves: dict[int, Curve], variants: Sequence[Variant], colours: dict[int, str]) -> Markup | None:
+def _lead_svg(curves: dict[int, Curve], variants: Sequence[Variant], colors: dict[int, str]) -> Markup | None:
     """Each variant's loss less the base's at the same clock: below zero it leads."""
     base = next(curve for index, curve in curves.items() if variants[index].is_base)
     if len(base) < 2:
@@ -127,15 +127,15 @@ def _lead_svg(curves: dict[int, Curve], variants: Sequence[Variant], colours: di
         "ahead of the base", (1.0, 0.02), xycoords="axes fraction", color=MUTED, ha="right", va="bottom", fontsize=10.5
     )
     for index in reversed(leads):
-        _draw(axes, leads[index], variants[index], colours[index])
+        _draw(axes, leads[index], variants[index], colors[index])
     return Markup(to_svg(figure, "lead", "Loss of each variant less the base's over the training clock"))
 
 
-def _draw(axes: Any, curve: Curve, variant: Variant, colour: str) -> None:
+def _draw(axes: Any, curve: Curve, variant: Variant, color: str) -> None:
     if len(curve):
         style: Any = (0, (4, 3)) if variant.is_base else "-"
-        width = 2.4 if colour == VARIABLES[TRAIN] else 1.6
-        axes.plot(curve.seconds_N, curve.values_N, color=_marker(colour), linewidth=width, linestyle=style)
+        width = 2.4 if color == VARIABLES[TRAIN] else 1.6
+        axes.plot(curve.seconds_N, curve.values_N, color=_marker(color), linewidth=width, linestyle=style)
 
 
 # --- the ranking's strips ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from golfcore import config
+from golfcore.config import SECTIONS
 from golfcore.paths import atomic_write
 from golfcore.report.curves import Curve, bpb_svg, loss_svg
 from golfcore.report.load import RunData, load_run, number
@@ -30,18 +30,10 @@ FILES = (
     (METRICS, "every logged step, unrounded"),
     (ENV, "machine and versions"),
     (LEDGER, "seconds by phase"),
-    (QUANTIZATION_ERRORS, "what quantisation cost, by tensor"),
+    (QUANTIZATION_ERRORS, "what quantization cost, by tensor"),
     (ARTIFACT, "the packed model: what the score is of"),
     (SCORE, "the score and what it was read from"),
 )
-SECTIONS = {
-    "track": config.TrackConfig,
-    "data": config.DataConfig,
-    "optim": config.OptimConfig,
-    "train": config.TrainConfig,
-    "quant": config.QuantConfig,
-    "eval": config.EvalConfig,
-}
 
 
 def build_report(run_dir: Path) -> Path:
@@ -240,7 +232,7 @@ def _bytes(run: RunData, size: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _errors(run: RunData) -> dict[str, Any] | None:
-    """What quantisation cost: a row a tensor of symbols, each quantised alone, and all together."""
+    """What quantization cost: a row a tensor of symbols, each quantized alone, and all together."""
 
     def row(found: dict[str, Any]) -> dict[str, Any]:
         kl = number(found.get("kl"))

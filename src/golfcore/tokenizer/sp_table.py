@@ -2,7 +2,7 @@
 
 A byte piece is 1 byte; control, unknown and unused pieces are 0; any other piece is its UTF-8 length without the
 leading mark U+2581, plus 1 for that mark (a space) unless the token before is control, unknown or unused. The text
-counted is the one that SentencePiece has normalised. Operators of a transform (CaseOps) are pieces like any other here:
+counted is the one that SentencePiece has normalized. Operators of a transform (CaseOps) are pieces like any other here:
 count those models by their sidecar of original bytes.
 """
 

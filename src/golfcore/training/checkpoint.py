@@ -39,7 +39,7 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
         InputError: the disk is full or the folder cannot be written; what was there stays.
     """
     path = run_dir / CHECKPOINT
-    data = _serialised({"version": VERSION, **state})
+    data = _serialized({"version": VERSION, **state})
     with atomic_write(path) as f:
         f.write(data)
         f.write(SUM_MAGIC + hashlib.sha256(data).digest())
@@ -60,11 +60,11 @@ def _keep_previous(run_dir: Path) -> None:
 def save_tensors(path: Path, state: dict[str, Any]) -> Path:
     """Writes a ``torch.save`` file, atomically."""
     with atomic_write(path) as f:
-        f.write(_serialised(state))
+        f.write(_serialized(state))
     return path
 
 
-def _serialised(state: dict[str, Any]) -> memoryview:
+def _serialized(state: dict[str, Any]) -> memoryview:
     """Through memory, since torch hides a full disk behind its own error."""
     buffer = io.BytesIO()
     torch.save(state, buffer)

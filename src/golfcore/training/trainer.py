@@ -1,7 +1,7 @@
 """The training loop: steps until the clock or the step count runs out, resumable at any moment.
 
 The clock counts what the contest's does: everything from the first real step on except validation. Warm-up steps run
-before it, on real shapes, to compile and allocate; weights, optimiser and loader are restored after them.
+before it, on real shapes, to compile and allocate; weights, optimizer and loader are restored after them.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Trainer:
         self.aware_fn: LossFunction | None = None
         if recipe.quant.qat != "off":
             aware = aware_loss(module, module.parameter_roles(), recipe.quant)
-            self.aware_fn = self._choose_loss(aware, "loss of quantised weights")
-        self.aware = False  # whether this step's forward pass sees quantised weights
+            self.aware_fn = self._choose_loss(aware, "loss of quantized weights")
+        self.aware = False  # whether this step's forward pass sees quantized weights
         self.progress = torch.zeros((), device=world.device)
 
     def _choose_loss(self, loss: LossFunction, name: str) -> LossFunction:

@@ -3,10 +3,10 @@
 The baseline (`records/track_10min_16mb/2026-03-17_NaiveBaseline`): pre-norm blocks of grouped-query attention and
 relu^2 MLP, no biases and no norm gains. RMSNorm of the embedding gives x0, which every block mixes back in per channel
 (resid_mix); the first half of the blocks pushes its outputs and the second half pops them (U-Net skips); q and k are
-normalised per head, q times a learned gain; output projections start at zero, so every block starts as the identity;
+normalized per head, q times a learned gain; output projections start at zero, so every block starts as the identity;
 logits are soft-capped. ``GPTConfig`` names the other parts.
 
-There is one forward pass, ``hidden``: training, evaluation and the quantised model differ in their weights alone.
+There is one forward pass, ``hidden``: training, evaluation and the quantized model differ in their weights alone.
 Weights are kept in fp32 and cast to the activations' dtype where they are used.
 
 Shape suffixes: B batch, T time, D model, S skips, L layers, V vocabulary.

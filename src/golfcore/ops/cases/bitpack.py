@@ -26,29 +26,29 @@ def _product_reference(
 def _product_plain(
     x: torch.Tensor, w: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, group: int
 ) -> torch.Tensor:
-    """Weights that were dequantised to the input's dtype beforehand, and torch's product."""
+    """Weights that were dequantized to the input's dtype beforehand, and torch's product."""
     return products.linear(x, w)
 
 
-def _dequantise(packed: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, fmt: str, group: int, dtype: Any) -> Any:
-    return bitpack.dequantise(packed, scales, fmt, q.shape[1], group=group, dtype=dtype)
+def _dequantize(packed: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, fmt: str, group: int, dtype: Any) -> Any:
+    return bitpack.dequantize(packed, scales, fmt, q.shape[1], group=group, dtype=dtype)
 
 
-def _dequantise_reference(
+def _dequantize_reference(
     packed: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, fmt: str, group: int, dtype: torch.dtype
 ) -> torch.Tensor:
     kept = scales.dtype if scales.dtype == torch.float64 else dtype
-    return reference.dequantise(packed, scales, fmt, q.shape[1], group, kept)
+    return reference.dequantize(packed, scales, fmt, q.shape[1], group, kept)
 
 
-def _dequantise_plain(
+def _dequantize_plain(
     packed: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, fmt: str, group: int, dtype: torch.dtype
 ) -> torch.Tensor:
     return (q * reference.expand(scales, q.shape[1], group)).to(dtype)
 
 
 def _fake(w: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -> torch.Tensor:
-    return bitpack.fake_quantise(w, scales, fmt, group=group)
+    return bitpack.fake_quantize(w, scales, fmt, group=group)
 
 
 def _codes(fmt: str, rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
@@ -69,7 +69,7 @@ def _build(
         w = normal(rows, columns, generator=generator, dtype=dtype) * 3
         return {"w": w, "scales": scales, "fmt": fmt, "group": group}
     built: Tensors = {"packed": bitpack.pack(q, fmt), "q": q, "scales": scales, "fmt": fmt, "group": group}
-    if kind == "dequantise":
+    if kind == "dequantize":
         return {**built, "dtype": dtype}
     del built["q"]
     w = (q * reference.expand(scales, columns, group)).to(dtype)
@@ -78,8 +78,8 @@ def _build(
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
     "product": (_product, _product_reference, _product_plain),
-    "dequantise": (_dequantise, _dequantise_reference, _dequantise_plain),
-    "fake": (_fake, reference.fake_quantise, reference.fake_quantise),
+    "dequantize": (_dequantize, _dequantize_reference, _dequantize_plain),
+    "fake": (_fake, reference.fake_quantize, reference.fake_quantize),
 }
 
 
@@ -107,8 +107,8 @@ CASES = (
     _case("product", "empty", "int6", (4, 64), batch=(0,)),
     _case("product", "no-rows", "int6", (0, 64), batch=(3,)),
     _case("product", "odd-groups", "int6", (3, 200), group=33, batch=(3, 3)),
-    *(_case("dequantise", fmt, fmt, (6, 130), group=50) for fmt in reference.FORMATS),
-    *(_case("dequantise", f"{fmt}-whole", fmt, (3, 160), group=32) for fmt in reference.FORMATS),
+    *(_case("dequantize", fmt, fmt, (6, 130), group=50) for fmt in reference.FORMATS),
+    *(_case("dequantize", f"{fmt}-whole", fmt, (3, 160), group=32) for fmt in reference.FORMATS),
     *(_case("fake", fmt, fmt, (6, 130), group=50) for fmt in reference.FORMATS),
     _case("fake", "whole", "int6", (3, 160), group=32),
     _case("product", "matvec", "int6", (4096, 4096), bench=True),

@@ -1,4 +1,4 @@
-"""Rows for the optimiser steps: each call works on copies and returns the new state."""
+"""Rows for the optimizer steps: each call works on copies and returns the new state."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def _muon_in_place(
 
 
 def _muon_composed(
-    orthogonalise: Callable[..., torch.Tensor], p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, ema: torch.Tensor,
+    orthogonalize: Callable[..., torch.Tensor], p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, ema: torch.Tensor,
     shadow: torch.Tensor, row_norm: bool, coefficients: optim.Coefficients,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     bank = reference.muon_momentum_(g.unbind(), m.unbind(), 0.95, row_norm, optim.NORM_EPS)
     factor = max(1.0, p.shape[1] / p.shape[2]) ** 0.5
-    update = orthogonalise(bank, coefficients)
+    update = orthogonalize(bank, coefficients)
     reference.muon_apply_(p.unbind(), update, 0.02, 0.1, factor, ema.unbind(), EMA, shadow.unbind())
     return p, m, ema, shadow
 
@@ -129,7 +129,7 @@ def torch_muon_in_fast_precision() -> Iterator[None]:
         _muon._zeropower_via_newtonschulz = before
 
 
-def _orthogonalise_plain(bank: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
+def _orthogonalize_plain(bank: torch.Tensor, coefficients: optim.Coefficients) -> torch.Tensor:
     """Newton-Schulz as the contest's scripts write it; each product is rounded to the dtype of ``muon_update``."""
     return _newton_schulz(bank.to(optim.update_dtype(bank)), coefficients)
 
@@ -178,7 +178,7 @@ def _on_copies(function: Callable[..., Any], **arguments: Any) -> Any:
 def _case(name: str, build: Callable[..., Tensors], **more: Any) -> Case:
     adamw = name.startswith("adamw")
     call, exact, plain = (_adamw_in_place, _adamw_reference, _adamw_plain) if adamw else (
-        _muon_in_place, partial(_muon_composed, reference.orthogonalise), partial(_muon_composed, _orthogonalise_plain)
+        _muon_in_place, partial(_muon_composed, reference.orthogonalize), partial(_muon_composed, _orthogonalize_plain)
     )  # fmt: skip
     return Case(
         op="optim", name=name, build=build, call=partial(_on_copies, call), reference=partial(_on_copies, exact),

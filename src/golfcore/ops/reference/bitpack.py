@@ -53,7 +53,7 @@ def expand(scales_OG: torch.Tensor, columns: int, group: int) -> torch.Tensor:
     return scales_OG.repeat_interleave(group, 1)[:, :columns]
 
 
-def dequantise(
+def dequantize(
     packed: torch.Tensor, scales_OG: torch.Tensor, fmt: str, columns: int, group: int, dtype: torch.dtype
 ) -> torch.Tensor:
     """``scale q`` [O, columns]."""
@@ -61,7 +61,7 @@ def dequantise(
     return (unpack(packed, fmt, columns).to(scales_OI.dtype) * scales_OI).to(dtype)
 
 
-def fake_quantise(w: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -> torch.Tensor:
+def fake_quantize(w: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -> torch.Tensor:
     """``scale clamp(round(w / scale))`` with the gradient of the identity."""
     bits = FORMATS[fmt]
     largest = 1 if bits == 0 else (1 << (bits - 1)) - 1
@@ -73,7 +73,7 @@ def fake_quantise(w: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -
 
 
 def product(x: torch.Tensor, packed: torch.Tensor, scales_OG: torch.Tensor, fmt: str, group: int) -> torch.Tensor:
-    """``x w^T`` with the dequantised w."""
+    """``x w^T`` with the dequantized w."""
     wide = widen(x)
-    w_OI = dequantise(packed, scales_OG.to(wide.dtype), fmt, x.shape[-1], group, wide.dtype)
+    w_OI = dequantize(packed, scales_OG.to(wide.dtype), fmt, x.shape[-1], group, wide.dtype)
     return (wide @ w_OI.t()).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Column-by-column quantisation, one row, one state at a time: what the native search must agree with."""
+"""Column-by-column quantization, one row, one state at a time: what the native search must agree with."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from golfcore.container.trellis import MASKS
 
 
-def quantise_columns(
+def quantize_columns(
     wanted_CO: Tensor, weight_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, *, shrink_C: Tensor, limit: int,
     trellis: int, ranges: Sequence[int],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As ``golfcore.ops.columns.quantise_columns``, in the dtype of ``wanted_CO``: symbols, errors; changes nothing."""
+    """As ``golfcore.ops.columns.quantize_columns``, in the dtype of ``wanted_CO``: symbols, errors; changes nothing."""
     symbols_CO, error_CO = torch.empty(wanted_CO.shape, dtype=torch.int8), torch.empty_like(weight_CO)
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
     for j in range(len(wanted_CO)):
@@ -26,11 +26,11 @@ def quantise_columns(
                 for a, b in pairwise(ranges)
             ]  # fmt: skip
             point_O = torch.cat(points)
-            symbols_CO[j], quantised_O = (point_O >> 1).to(torch.int8), point_O * step_O / 2
+            symbols_CO[j], quantized_O = (point_O >> 1).to(torch.int8), point_O * step_O / 2
         else:
             symbol_O = wanted_O.round().clamp(-limit, limit)
-            symbols_CO[j], quantised_O = symbol_O.to(torch.int8), symbol_O * step_O
-        error_CO[j] = weight_CO[j] - quantised_O
+            symbols_CO[j], quantized_O = symbol_O.to(torch.int8), symbol_O * step_O
+        error_CO[j] = weight_CO[j] - quantized_O
     return symbols_CO, error_CO
 
 

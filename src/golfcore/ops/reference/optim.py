@@ -1,4 +1,4 @@
-"""Optimiser steps, tensor by tensor, in place."""
+"""Optimizer steps, tensor by tensor, in place."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def muon_momentum_(grads: Tensors, buffers: Tensors, momentum: float, row_norm: 
     return torch.stack(updates)
 
 
-def orthogonalise(bank_BRC: torch.Tensor, coefficients: Sequence[tuple[float, float, float]]) -> torch.Tensor:
+def orthogonalize(bank_BRC: torch.Tensor, coefficients: Sequence[tuple[float, float, float]]) -> torch.Tensor:
     """Newton-Schulz ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``, on the wide orientation, in fp32 or fp64."""
     x = widen(bank_BRC)
     tall = x.shape[1] > x.shape[2]
