@@ -88,7 +88,7 @@ def score_artifact(
     Raises:
         RuleError: a probe or the ledger failed.
     """
-    began = time.perf_counter() if began is None else began
+    began = began or time.perf_counter()
     for line in fit_threads() if world.device.type == "cpu" else ():
         tell(line)
     keep_freed_memory()
@@ -106,8 +106,11 @@ def score_artifact(
         moved = future_flip(module, text.tokens, context=windows.context, strides=windows.possible_strides())
         world.barrier()
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
-    pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
-    with world.expect_progress(pause_s), products.using(route), heartbeat_of_layers(module, world):
+    with (
+        world.expect_progress(LONG_CALL_S if world.device.type == "cpu" else 0.0),
+        products.using(route),
+        heartbeat_of_layers(module, world),
+    ):
         result = score(
             module, text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
             rank=world.rank, world_size=world.size, combine=world.sum,
