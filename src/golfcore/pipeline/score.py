@@ -95,8 +95,7 @@ def score_artifact(
     route = world.on_primary(products.route)
     with world.expect_progress(LONG_CALL_S), products.using(route):
         world.heartbeat("evaluation, reading the artifact")
-        with _at_hand(artifact, world) as path:
-            loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
+        loaded, provenance = _opened(artifact, world)
         windows = _windows(loaded.manifest, context, stride, budget_s)
         module = loaded.module.to(world.device)
         module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
@@ -106,11 +105,8 @@ def score_artifact(
         moved = future_flip(module, text.tokens, context=windows.context, strides=windows.possible_strides())
         world.barrier()
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
-    with (
-        world.expect_progress(LONG_CALL_S if world.device.type == "cpu" else 0.0),
-        products.using(route),
-        heartbeat_of_layers(module, world),
-    ):
+    pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
+    with world.expect_progress(pause_s), products.using(route), heartbeat_of_layers(module, world):
         result = score(
             module, text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
             rank=world.rank, world_size=world.size, combine=world.sum,
@@ -118,15 +114,17 @@ def score_artifact(
             clock=Clock(windows.budget_s, began) if windows.budget_s else None, finest=windows.finest, tell=tell,
         )  # fmt: skip
     return {
-        **dataclasses.asdict(result), **_provenance(loaded, artifact, size, digest), "future_flip_nats": moved,
+        **dataclasses.asdict(result), **provenance, "future_flip_nats": moved,
         "precision": str(module.activation_dtype).removeprefix("torch."), "world_size": world.size,
     }  # fmt: skip
 
 
-def _provenance(loaded: LoadedModel, artifact: Path, size: int, digest: str) -> dict[str, Any]:
-    """Say what a score is of: the file, and whether the code in it is the code that ran."""
+def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
+    """Load the model, and say what a score of it is of: the file, and whether its code is the code that runs here."""
+    with _at_hand(artifact, world) as path:
+        loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
     family = get_family(loaded.manifest["model"]["family"])
-    return {
+    return loaded, {
         "artifact": str(artifact),
         "artifact_bytes": size,
         "artifact_sha256": digest,
