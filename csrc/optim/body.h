@@ -84,7 +84,7 @@ void momentum_rows(const OptimTensor& t, Slice s, int64_t columns, float momentu
 }
 
 template <class G, class U>
-void normalise_of(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, U* out) {
+void normalize_of(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, U* out) {
   const V mu = set1(momentum);
   for (int64_t row = s.begin; row < s.end; ++row) {
     const G* g = static_cast<const G*>(t.g) + row * columns;
@@ -98,9 +98,9 @@ void normalise_of(const OptimTensor& t, Slice s, int64_t columns, float momentum
 }
 
 template <class U>
-void normalise(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, void* out) {
-  t.g_dtype == DType::kF32 ? normalise_of<float>(t, s, columns, momentum, row_scale, static_cast<U*>(out))
-                           : normalise_of<bf16>(t, s, columns, momentum, row_scale, static_cast<U*>(out));
+void normalize(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale, void* out) {
+  t.g_dtype == DType::kF32 ? normalize_of<float>(t, s, columns, momentum, row_scale, static_cast<U*>(out))
+                           : normalize_of<bf16>(t, s, columns, momentum, row_scale, static_cast<U*>(out));
 }
 
 template <bool kEma, bool kShadow, class U>
@@ -127,7 +127,7 @@ void apply(const OptimTensor& t, Slice s, const void* updates, float factor, flo
 }  // namespace
 
 const OptimKernels optim_kernels = {
-    adamw,         momentum_rows, {normalise<float>, normalise<bf16>}, {apply<float>, apply<bf16>},
+    adamw,         momentum_rows, {normalize<float>, normalize<bf16>}, {apply<float>, apply<bf16>},
     kSymmetricF32, kSymmetricBF16};
 
 }  // namespace GOLF_ISA_NS

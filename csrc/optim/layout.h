@@ -1,4 +1,4 @@
-// Optimiser steps over many tensors in one call: each parameter and its state pass through the processor once.
+// Optimizer steps over many tensors in one call: each parameter and its state pass through the processor once.
 //
 // Parameters and states are f32 and contiguous; gradients f32 or bf16. Work is cut into chunks of one tensor each whose
 // size does not depend on the number of threads, so results do not either.
@@ -112,7 +112,7 @@ struct OptimKernels {
   // norms2[i] = ||u row i||^2 of the rows [s.begin, s.end)
   void (*momentum)(const OptimTensor& t, Slice s, int64_t columns, float momentum, float* norms2);
   // By the dtype of the bank and of the update.
-  void (*normalise[2])(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale,
+  void (*normalize[2])(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale,
                        void* out);
   void (*apply[2])(const OptimTensor& t, Slice s, const void* update, float factor, float ema_rate);
   // Null where the instruction set has no such product.

@@ -184,7 +184,7 @@ Status muon_momentum(const OptimTensor* tensors, int64_t count, int64_t rows, in
                  [&](int64_t b, int64_t, int64_t) { scales(row_scale + (first + b) * rows, rows, row_norm, eps); });
     for_rows(first, last, rows, columns, threads, [&](int64_t b, Slice s) {
       char* matrix = static_cast<char*>(bank) + b * rows * columns * size_of(bank_dtype);
-      kernels.normalise[index](tensors[b], s, columns, momentum, row_scale + b * rows, matrix);
+      kernels.normalize[index](tensors[b], s, columns, momentum, row_scale + b * rows, matrix);
     });
   });
   return Status::kOk;

@@ -243,13 +243,13 @@ void bitpack(Random& random, Results& out) {
         if (back != q) out.push_back({"bitpack round trip", {NAN}, kExact});
         for (const DType dtype : kTypes) {
           Tensor w(dtype, rows * columns), x(dtype, batch * columns, random), y(DType::kF32, batch * rows);
-          check(bitpack_dequantise(m, dtype, w.data(), kThreads), "bitpack");
+          check(bitpack_dequantize(m, dtype, w.data(), kThreads), "bitpack");
           out.push_back({"bitpack weights", w.numbers(), kExact});
           std::vector<char> prepared(static_cast<size_t>(bitpack_workspace(batch, columns)));
           check(bitpack_product(m, dtype, x.data(), y.f32(), batch, prepared.data(), kThreads), "bitpack");
           out.push_back({"bitpack product", y.numbers(), kF32});
           Tensor given(dtype, rows * columns, random, 30), made(dtype, rows * columns);
-          check(bitpack_fake_quantise(dtype, given.data(), scale.f32(), made.data(), bits, rows, columns, group,
+          check(bitpack_fake_quantize(dtype, given.data(), scale.f32(), made.data(), bits, rows, columns, group,
                                       kThreads),
                 "bitpack");
           out.push_back({"bitpack fake", made.numbers(), kExact});

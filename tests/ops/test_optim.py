@@ -1,4 +1,4 @@
-"""The optimiser steps beyond the table: whole runs against torch's optimisers, orthogonality, bad input."""
+"""The optimizer steps beyond the table: whole runs against torch's optimizers, orthogonality, bad input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalise, using
+from golfcore.ops import POLAR_EXPRESS, QUINTIC, adamw_, muon_, orthogonalize, using
 from golfcore.ops.registry import ISAS
 
 
@@ -44,7 +44,7 @@ def test_adamw_follows_torch_over_a_run() -> None:
 @pytest.mark.parametrize("level", ISAS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [(3, 48, 96), (2, 96, 48), (2, 65, 65)])
-def test_orthogonalise_pulls_singular_values_to_one(
+def test_orthogonalize_pulls_singular_values_to_one(
     shape: tuple[int, int, int], dtype: torch.dtype, level: str, isa: Any
 ) -> None:
     isa(level)
@@ -52,8 +52,8 @@ def test_orthogonalise_pulls_singular_values_to_one(
     bank = torch.randn(shape)
     bank = (bank / bank.norm(dim=(1, 2), keepdim=True)).to(dtype)
     before = bank.clone()
-    polar = torch.linalg.svdvals(orthogonalise(bank, POLAR_EXPRESS).float())
-    quintic = torch.linalg.svdvals(orthogonalise(bank, QUINTIC).float())
+    polar = torch.linalg.svdvals(orthogonalize(bank, POLAR_EXPRESS).float())
+    quintic = torch.linalg.svdvals(orthogonalize(bank, QUINTIC).float())
     assert torch.equal(bank, before)
     # Five steps reach singular values down to about 1e-3 of the norm; square random matrices have smaller ones.
     settled = torch.linalg.svdvals(bank.float()) > 0.01
@@ -64,7 +64,7 @@ def test_orthogonalise_pulls_singular_values_to_one(
 @pytest.mark.parametrize("level", ISAS)
 @pytest.mark.parametrize("shape", [(9, 40, 40), (1, 50, 101), (2, 203, 97), (1, 150, 700), (3, 1, 5)])
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_orthogonalise_in_fp32_is_as_exact_as_torch(
+def test_orthogonalize_in_fp32_is_as_exact_as_torch(
     shape: tuple[int, int, int], steps: int, level: str, isa: Any
 ) -> None:
     isa(level)
@@ -72,8 +72,8 @@ def test_orthogonalise_in_fp32_is_as_exact_as_torch(
     bank = torch.randn(shape)
     bank /= bank.norm(dim=(1, 2), keepdim=True)
     with using("reference"):
-        exact = orthogonalise(bank.double(), POLAR_EXPRESS[:steps])
-    torch.testing.assert_close(orthogonalise(bank, POLAR_EXPRESS[:steps]).double(), exact, rtol=0, atol=1e-5)
+        exact = orthogonalize(bank.double(), POLAR_EXPRESS[:steps])
+    torch.testing.assert_close(orthogonalize(bank, POLAR_EXPRESS[:steps]).double(), exact, rtol=0, atol=1e-5)
 
 
 def test_muon_moves_along_the_polar_factor() -> None:
@@ -112,7 +112,7 @@ def test_non_contiguous_gradients() -> None:
 def test_nothing_to_do() -> None:
     adamw_([], [], [], [], lr=0.1, step=1)
     muon_([], [], [], lr=0.1, momentum=0.9)
-    assert orthogonalise(torch.empty(0, 3, 4, dtype=torch.bfloat16)).shape == (0, 3, 4)
+    assert orthogonalize(torch.empty(0, 3, 4, dtype=torch.bfloat16)).shape == (0, 3, 4)
 
 
 P = torch.zeros(4, 6)

@@ -1,4 +1,4 @@
-"""Optimiser steps over many tensors in one call: AdamW and Muon, with the weight average and the bf16 copy.
+"""Optimizer steps over many tensors in one call: AdamW and Muon, with the weight average and the bf16 copy.
 
 A step reads and writes each parameter and its state once. Muon's Newton-Schulz products are torch's, on a bank of
 same-shape matrices in the precision that the machine multiplies fast, but for the symmetric ones where a processor has
@@ -84,7 +84,7 @@ def muon_(
     """One Muon step on a bank of matrices of one shape, in place.
 
     ``m = momentum m + g``, ``u = g + momentum m`` (Nesterov), each row of u divided by its norm where ``row_norm``,
-    u orthogonalised, ``p = (1 - lr wd) p - lr sqrt(max(1, rows / columns)) u``; ema and shadow as for ``adamw_``.
+    u orthogonalized, ``p = (1 - lr wd) p - lr sqrt(max(1, rows / columns)) u``; ema and shadow as for ``adamw_``.
 
     Args:
         params: fp32 [R, C] each, contiguous; a bank parameter [B, R, C] is passed as ``bank.unbind()``.
@@ -109,7 +109,7 @@ def muon_update(
     grads: Tensors, buffers: Tensors, *, momentum: float, coefficients: Coefficients = POLAR_EXPRESS,
     row_norm: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """The first half of ``muon_``: moves the momenta and gives the orthogonalised updates.
+    """The first half of ``muon_``: moves the momenta and gives the orthogonalized updates.
 
     Returns:
         [B, R, C] in ``update_dtype(buffers[0])``: all that another rank needs to do the second half.
@@ -121,8 +121,8 @@ def muon_update(
     _matrix_shape(buffers)
     if not native("optim", buffers[0]):
         bank_BRC = reference.muon_momentum_(grads, buffers, momentum, row_norm, NORM_EPS)
-        return reference.orthogonalise(bank_BRC, coefficients)
-    return orthogonalise(_momentum(grads, buffers, momentum, row_norm), coefficients)
+        return reference.orthogonalize(bank_BRC, coefficients)
+    return orthogonalize(_momentum(grads, buffers, momentum, row_norm), coefficients)
 
 
 @torch.no_grad()
@@ -145,7 +145,7 @@ def muon_apply_(
         reference.muon_apply_(params, update_BRC, lr, weight_decay, factor, emas, ema_decay, shadows)
 
 
-def orthogonalise(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXPRESS) -> torch.Tensor:
+def orthogonalize(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXPRESS) -> torch.Tensor:
     """The nearest semi-orthogonal matrix of each matrix in a bank, by Newton-Schulz iteration.
 
     Args:
@@ -155,14 +155,14 @@ def orthogonalise(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXP
     Raises:
         InputError: ``bank_BRC`` is not a bank of floating-point matrices.
     """
-    check_float("orthogonalise", "bank", bank_BRC)
+    check_float("orthogonalize", "bank", bank_BRC)
     if bank_BRC.ndim != 3:
-        raise InputError(f"orthogonalise: bank has shape {tuple(bank_BRC.shape)}; expected [B, rows, columns]")
+        raise InputError(f"orthogonalize: bank has shape {tuple(bank_BRC.shape)}; expected [B, rows, columns]")
     if not len(coefficients) or not bank_BRC.numel():
         return bank_BRC.clone()
     if not native("optim", bank_BRC):
-        return reference.orthogonalise(bank_BRC, coefficients)
-    result: torch.Tensor = _orthogonalise(bank_BRC, [number for abc in coefficients for number in abc])
+        return reference.orthogonalize(bank_BRC, coefficients)
+    result: torch.Tensor = _orthogonalize(bank_BRC, [number for abc in coefficients for number in abc])
     return result
 
 
@@ -250,7 +250,7 @@ def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm
     return bank_BRC
 
 
-def _orthogonalise_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
+def _orthogonalize_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
     (x,) = products.widened(bank_BRC)
     tiles = x.dtype == torch.bfloat16 and products.route().tiles
     if not tiles and x.dtype in DTYPE_CODE and _core.has_symmetric_product(DTYPE_CODE[x.dtype]):
@@ -328,10 +328,10 @@ _momentum = leaf(
     ),
     device=_momentum_native,
 )
-_orthogonalise = leaf(
+_orthogonalize = leaf(
     "optim",
-    "orthogonalise(Tensor bank, float[] coefficients) -> Tensor",
-    _orthogonalise_cpu,
+    "orthogonalize(Tensor bank, float[] coefficients) -> Tensor",
+    _orthogonalize_cpu,
     lambda bank, coefficients: bank.new_empty(bank.shape),
     device=_by_torch,
 )
