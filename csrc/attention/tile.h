@@ -1,7 +1,7 @@
 // What the tiles of body.h are made of: packed operands, exp2, masks, transposes.
 //
 // A product reduces over pairs (bf16) or single numbers (f32), kDepth of them in each lane: the left operand is read
-// one unit (kDepth neighbours, four bytes) at a time and broadcast, the right one is laid out [reduction /
+// one unit (kDepth neighbors, four bytes) at a time and broadcast, the right one is laid out [reduction /
 // kDepth][lane][kDepth].
 #pragma once
 
@@ -223,7 +223,7 @@ struct PackF32 {
   }
 };
 
-// Operands in bf16: two neighbours of the reduction in each lane. A Line is one row of a register block, rounded.
+// Operands in bf16: two neighbors of the reduction in each lane. A Line is one row of a register block, rounded.
 #if defined(__AVX512BF16__)
 struct PackBF16 {
   using E = bf16;
