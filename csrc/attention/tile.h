@@ -1,4 +1,4 @@
-// What the tiles of body.h are made of: packed operands, a register-blocked product, exp2, masks.
+// What the tiles of body.h are made of: packed operands, exp2, masks.
 //
 // A product reduces over pairs (bf16) or single numbers (f32), kDepth of them in each lane: the left operand is read
 // one unit (kDepth neighbors, four bytes) at a time and broadcast, the right one is laid out [reduction /
@@ -27,7 +27,13 @@ constexpr int kTile = 64;  // queries and keys of a tile
 
 #if defined(__AVX512F__)
 
+#if defined(__AMX_BF16__)
+constexpr int kRows = 32;   // rows of a register block, which is two by two tiles: product_amx.h
+constexpr int kGrain = 32;  // what a product reduces over comes in multiples of this
+#else
 constexpr int kRows = 8;  // rows of a register block; with kCols 16 sums, enough to hide the latency of a product
+constexpr int kGrain = 2;
+#endif
 
 GOLF_INLINE bool any_above(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 GOLF_INLINE float largest(V a) { return _mm512_reduce_max_ps(a); }
@@ -43,6 +49,7 @@ GOLF_INLINE V scale_by_power(V p, V x, V) { return _mm512_scalef_ps(p, x); }
 #elif defined(GOLF_NEON)
 
 constexpr int kRows = 4;
+constexpr int kGrain = 2;
 
 GOLF_INLINE bool any_above(V a, V b) {
   return vmaxvq_u32(vorrq_u32(vcgtq_f32(a.low, b.low), vcgtq_f32(a.high, b.high))) != 0;
@@ -70,6 +77,7 @@ GOLF_INLINE V scale_by_power(V p, V x, V lowest) {
 #else
 
 constexpr int kRows = 4;
+constexpr int kGrain = 2;
 
 GOLF_INLINE bool any_above(V a, V b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
 GOLF_INLINE float largest(V a) {
@@ -208,81 +216,6 @@ struct PackBF16 {
 };
 #endif
 
-template <int kR>
-GOLF_INLINE void clear(V (&acc)[kR][kCols]) {
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) acc[r][c] = zero();
-}
-
-// acc[r][c] = sum over `steps` units of left[r][step] right[step][c], in one chain. Strides in elements of P::E.
-template <class P, int kR, int kLeftRow, int kLeftStep, int kRightStep>
-GOLF_PRODUCT void multiply_chain(int steps, const typename P::E* left, const typename P::E* right,
-                                 V (&acc)[kR][kCols]) {
-  V sums[kR][kCols];  // acc's own place may be memory
-  clear(sums);
-  for (int s = 0; s < steps; ++s) {
-    typename P::Operand b[kCols];
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) b[c] = P::operand(right + c * kLanes * P::kDepth);
-#pragma GCC unroll 16
-    for (int r = 0; r < kR; ++r) {
-      const typename P::Operand a = P::broadcast(left + r * kLeftRow);
-#pragma GCC unroll 8
-      for (int c = 0; c < kCols; ++c) sums[r][c] = P::dot(sums[r][c], a, b[c]);
-    }
-    left += kLeftStep;
-    right += kRightStep;
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) acc[r][c] = sums[r][c];
-}
-
-// The same in chains of at most kChain numbers in f32: what a chain of roundings loses grows with its length, and one
-// over a head of 128 lost more than twice what plain torch does. In bf16 the operands' rounding rules. Every product of
-// queries and keys must be cut alike: the backward pass has to find the scores of the forward pass.
-constexpr int kChain = 32;
-
-template <class P, int kR, int kLeftRow, int kLeftStep, int kRightStep>
-GOLF_INLINE void multiply(int steps, const typename P::E* left, const typename P::E* right, V (&acc)[kR][kCols]) {
-  constexpr auto chain = &multiply_chain<P, kR, kLeftRow, kLeftStep, kRightStep>;
-  const int first = P::kExact && steps > kChain ? kChain : steps;
-  chain(first, left, right, acc);
-  for (int done = first; P::kExact && done < steps; done += kChain) {
-    V part[kR][kCols];
-    chain(steps - done < kChain ? steps - done : kChain, left + done * kLeftStep, right + done * kRightStep, part);
-#pragma GCC unroll 16
-    for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-      for (int c = 0; c < kCols; ++c) acc[r][c] = add(acc[r][c], part[r][c]);
-  }
-}
-
-template <int kR, int kStride>
-GOLF_INLINE void put_block(const V (&acc)[kR][kCols], float* out) {
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) store(out + r * kStride + c * kLanes, acc[r][c]);
-}
-
-// out += acc, or = where this is the first term. Each tile's terms are summed from zero: one chain through the terms of
-// all tiles would lose three times as much in f32 as blocks do.
-template <int kR, int kStride>
-GOLF_INLINE void add_block(const V (&acc)[kR][kCols], float* out, bool is_first) {
-  if (is_first) return put_block<kR, kStride>(acc, out);
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) {
-      float* to = out + r * kStride + c * kLanes;
-      store(to, add(load(to), acc[r][c]));
-    }
-}
-
 // Which keys of a tile a block of kRows queries sees, and which queries a block of kBlock keys sees, in whole blocks
 // relative to the tile; both from the same rule, so that what one product writes the next one reads.
 struct Range {
@@ -299,10 +232,10 @@ struct Mask {
     const int64_t oldest = query0 + row - window + 1 - key0, newest = query0 + row + kRows - 1 - key0;
     return {clamp(oldest, kTile) / kBlock * kBlock, (clamp(newest, kTile - 1) / kBlock + 1) * kBlock};
   }
-  // The same without the hidden keys at either end, even: what a sum over the block's keys needs.
+  // The same without the hidden keys at either end, as far as kGrain allows: what a sum over the block's keys needs.
   Range sum_of(int row) const {
     const int64_t oldest = query0 + row - window + 1 - key0, end = query0 + row + kRows - key0;
-    return {clamp(oldest, kTile) / 2 * 2, clamp(end, kTile)};
+    return {clamp(oldest, kTile) / kGrain * kGrain, (clamp(end, kTile) + kGrain - 1) / kGrain * kGrain};
   }
   Range queries_of(int column) const {
     const int64_t first_one = key0 + column - query0, end = key0 + column + kBlock - 1 + window - query0;
