@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from golfcore.environment import share_cores
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from golfcore.environment import share_cores
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from golfcore.bench.step_work import Shape, Work, bitpack, shape_of, step_work
 from golfcore.config import RecipeConfig
-from golfcore.gpu import H100, Gpu
+from golfcore.gpu_specs import H100, Gpu
 from golfcore.ops import cubin
 from golfcore.plan.scaling import NVLINK_BYTES_S
 

@@ -24,7 +24,7 @@ from golfcore.recipes import load_recipe
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from golfcore.sweep.hopeless import Rule
+    from golfcore.sweep.early_stopping import Rule
     from golfcore.sweep.launch import Launcher
     from golfcore.sweep.queue import Entry, Queue
     from golfcore.sweep.runner import Search, Sweep
@@ -118,7 +118,7 @@ def sweep(
     json
         One JSON document instead of a table.
     """
-    from golfcore.sweep.hopeless import read_reference
+    from golfcore.sweep.early_stopping import read_reference
     from golfcore.sweep.runner import Sweep
 
     stopping, cluster = stopping or Stopping(), cluster or Cluster()
@@ -228,7 +228,7 @@ def _open(
 
 
 def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
-    from golfcore.environment import cuda_devices
+    from golfcore.machine import cuda_devices
     from golfcore.sweep.launch import LocalLauncher, SubmititLauncher
 
     if cluster.cluster is None:
@@ -245,7 +245,7 @@ def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
 
 
 def _rule(stopping: Stopping, axes: Sequence[Axis]) -> Rule:
-    from golfcore.sweep.hopeless import Rule
+    from golfcore.sweep.early_stopping import Rule
 
     if stopping.stop_margin and any(axis.key.startswith("data.") for axis in axes):
         output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
@@ -265,7 +265,7 @@ def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[in
 
 def _write_sky(path: Path, cluster: Cluster) -> int:
     """Write a task with the words of this very command, without those that are about the file."""
-    from golfcore.sweep.sky import sky_task
+    from golfcore.sweep.skypilot import sky_task
 
     hours = cluster.sky_hours
     if not 0 < hours <= 24 * 30:

@@ -31,8 +31,8 @@ from golfcore.container.writing import (
     MAJOR,
     TRAILER,
 )
-from golfcore.environment import cores
 from golfcore.errors import FormatError, InputError
+from golfcore.machine import cores
 from golfcore.suggest import nearest
 
 DEFAULT_LIMIT = 1 << 30

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from golfcore.config import CONTEST_ENV
-from golfcore.environment import cores
 from golfcore.errors import UsageError
+from golfcore.machine import cores
 from golfcore.suggest import nearest
 from golfcore.sweep.worker import is_running
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from golfcore import environment
+from golfcore import machine
 from golfcore.errors import FormatError, GolfError, InputError, RuleError
 from golfcore.paths import atomic_write, disk_is_full, write_failure
 from golfcore.run_folder import ENV, LEDGER, LOG, METRICS
@@ -200,7 +200,7 @@ class RunLog:
 
     def _write_env(self, resumed: bool) -> None:
         path = self.run_dir / ENV
-        values = environment.environment()
+        values = machine.environment()
         if resumed and "started" in (first := read_json(path, dict)):
             values |= {"started": first["started"], "resumed": values["started"]}
         _write_json(path, values)
