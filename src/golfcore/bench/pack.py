@@ -114,7 +114,7 @@ def rows(
         widths: names in ``WIDTHS``.
         rivals: names in ``RIVALS``.
         script: a source file, for the rows of code.
-        tick: told about progress.
+        tick: called with the progress so far.
 
     Raises:
         InputError, FormatError: a model cannot be read, or brotli is asked for and not installed.

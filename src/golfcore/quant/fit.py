@@ -86,7 +86,7 @@ class Fitter:
         hessians: of the layers' inputs.
         probe: tokens that divergence is measured on.
         size: bytes of the whole file with these tensors.
-        tick: told about progress.
+        tick: called with the progress so far.
     """
 
     def __init__(

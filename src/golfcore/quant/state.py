@@ -34,7 +34,7 @@ def quantize_state(
         config: the method, bits and clips.
         hessians: of the layers' inputs, for method gptq.
         factors: of those Hessians, where they are at hand; computed otherwise.
-        tick: told about progress.
+        tick: called with the progress so far.
 
     Raises:
         InputError: weights that are NaN or infinite, a Hessian that is not positive definite; names the tensor.
