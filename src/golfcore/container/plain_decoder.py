@@ -165,7 +165,7 @@ class Lanes:
         return symbols.reshape(rows, -1)
 
     def run_trellis(self, context_C: Array, rows: int, state_C: Array) -> tuple[Array, Array]:
-        """Decode rows of trellis-coded symbols and the lowest bits of the states, both [rows, C]; advance ``state_C``."""
+        """Decode rows of trellis-coded symbols and the states' lowest bits, both [rows, C]; advance ``state_C``."""
         base = np.tile(context_C.astype(np.int64) * SLOTS, rows)
         column = np.tile(np.arange(context_C.size), rows)
         symbols, z = np.empty(base.size, np.int16), np.empty(base.size, np.int64)
