@@ -193,7 +193,7 @@ class Tokenizer:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Tokenizer:
-        """Return the tokenizer whose ``to_bytes`` is ``data``.
+        """Return the tokenizer whose ``to_bytes`` is ``content``.
 
         Raises:
             FormatError: ``to_bytes`` never writes such data.
