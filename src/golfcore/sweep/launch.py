@@ -94,7 +94,7 @@ class LocalLauncher:
         return _Found(folder, name)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        """Return a run's environment, with its slot's device and without the contest's names, which the recipe holds."""
+        """Return a run's environment: with its slot's device, without the contest's names (the recipe holds them)."""
         values = {key: value for key, value in os.environ.items() if key not in CONTEST_ENV}
         if self._gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
