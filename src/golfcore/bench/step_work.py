@@ -103,8 +103,8 @@ def shape_of(recipe: RecipeConfig, phase: int = 0, gpus: int = 8) -> Shape:
     config, train = recipe.model, recipe.train
     if not isinstance(config, GPTConfig) or config.activation == "swiglu":
         raise UsageError(
-            f"bench roofline supports GPT recipes with activation relu2 or leaky2; {recipe.name} is not one. Try
-            frontier_8xh100."
+            f"bench roofline supports GPT recipes with activation relu2 or leaky2; {recipe.name} is not one. "
+            "Try frontier_8xh100."
         )
     vocab = recipe.data.vocab_size
     d, kv, hidden = config.model_dim, config.kv_dim, config.model_dim * config.mlp_mult
