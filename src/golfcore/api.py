@@ -115,7 +115,7 @@ def train(
 ) -> Path | None:
     """Train the model of a recipe and leave ``checkpoint.pt`` in the run's folder.
 
-    Arguments and errors are those of ``run``.
+    Arguments and errors as for ``run``.
 
     Returns:
         The run's folder; under torchrun None on every rank but 0.
