@@ -1,3 +1,5 @@
+"""Run the command line: ``python -m golfcore``."""
+
 import sys
 
 from golfcore.cli import main

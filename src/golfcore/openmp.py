@@ -9,10 +9,10 @@ SPINS = "2000"
 
 
 def share_cores() -> None:
-    """Lets torch's threads spin for a moment and then sleep while they wait for each other.
+    """Let torch's threads spin for a moment and then sleep while they wait for each other.
 
-    Nothing happens where OMP_WAIT_POLICY or GOMP_SPINCOUNT is set, and only what is set before torch is imported
-    counts. By default they spin for long: a spinning thread keeps the one that it waits for off its core. One pocket
+    Call it before torch is imported; it does nothing if OMP_WAIT_POLICY or GOMP_SPINCOUNT is set. By default the
+    threads spin for long, and a spinning thread keeps the one that it waits for off its core. One pocket
     training step in ms, alone on 2 cores of an AMD EPYC and beside one other busy process:
 
     =================== ======== ==============

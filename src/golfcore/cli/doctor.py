@@ -1,4 +1,4 @@
-"""``golfcore doctor``: what this machine can do, what is slow or missing, and the one thing to do about each."""
+"""``golfcore doctor``: check this machine, and say what is slow or missing and how to mend it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Row:
 def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Check this machine: Python, torch, compiled core, GPU, disk, memory, data and extras.
 
-    Exits with 0 unless golfcore itself cannot run.
+    The exit code is 0 unless golfcore itself cannot run.
 
     Args:
         json: Print one JSON document instead of the table.
@@ -63,14 +63,14 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
 
 
 def described(row: Row) -> str:
-    """The detail and, below it, the fix, with square brackets kept from being read as markup."""
+    """Return the detail and, below it, the fix, with square brackets escaped."""
     from rich.markup import escape
 
     return escape(row.detail) + (f"\n[dim]-> {escape(row.fix)}[/]" if row.fix else "")
 
 
 def diagnose() -> list[Row]:
-    """Every row of the table. A check that fails in a way it did not foresee becomes a row too, never a traceback."""
+    """Return every row of the table; a check that fails unexpectedly becomes a row too, never a traceback."""
     checks: tuple[tuple[str, Callable[[], Row | list[Row]]], ...] = (
         ("python", check_python),
         ("compiler", check_compiler),
@@ -99,7 +99,7 @@ def check_python() -> Row:
 
 
 def check_compiler() -> Row:
-    """g++ and nvcc: only building from source needs them."""
+    """Check g++ and nvcc, which only a build from source needs."""
     gxx, nvcc = first_line("g++", "--version"), nvcc_version()
     with_nvcc = f"; nvcc {nvcc}" if nvcc else "; no nvcc"
     if not gxx:
@@ -109,7 +109,7 @@ def check_compiler() -> Row:
 
 
 def first_line(*command: str) -> str:
-    """The first line that ``command`` prints, or an empty string where it is absent or fails."""
+    """Return the first line that ``command`` prints, or an empty string if it is absent or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
@@ -118,7 +118,7 @@ def first_line(*command: str) -> str:
 
 
 def nvcc_version() -> str:
-    """nvcc's release, also where it is installed but not on PATH; an empty string where there is none."""
+    """Return the release of nvcc, also if it is not on PATH; an empty string if there is none."""
     homes = [Path(home) / "bin" for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home]
     nvcc = shutil.which("nvcc") or next((str(path) for home in homes if (path := home / "nvcc").is_file()), None)
     if nvcc is None:
@@ -168,7 +168,7 @@ def check_core() -> Row:
 
 
 def check_products() -> Row:
-    """How fast this processor multiplies in each precision, measured now, and which one is used from here on."""
+    """Measure how fast this processor multiplies in each precision, and show which one golfcore uses."""
     try:
         from golfcore.ops import products
     except ImportError as error:
@@ -181,7 +181,7 @@ def check_products() -> Row:
 
 
 def check_gpus() -> Row | list[Row]:
-    """A row a device, with a kernel run on it; or one row that says why there is none."""
+    """Return one row per device, on which a kernel is run, or one row that says why there is no device."""
     core = machine.core_info()
     if not core.has_cuda:
         text = f"golfcore's kernels are built for the CPU only ({core.cuda_reason})"
@@ -203,7 +203,7 @@ def check_gpus() -> Row | list[Row]:
 
 
 def check_kernels() -> list[Row]:
-    """Which operations have kernels, and where they can run: a row a device, or one that says why on none."""
+    """Return one row per device on the kernels that can run there, or one row that says why none can."""
     try:
         from golfcore.ops.inventory import kernel_owners
     except (ImportError, BuildError) as error:
@@ -225,7 +225,7 @@ def check_kernels() -> list[Row]:
 
 
 def kernel_row(index: int, capability: tuple[int, int], names: str, images: str) -> Row:
-    """Whether the kernels run on one device, by which image, and why not."""
+    """Return the row on whether the kernels run on one device, by which image, or why not."""
     from golfcore.gpu_specs import image_for
     from golfcore.ops.registry import why_not
 
@@ -254,7 +254,7 @@ def gpu_row(index: int, device: dict[str, Any]) -> Row:
 
 
 def fill_on_torch_stream(index: int) -> str:
-    """Runs one of our kernels on a stream that torch made; returns what went wrong, or an empty string.
+    """Run one of our kernels on a stream that torch made; return what went wrong, or an empty string.
 
     torch brings its own CUDA runtime: this proves that its streams and memory are valid in ours, and that this build
     holds an image for the device.
@@ -307,7 +307,7 @@ def check_memory() -> Row:
 
 
 def check_data() -> Row:
-    """Prepared folders in the cache: each holds a manifest.json, at most two levels down."""
+    """Count the prepared folders in the cache: each holds a manifest.json, at most two levels down."""
     cache = cache_dir()
     manifests = sorted({*cache.glob("*/manifest.json"), *cache.glob("*/*/manifest.json")})
     if not manifests:
@@ -319,7 +319,7 @@ def check_data() -> Row:
 
 
 def check_extras() -> list[Row]:
-    """The optional packages and what each is for."""
+    """Check the optional packages, and say what each is for."""
     extras = (
         ("huggingface_hub", "pip install 'golfcore[hub]' to download the contest's data"),
         ("sentencepiece", "pip install 'golfcore[sentencepiece]' to read the contest's tokenizers"),

