@@ -1,4 +1,4 @@
-"""How torch's OpenMP threads wait for each other; set before torch is imported."""
+"""Set how the OpenMP threads of torch wait for each other, before torch is imported."""
 
 from __future__ import annotations
 
