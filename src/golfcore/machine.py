@@ -218,6 +218,18 @@ def environment() -> dict[str, Any]:
     return result
 
 
+def origin() -> dict[str, Any]:
+    """Return what makes a score: interpreter, versions of the packages that compute, and golfcore's own files."""
+    core = core_info()
+    return {
+        "python": platform.python_version(),
+        "interpreter": sys.executable,
+        "packages": {name: package_version(name) for name in ("golfcore", "torch", "numpy", "zstandard")},
+        "commit": core.commit,
+        "golfcore_sha256": source_sha256(),
+    }
+
+
 def cuda_text(core: CoreInfo) -> str:
     """Return whether the core has CUDA kernels, as ``"yes, nvcc 13.0"`` or ``"no, <reason>"``."""
     return f"{'yes' if core.has_cuda else 'no'}, {core.cuda_reason}"

@@ -19,6 +19,7 @@ from golfcore.cli.run import Texts
 from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
 from golfcore.errors import UsageError
 from golfcore.paths import atomic_write
+from golfcore.processes import python_command
 from golfcore.recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def sweep(
     try:
         running = Sweep(
             folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, jobs),
-            command=[sys.executable, "-m", "golfcore", "run"], rule=rule, extra=extra,
+            command=[*python_command("golfcore"), "run"], rule=rule, extra=extra,
             reference=read_reference(stopping.reference, config) if stopping.reference else None,
             search=_search(folder, queue, axes, seeds_list, trials),
         )  # fmt: skip
