@@ -1,4 +1,4 @@
-"""Makes the time model's evidence: a row of ``golfcore/plan/contest_steps.csv`` for each log of a contest entry.
+"""Make the data of the time model: a row of ``golfcore/plan/contest_steps.csv`` for each log of a contest entry.
 
     python bench/contest_steps.py RECORDS    # RECORDS holds <track>/<entry>/ as in openai/parameter-golf
 
@@ -155,7 +155,7 @@ def number(text: str, key: str) -> int:
 
 
 def passes(text: str, layers: int, steps: int) -> tuple[float, int]:
-    """Layers run a step, mean over the steps and most: some entries repeat a span of layers from some step on."""
+    """Return the layers run per step, mean and most: some entries repeat a span of layers from some step on."""
     switches: list[tuple[int, int]] = []  # (step, layers from there on)
     for at, encoder, decoder in re.findall(
         r"layer_loop:\S+ step:(\d+) frac:[\d.]+ encoder:\[([\d, ]*)\] decoder:\[([\d, ]*)\]", text

@@ -1,4 +1,4 @@
-"""The contest's entry point: trains, packs and scores a recipe, on one process or under torchrun.
+"""The contest's entry point: train, pack and score a recipe, in one process or under torchrun.
 
     torchrun --standalone --nproc_per_node=8 python/train_gpt.py
     torchrun --standalone --nproc_per_node=2 python/train_gpt.py --recipe pocket

@@ -352,7 +352,9 @@ def _new_folder(out_dir: Path) -> Iterator[Path]:
         folder.replace(out_dir)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise InputError(f"{out_dir} appeared meanwhile and is not empty; choose another folder") from error
+            raise InputError(
+                f"{out_dir} was made by another process meanwhile and is not empty; choose another folder"
+            ) from error
         raise InputError(write_failure(out_dir, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -100,7 +100,7 @@ def loss_svg(train: Curve, val: Curve) -> str:
         _line(axes, smooth, alpha=1.0)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return to_svg(figure, "loss", "Loss in nats a token over the training clock")
+    return to_svg(figure, "loss", "Loss in nats per token over the training clock")
 
 
 def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
@@ -118,7 +118,7 @@ def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
         _line(axes, smooth, alpha=0.45)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return to_svg(figure, "bpb", "Validation in bits a byte over the training clock")
+    return to_svg(figure, "bpb", "Validation in bits per byte over the training clock")
 
 
 def new_axes() -> tuple[Figure, Axes]:
