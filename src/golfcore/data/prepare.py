@@ -196,7 +196,7 @@ def _survey(paths: Sequence[Path], val_fraction: float, *, sample: bool, tick: T
     if len(seen) < 2:
         raise InputError(
             f"{_describe(paths)}: {len(seen)} different document, expected at least 2 (one to train on, one to "
-            'validate on); give more files, or a .jsonl file with one {"text": ...} a line'
+            'validate on); give more files, or a .jsonl file with one {"text": ...} per line'
         )
     lowest, highest = min(seen), max(seen)
     survey.threshold = min(max(survey.threshold, lowest + 1), highest)

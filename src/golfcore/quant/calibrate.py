@@ -57,8 +57,8 @@ def check_disjoint(ids: NDArray[np.uint16], validation: NDArray[np.uint16]) -> N
     for start, digest in _documents(ids):
         if digest in known:
             raise InputError(
-                f"the calibration text overlaps the validation text: its document at token {start} is also a validation "
-                "document; the weights would depend on the text that scores them. Use other text"
+                f"the calibration text overlaps the validation text: its document at token {start} is also a "
+                "validation document; the weights would depend on the text that scores them. Use other text"
             )
     shared = np.flatnonzero(np.isin(_run_hashes(ids), _run_hashes(validation)))
     if len(shared):
