@@ -135,7 +135,7 @@ def cached_prepare(
     """Prepare text in the user's cache, in a folder named by the hash of text and settings; later calls find it.
 
     Raises:
-        UsageError, InputError: as ``prepare``.
+        UsageError, InputError: as for ``prepare``.
     """
     key = hashlib.sha256(f"{FORMAT} {__version__} {vocab_size} {float(val_fraction)!r}".encode())
     for path in text_files(paths):

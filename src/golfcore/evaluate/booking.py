@@ -117,7 +117,7 @@ class Booking:
     """A booking of a text's losses from its first target on, in windows that the caller chooses on the way.
 
     Args:
-        model: in evaluation mode.
+        model: the model, in evaluation mode.
         tokens: uint16 [n], the whole text.
         context: tokens per window.
         batch_tokens: tokens per forward pass; 0 for ``BATCH_TOKENS``.
@@ -158,7 +158,7 @@ class Booking:
         Args:
             stride: targets that a window scores.
             now: the timer, in seconds.
-            batches: how many to time, after one that is not timed.
+            batches: number of batches to time, after one that is not timed.
             limit_s: seconds after which no further batch is begun.
         """
         rows = rows_of(self.context, self.batch_tokens)
