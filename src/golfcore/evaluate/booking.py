@@ -136,7 +136,7 @@ class Booking:
         self._ledger = Ledger(self.targets)
 
     def book_until(self, stop: int, stride: int) -> None:
-        """Book the targets up to ``stop``, which is the text's end or a multiple of whole batches."""
+        """Book the targets up to ``stop``, which is the end of the text or of a whole batch."""
         # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
         batches = plan_batches(plan_windows(stop + 1, self.context, stride, self.done), self.batch_tokens)
         for batch in batches[self.ranks.rank :: self.ranks.size]:

@@ -156,7 +156,7 @@ def set_frame(axes: Axes, smooth: Curve, shown: Sequence[Curve], also: Sequence[
 
     Args:
         axes: the axes of the drawing.
-        smooth: the curve whose first 10 % are cut off; a curve of few points is kept whole.
+        smooth: gives the value at 10 % of the run; with few points nothing is left out.
         shown: the curves that have to be within the limits.
         also: further values that have to be within the limits.
     """
