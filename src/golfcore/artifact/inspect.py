@@ -48,7 +48,7 @@ def summary(path: Path | str, cap: int | None = None, limit: int = 1 << 30) -> d
         its tensors by raw size; ``alone`` marks tensors whose bytes are exact.
 
     Raises:
-        InputError, FormatError: as ``Container.open`` and ``Container.read``.
+        InputError, FormatError: as for ``Container.open`` and ``Container.read``.
     """
     with Container.open(path, limit) as container:
         framing = HEADER.size + container.directory_coded + TRAILER.size

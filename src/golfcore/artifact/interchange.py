@@ -54,7 +54,7 @@ def read_safetensors(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
         return [_tensor(path, {"name": name, "role": "tensor"}, tensor) for name, tensor in found.items()], {}
     rows, manifest = _described(path, metadata[KEY])
     if sorted(row["name"] for row in rows) != sorted(found):
-        raise FormatError(f"{path}: its metadata names other tensors than it holds; make it again with unpack")
+        raise FormatError(f"{path}: its metadata names other tensors than the file holds; make it again with unpack")
     return [_tensor(path, row, found[row["name"]]) for row in rows], manifest
 
 
@@ -99,7 +99,7 @@ def _tensor(path: Path, row: dict[str, Any], tensor: torch.Tensor) -> Tensor:
         array = tensor.numpy()
     except TypeError as error:
         raise InputError(
-            f"{path}: tensor {row['name']!r} has dtype {tensor.dtype}, which no container holds"
+            f"{path}: tensor {row['name']!r} has dtype {tensor.dtype}, which a container cannot hold"
         ) from error
     given = {key: row[key] for key in ("bits", "dtype", "trellis") if key in row}
     return Tensor(row["name"], row["role"], array, **given)

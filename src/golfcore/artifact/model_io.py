@@ -138,7 +138,7 @@ def load_model(path: Path) -> LoadedModel:
         config: Any = from_mapping(family.config, model["config"], "model")
         module = family.build(config, int(model["vocab_size"]), 0)
     except (KeyError, TypeError, ValueError, GolfError) as error:
-        raise FormatError(f"{path}: the manifest does not describe a model golfcore knows: {error}") from error
+        raise FormatError(f"{path}: the manifest does not describe a model that golfcore knows: {error}") from error
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(_weight(path, name, arrays, bits, parameter.shape))
@@ -158,5 +158,5 @@ def _weight(
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
     if values.shape != tuple(shape):
-        raise FormatError(f"{path}: {name!r} has shape {values.shape}, the model wants {tuple(shape)}")
+        raise FormatError(f"{path}: {name!r} has shape {values.shape}, the model expects {tuple(shape)}")
     return torch.from_numpy(values)

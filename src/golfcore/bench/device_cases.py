@@ -29,7 +29,7 @@ def require_gpu(device: str) -> None:
     """Raise DeviceError, in one line, unless torch and golfcore's kernels can use ``device``."""
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "this torch is a CPU build"
-        raise DeviceError(f"bench --device {device}: no GPU to run on ({built}); golfcore doctor tells more")
+        raise DeviceError(f"bench --device {device}: no GPU to run on ({built}); golfcore doctor says why")
     index = torch.device(device).index or 0
     if index >= torch.cuda.device_count():
         raise DeviceError(f"bench --device {device}: there are {torch.cuda.device_count()} GPUs")

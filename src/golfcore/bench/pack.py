@@ -222,7 +222,7 @@ def _one_chunk(codec: int, group: Sequence[Tensor]) -> tuple[int, float, float]:
     coded, encode_s = _timed(lambda: CODECS[codec].encode(raw, layout, params) or b"")
     back, decode_s = _timed(lambda: CODECS[codec].decode(coded, layout, params))
     if back != raw:
-        raise RuleError(f"codec {CODECS[codec].name} did not give the symbols back")
+        raise RuleError(f"codec {CODECS[codec].name}: decoded symbols differ from the originals")
     return len(coded), encode_s, decode_s
 
 
@@ -241,7 +241,7 @@ def _rival(name: str, raw: bytes, transposed: bytes) -> tuple[str, int | None, f
         back, decode_s = _timed(lambda: brotli.decompress(coded))
         label = "brotli -11"
     if back != raw:
-        raise RuleError(f"{label} did not give the symbols back")
+        raise RuleError(f"{label}: decoded symbols differ from the originals")
     return label, len(coded), encode_s, decode_s
 
 
@@ -264,7 +264,7 @@ def _lrzip(data: bytes) -> tuple[int | None, float | None, float | None]:
         _, encode_s = _timed(lambda: _call(program, "-q", "-z", "-L9", "-o", str(coded), str(source)), 1)
         _, decode_s = _timed(lambda: _call(program, "-q", "-d", "-o", str(back), str(coded)), 1)
         if back.read_bytes() != data:
-            raise RuleError("lrzip did not give the symbols back")
+            raise RuleError("lrzip: decoded symbols differ from the originals")
         return coded.stat().st_size, encode_s, decode_s
 
 
@@ -287,7 +287,7 @@ def scale_rows(name: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence
     params = next(params for codec, params in attempts(layout) if codec == 7)
     found = attempt(raw, layout, 7, params)
     if found is None or CODECS[7].decode(found[2], layout, params) != raw:
-        raise RuleError("scales did not come back")
+        raise RuleError("decoded scales differ from the originals")
     plain = b"".join(scale.tobytes() for scale in by_kind["fp16"])
     n = len(raw) // 2
     sizes = {"golfcore log2/8 grid": len(found[2])}
@@ -349,7 +349,7 @@ def _timed(work: Callable[[], T], repeats: int = 3) -> tuple[T, float]:
 def _require_equal(who: str, found: Sequence[Array], expected: Sequence[Array]) -> None:
     for one, other in zip(found, expected, strict=True):
         if not np.array_equal(one, other):
-            raise RuleError(f"{who} did not give the symbols back")
+            raise RuleError(f"{who}: decoded symbols differ from the originals")
 
 
 def about(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -284,7 +284,7 @@ def _contest_fills(subject: Subject, cap: int, factors: Mapping[str, Factor]) ->
             best = stored, size
         if 0.999 * cap <= size <= cap:
             break
-        guess = k * 2 ** ((size - 0.9995 * cap) * 8 / subject.weights)  # twice the step saves a bit a weight
+        guess = k * 2 ** ((size - 0.9995 * cap) * 8 / subject.weights)  # twice the step size saves one bit per weight
         k = guess if low < guess < high else math.sqrt(low * high)
     if best is None:
         raise RuleError(f"{subject.name}: the contest's pipeline cannot meet {cap:,} bytes")

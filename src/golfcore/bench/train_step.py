@@ -49,7 +49,7 @@ def train_step(recipe: RecipeConfig, rivals: Sequence[str]) -> Workload:
 
 def _model(recipe: RecipeConfig) -> GPT:
     model = get_family(recipe.model_family).build(recipe.model, recipe.data.vocab_size, recipe.train.seed)
-    require(isinstance(model, GPT), f"train_step knows the gpt family only, {recipe.name} has {recipe.model_family}")
+    require(isinstance(model, GPT), f"train_step supports the gpt family only; {recipe.name} has {recipe.model_family}")
     model.activation_dtype = products.fast_dtype()
     return model  # type: ignore[return-value]
 

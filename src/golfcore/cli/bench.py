@@ -146,7 +146,7 @@ def _roofline(json: bool) -> int:
         output.print_json(document(steps, packed) | {"note": note})
         return 0
     for step in steps:
-        output.out.print(f"{recipe.name}, {step.passes} layers run, {shape.tokens:,} tokens a GPU", markup=False)
+        output.out.print(f"{recipe.name}, {step.passes} layers run, {shape.tokens:,} tokens per GPU", markup=False)
         _print_floors(step.floors)
         logged = f"; the contest's best entry logged {step.logged_ms} ms" if step.logged_ms else ""
         output.out.print(f"floor {step.floor_ms:.1f} ms, predicted {step.predicted_ms:.1f} ms{logged}\n", markup=False)
@@ -157,7 +157,7 @@ def _roofline(json: bool) -> int:
 
 
 def _print_floors(floors: Sequence[Floor]) -> None:
-    numbers = ("calls", "MB", "GFLOP", "floor us", "issue us", "predicted us", "ms a step")
+    numbers = ("calls", "MB", "GFLOP", "floor us", "issue us", "predicted us", "ms per step")
     table = output.plain_table("operation", "by", *numbers, "limiter", right=numbers)
     for floor in floors:
         work = floor.work

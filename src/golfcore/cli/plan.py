@@ -194,7 +194,7 @@ def _show_fit(json: bool) -> None:
                 table.add_row(
                     part, run.entry[:44], run.log, f"{getattr(run, key):,.1f}", f"{value:,.1f}", f"{error:+.1%}"
                 )
-        out.print(f"[bold]{name}[/] ({'ms a step' if name == 'time' else 'peak MiB'})")
+        out.print(f"[bold]{name}[/] ({'ms per step' if name == 'time' else 'peak MiB'})")
         print_table(table)
         factors = ", ".join(f"{term} {factor:.2f}" for term, factor in zip(model.terms, model.factors, strict=True))
         out.print(f"factors: {factors}", markup=False)

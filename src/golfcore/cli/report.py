@@ -37,7 +37,7 @@ def report(
         from golfcore.report import build_report, load_run, summarize
 
         if out is not None:
-            raise UsageError("--output is for --compare: a run's report lies in its folder")
+            raise UsageError("--output is for --compare: the report of a run goes into its folder")
         page = build_report(run)
         found = summarize(load_run(run)) if json else {}
     if json:

@@ -20,8 +20,12 @@ from golfcore.run_folder import ARTIFACT, CHECKPOINT, LOG, REPORT
 if TYPE_CHECKING:
     from golfcore.pipeline.whole import RunResult
 
-Sets = Annotated[Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=value, over the recipe's")]
-Texts = Annotated[Sequence[Path], Parameter(name=["--text"], negative=(), help="own text: txt, jsonl, gz, zst, folder")]
+Sets = Annotated[
+    Sequence[str], Parameter(name=["--set"], negative=(), help="a key of the recipe, as section.key=value")
+]
+Texts = Annotated[
+    Sequence[Path], Parameter(name=["--text"], negative=(), help="your own text: txt, jsonl, gz, zst, folder")
+]
 
 
 def run(

@@ -180,7 +180,9 @@ def pack(
     is_run = (source / CONFIG).is_file() if from_ is None else from_ == "run"
     if not is_run:
         if output is None:
-            raise UsageError(f"{source} is not a run folder; to pack what unpack made say where to: -o model.golf")
+            raise UsageError(
+                f"{source} is not a run folder; to pack files that unpack wrote, name the output: -o model.golf"
+            )
         if from_ is not None and source.exists() and source.is_dir() != (from_ == "folder"):
             raise UsageError(f"--from {from_}: {source} is {'a folder' if source.is_dir() else 'a file'}")
         from golfcore.cli.artifact import pack_unpacked

@@ -163,7 +163,7 @@ def _read_chunk_heads(reader: Reader) -> list[_ChunkHead]:
         start = reader.position
         codec = reader.u8(f"codec of chunk {i}")
         if codec not in CODECS:
-            raise reader.fail(f"chunk {i} has the unknown codec {codec}; it needs a newer golfcore", start)
+            raise reader.fail(f"chunk {i} has the unknown codec {codec}; written by a newer golfcore", start)
         code = reader.u8(f"kind of chunk {i}")
         kind = Kind.from_code(code)
         if kind is None:

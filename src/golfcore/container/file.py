@@ -216,10 +216,11 @@ class Container:
         )
         if major != MAJOR:
             raise FormatError(
-                f"{self.path} byte 4: format version {major}, expected {MAJOR}; it needs another golfcore"
+                f"{self.path} byte 4: written by an incompatible version of golfcore "
+                f"(format {major}, this one reads {MAJOR})"
             )
         if flags:
-            raise FormatError(f"{self.path} byte 6: unknown flags 0x{flags:04x}; it needs a newer golfcore")
+            raise FormatError(f"{self.path} byte 6: unknown flags 0x{flags:04x}; written by a newer golfcore")
         self._payload_start = HEADER.size + self.directory_coded
         expected = self._payload_start + self.payload_len + TRAILER.size
         if self.file_len < expected:

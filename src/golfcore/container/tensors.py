@@ -86,7 +86,7 @@ class Tensor:
         array: the values; any memory layout and byte order.
         bits: if above 0, ``array`` is int8 and holds symbols in [-2**(bits-1), 2**(bits-1)).
         dtype: one of ``DTYPES``; empty for the array's own. Only ``"bf16"`` needs naming (a uint16 array of patterns).
-        trellis: with bits: 0, or 2 to 8 bits of trellis state.
+        trellis: bits of trellis state, 2 to 8, if ``bits`` is above 0; 0 for no trellis.
     """
 
     name: str

@@ -49,7 +49,7 @@ def default_text(tick: Tick = silent) -> Path:
         json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in choose_documents(table)
     )
     if hashlib.sha256(lines).hexdigest() != _TEXT_SHA256:
-        raise InputError("the default text came out different from what was expected; use --text FILE")
+        raise InputError("the prepared default text has another hash than expected; use --text FILE")
     tick(2, 3, "writing")
     with atomic_write(path) as f:
         f.write(lines)

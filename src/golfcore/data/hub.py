@@ -1,8 +1,8 @@
 """Download the contest's FineWeb shards through ``huggingface_hub`` (the ``hub`` extra).
 
 The dataset's manifest comes first and says how many shards there are. Each file is downloaded into a staging folder,
-checked, and only then moved to its final name, so that a broken download is never taken for data; what is already
-there and has the right size is kept, so that an interrupted download goes on where it stopped.
+checked, and only then moved to its final name, so that a broken download is never taken for data. A file that is
+already there and has the right size is kept, so that an interrupted download goes on where it stopped.
 """
 
 from __future__ import annotations

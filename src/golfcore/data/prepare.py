@@ -135,7 +135,7 @@ def cached_prepare(
     """Prepare text in the user's cache, in a folder named by the hash of text and settings; later calls find it.
 
     Raises:
-        UsageError, InputError: as ``prepare``.
+        UsageError, InputError: as for ``prepare``.
     """
     key = hashlib.sha256(f"{FORMAT} {__version__} {vocab_size} {float(val_fraction)!r}".encode())
     for path in text_files(paths):
@@ -196,7 +196,7 @@ def _survey(paths: Sequence[Path], val_fraction: float, *, sample: bool, tick: T
     if len(seen) < 2:
         raise InputError(
             f"{_describe(paths)}: {len(seen)} different document, expected at least 2 (one to train on, one to "
-            'validate on); give more files, or a .jsonl file with one {"text": ...} a line'
+            'validate on); give more files, or a .jsonl file with one {"text": ...} per line'
         )
     lowest, highest = min(seen), max(seen)
     survey.threshold = min(max(survey.threshold, lowest + 1), highest)
@@ -352,7 +352,9 @@ def _new_folder(out_dir: Path) -> Iterator[Path]:
         folder.replace(out_dir)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise InputError(f"{out_dir} appeared meanwhile and is not empty; choose another folder") from error
+            raise InputError(
+                f"{out_dir} was made by another process meanwhile and is not empty; choose another folder"
+            ) from error
         raise InputError(write_failure(out_dir, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

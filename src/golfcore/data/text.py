@@ -148,7 +148,7 @@ def _whole(path: Path, f: IO[bytes]) -> Iterator[bytes]:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InputError(
             f"{path}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into several .txt files, "
-            'or write it as .jsonl with one {"text": ...} a line'
+            'or write it as .jsonl with one {"text": ...} per line'
         )
     _check_text(data, str(path), 0)
     yield from _pieces(data.removeprefix(_BOM))

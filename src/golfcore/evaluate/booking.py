@@ -117,7 +117,7 @@ class Booking:
     """A booking of a text's losses from its first target on, in windows that the caller chooses on the way.
 
     Args:
-        model: in evaluation mode.
+        model: the model, in evaluation mode.
         tokens: uint16 [n], the whole text.
         context: tokens per window.
         batch_tokens: tokens per forward pass; 0 for ``BATCH_TOKENS``.
@@ -136,7 +136,7 @@ class Booking:
         self._ledger = Ledger(self.targets)
 
     def book_until(self, stop: int, stride: int) -> None:
-        """Book the targets up to ``stop``, which is the text's end or a multiple of whole batches."""
+        """Book the targets up to ``stop``, which is the end of the text or of a whole batch."""
         # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
         batches = plan_batches(plan_windows(stop + 1, self.context, stride, self.done), self.batch_tokens)
         for batch in batches[self.ranks.rank :: self.ranks.size]:
@@ -158,7 +158,7 @@ class Booking:
         Args:
             stride: targets that a window scores.
             now: the timer, in seconds.
-            batches: how many to time, after one that is not timed.
+            batches: number of batches to time, after one that is not timed.
             limit_s: seconds after which no further batch is begun.
         """
         rows = rows_of(self.context, self.batch_tokens)

@@ -32,7 +32,7 @@ def future_flip(
         strides: numbers of positions that the scorer may ask for besides a whole window. Each is probed on its own, so
             that a model cannot look ahead only there.
         seed: seed of the cuts and the replacements.
-        cuts: how many cuts are tried.
+        cuts: number of cuts to try.
 
     Returns:
         The largest change of a log-probability at or before a cut, in nats.

@@ -38,7 +38,7 @@ class Measured:
         device: name of the processor or GPU.
         ms: milliseconds per whole step.
         tokens: tokens per step that was run; fewer than the recipe's if a whole step would take too long.
-        steps: how many steps were timed.
+        steps: number of steps that were timed.
         peak_flops: operations per second of plain products of 1,024 x 1,024 matrices, in the activations' dtype.
         memory_bytes: peak memory of the GPU, or of the process without one.
         precision: dtype of the activations.

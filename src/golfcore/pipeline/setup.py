@@ -52,7 +52,7 @@ def build_trainer(
     so once per run: a resumed run keeps the arithmetic that it began with.
 
     Args:
-        recipe: what to train.
+        recipe: the recipe to train.
         vocab_size: size of the tokenizer's vocabulary, which wins if it differs from ``data.vocab_size``.
         loader: gives the batches of this rank.
         world: the ranks.

@@ -21,8 +21,8 @@ from golfcore.quant.fit import SMALLEST_STEP
 AGAINST_GAUSSIAN: dict[Kind, tuple[float, float]] = {"matrix": (0.97, 1.005), "embedding": (0.92, 1.01)}
 AGAINST_GAUSSIAN["head"] = AGAINST_GAUSSIAN["embedding"]
 CLIP_SIGMAS = (6.0, 4.0, 2.7)  # cheapest, expected, dearest
-SCALE_RANGE = {"log8": (0.2, 0.45), "fp16": (1.1, 1.4)}  # bytes a row
-FP16_RANGE = (1.3, 2.0)  # bytes a parameter that is stored as fp16 and coded
+SCALE_RANGE = {"log8": (0.2, 0.45), "fp16": (1.1, 1.4)}  # bytes per row
+FP16_RANGE = (1.3, 2.0)  # bytes per parameter that is stored as fp16 and coded
 FRAMING = (500, 1_500, 6_000)  # header, directory and checksums
 
 

@@ -20,7 +20,7 @@ COUNTED, MEASURED, FITTED, SIMULATED = "counted", "measured", "fitted", "simulat
 # What the evidence spans: beyond it the time model extrapolates, and the plan says so.
 SEEN = {
     "model width": (512, 512), "layers run": (9, 17), "attention window": (1024, 4096),
-    "tokens a GPU": (49_152, 262_144), "vocabulary": (1024, 8192),
+    "tokens per GPU": (49_152, 262_144), "vocabulary": (1024, 8192),
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _gpu_row(
     ]
 
     def mean(part: str) -> float:
-        """Of a step's part, over all steps of the run."""
+        """Return the mean of a part of a step's time over all steps of the run."""
         return float(np.average([getattr(scale, part) for scale in scales], weights=counts))
 
     return {
@@ -208,7 +208,7 @@ def _beyond(recipe: RecipeConfig, stages: list[StageCost], vocab_size: int, gpus
     values = {
         "model width": work.residual // max(1, work.passes), "layers run": work.passes,
         "attention window": round(work.attention / max(1, work.residual)),
-        "tokens a GPU": recipe.train.batch_tokens // gpus, "vocabulary": vocab_size,
+        "tokens per GPU": recipe.train.batch_tokens // gpus, "vocabulary": vocab_size,
     }  # fmt: skip
     return [
         f"{name} {value:,}: the contest's logs have {'only ' if low == high else ''}{_span(low, high)}, the time model "

@@ -30,7 +30,7 @@ MIB = 2.0**20
 TIME_TERMS = ("matrix products", "attention, SDPA", "attention, FlashAttention-3", "element-wise", "logits", "constant")
 TIME_PRIOR = (1 / 0.6, 1 / 0.3, 1 / 0.45, 16.0, 12.0, 4.0)  # 60, 30 and 45 % of peak; passes over memory; ms
 MEMORY_TERMS = ("parameters", "residual stream", "inside the MLP", "logits")
-MEMORY_PRIOR = (20.0, 24.0, 6.0, 8.0)  # bytes a parameter, and a token's value of each kind and layer
+MEMORY_PRIOR = (20.0, 24.0, 6.0, 8.0)  # bytes per parameter, and per token's value of each kind and layer
 TIME_STRENGTH, MEMORY_STRENGTH = 0.01, 0.01
 
 

@@ -57,14 +57,14 @@ def check_disjoint(ids: NDArray[np.uint16], validation: NDArray[np.uint16]) -> N
     for start, digest in _documents(ids):
         if digest in known:
             raise InputError(
-                f"the calibration text overlaps the validation text: its document at token {start} is one of it; "
-                "the weights would depend on the text that scores them. Use other text"
+                f"the calibration text overlaps the validation text: its document at token {start} is also a "
+                "validation document; the weights would depend on the text that scores them. Use other text"
             )
     shared = np.flatnonzero(np.isin(_run_hashes(ids), _run_hashes(validation)))
     if len(shared):
         raise InputError(
-            f"the calibration text overlaps the validation text: its {RUN} tokens from token {shared[0]} on are in it; "
-            "the weights would depend on the text that scores them. Use other text"
+            f"the calibration text overlaps the validation text: its {RUN} tokens from token {shared[0]} on are also "
+            "validation text; the weights would depend on the text that scores them. Use other text"
         )
 
 

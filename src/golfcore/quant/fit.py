@@ -155,7 +155,7 @@ class Fitter:
             low, high = (at, high) if size > cap else (low, at)
             if cap * (1 - tolerance) <= size <= cap or high - low < 1e-5:
                 break
-            guess = at + (size - cap * (1 - tolerance / 2)) * 8 / weights  # an octave is worth a bit a weight
+            guess = at + (size - cap * (1 - tolerance / 2)) * 8 / weights  # an octave is worth one bit per weight
             at = guess if low < guess < high else (low + high) / 2
         if best is None:
             self._refuse(cap, size)

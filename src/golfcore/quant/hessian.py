@@ -28,7 +28,7 @@ class Hessians:
     Attributes:
         matrix: fp32 [I, I] by key; the key is the name of the first parameter that uses the matrix.
         key: the key of each parameter that has a Hessian.
-        tokens: how many tokens went through the model.
+        tokens: number of tokens that went through the model.
     """
 
     matrix: dict[str, Tensor]

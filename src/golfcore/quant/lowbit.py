@@ -19,7 +19,7 @@ def grouped(weight_OI: Tensor, group: int, name: str) -> Tensor:
     """
     if weight_OI.size(1) % group:
         raise InputError(
-            f"{name}: {weight_OI.size(1)} columns are no multiple of quant.group = {group}; set it to a divisor of "
+            f"{name}: {weight_OI.size(1)} columns are not a multiple of quant.group = {group}; set it to a divisor of "
             f"{weight_OI.size(1)}"
         )
     return weight_OI.reshape(len(weight_OI), -1, group)

@@ -8,7 +8,7 @@ from golfcore.quant.codings import bits_and_clip
 from golfcore.quant.matrix import gaussian_bits
 
 SCALE_BYTES = {"log8": 0.4, "fp16": 1.3}  # a row: measured 2.1 to 3.2 and about 10 bits
-LARGEST_STEP = 2.0  # standard deviations: 1.2 bits a weight, where the search for k ends
+LARGEST_STEP = 2.0  # standard deviations: 1.2 bits per weight, where the search for k ends
 
 
 def predict_bytes(family: Family, model_config: object, vocab_size: int, config: QuantConfig) -> int:

@@ -43,7 +43,7 @@ class World:
 
     @property
     def primary(self) -> bool:
-        """Whether this rank prints and writes."""
+        """True on rank 0, which prints and writes."""
         return self.rank == 0
 
     # --- signs of life ------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def loss_svg(train: Curve, val: Curve) -> str:
         _line(axes, smooth, alpha=1.0)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return to_svg(figure, "loss", "Loss in nats a token over the training clock")
+    return to_svg(figure, "loss", "Loss in nats per token over the training clock")
 
 
 def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
@@ -118,7 +118,7 @@ def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
         _line(axes, smooth, alpha=0.45)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return to_svg(figure, "bpb", "Validation in bits a byte over the training clock")
+    return to_svg(figure, "bpb", "Validation in bits per byte over the training clock")
 
 
 def new_axes() -> tuple[Figure, Axes]:
@@ -156,7 +156,7 @@ def set_frame(axes: Axes, smooth: Curve, shown: Sequence[Curve], also: Sequence[
 
     Args:
         axes: the axes of the drawing.
-        smooth: the curve whose first 10 % are cut off; a curve of few points is kept whole.
+        smooth: gives the value at 10 % of the run; with few points nothing is left out.
         shown: the curves that have to be within the limits.
         also: further values that have to be within the limits.
     """

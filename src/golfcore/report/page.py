@@ -318,7 +318,7 @@ def _commands(run: RunData, state: str) -> list[tuple[str, str]]:
     if state == "interrupted":
         commands.append((f"golfcore run --resume {folder}", "go on from the last checkpoint"))
     if run.artifact_bytes is not None:
-        commands.append((f"golfcore inspect {model}", "every tensor: codec, bytes, bits a weight"))
+        commands.append((f"golfcore inspect {model}", "every tensor: codec, bytes, bits per weight"))
         data = run.config.get("data")
         path = str(data.get("path", "")) if isinstance(data, dict) else ""
         if path:

@@ -70,7 +70,7 @@ def _range(option: str, key: str, low: str, high: str, log: bool) -> Axis:
     if not all(isinstance(end, (int, float)) and not isinstance(end, bool) and math.isfinite(end) for end in ends):
         raise UsageError(f"--set {option}: expected two numbers, for example 0.01..0.1")
     if not ends[0] < ends[1] or (log and ends[0] <= 0):
-        raise UsageError(f"--set {option}: expected a lower end below the higher one{', above 0' if log else ''}")
+        raise UsageError(f"--set {option}: expected the lower number first{', above 0' if log else ''}")
     return Axis(key, low=float(ends[0]), high=float(ends[1]), log=log, whole=all(isinstance(e, int) for e in ends))
 
 
@@ -99,7 +99,7 @@ def grid_jobs(axes: Sequence[Axis], seeds: Sequence[int]) -> list[Job]:
     """
     keys = [axis.key for axis in axes]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise UsageError(f"--set {twice} is given twice: list its values behind one, as {twice}=a,b,c")
+        raise UsageError(f"--set {twice} is given twice: list all its values once, as {twice}=a,b,c")
     count = len(seeds) * math.prod(len(axis.values) for axis in axes)
     if count > MAX_JOBS:
         raise UsageError(f"{count:,} runs: expected at most {MAX_JOBS:,}")

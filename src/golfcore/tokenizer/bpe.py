@@ -183,7 +183,9 @@ class Tokenizer:
 
     def _foreign(self, ids: NDArray[Any]) -> InputError:
         bad = ids[(ids < 0) | (ids >= self.vocab_size)].flat[0]
-        return InputError(f"id {bad} is not in this vocabulary of {self.vocab_size}; is it another tokenizer's?")
+        return InputError(
+            f"id {bad} is not in this vocabulary of {self.vocab_size}; use the tokenizer that made the ids"
+        )
 
     def to_bytes(self) -> bytes:
         """Return the tokenizer as the content of a file (the head of this module has the format)."""

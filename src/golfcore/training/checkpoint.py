@@ -91,7 +91,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise FormatError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         found = state.get("version") if isinstance(state, dict) else type(state).__name__
-        raise FormatError(f"{path}: checkpoint version {found!r}, expected {VERSION}; made by another golfcore?")
+        raise FormatError(
+            f"{path}: checkpoint version {found!r}, expected {VERSION}; written by another version of golfcore"
+        )
     return state
 
 
