@@ -120,8 +120,8 @@ def _explain(rows: Sequence[Resources]) -> None:
     output.out.print(
         "* launched by frontier_8xh100: its block and dynamic shared memory; elsewhere the launch bounds' block, and "
         "no dynamic shared memory. Registers and stack per thread, shared memory in bytes per block, instructions of "
-        f"the machine code. {len(spilled) or 'None'} of {len(rows)} {'keep' if len(spilled) != 1 else 'keeps'} registers "
-        "or arrays in local memory.", markup=False,
+        f"the machine code. {len(spilled) or 'None'} of {len(rows)} {'keep' if len(spilled) != 1 else 'keeps'} "
+        "registers or arrays in local memory.", markup=False,
     )  # fmt: skip
     if not any(row.launch for row in rows):
         output.out.print(
