@@ -62,7 +62,8 @@ test: $(INSTALLED) $(TESTABLE) $(SIMT) lint
 	@$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory test-sanitize
 
-# Every case of every operation in a Python for aarch64 under qemu, and the module for macOS up to its link: docs/arm.md.
+# Every case of every operation in a Python for aarch64 under qemu, and the module for macOS up to its link:
+# docs/results/arm.md.
 test-arm: $(INSTALLED) $(TESTABLE)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja pybind11 ziglang
 	@PATH="$(abspath $(BIN)):$$PATH" JOBS=$(JOBS) $(BIN)/python tests/arm/cross.py test

@@ -1,8 +1,8 @@
-"""A model's weights as a container's tensors, and back: which tensors make up one parameter (docs/format.md, 4).
+"""A model's weights as a container's tensors, and back: which tensors make up one parameter.
 
 A parameter is one tensor of floats or of fp8 patterns, or symbols with a tensor of steps beside it, ".scale": one a
 row, or one for each group of a row's columns. ".columns" has a factor for each column; ".left" and ".right", parameters
-themselves, are factors of a matrix that is added. Plain numpy.
+themselves, are factors of a matrix that is added. Plain numpy; docs/reference/formats.md, 4.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A floor is the largest of an operation's times at the data sheet's rates (``golfcore.gpu``), one for each resource; that
 resource is its limiter. The prediction takes what kernels usually reach of each rate (``REACHED``) and adds up all
-operations, since one follows another. Nothing of this was measured: docs/cuda.md has the assumptions.
+operations, since one follows another. Nothing of this was measured: docs/results/roofline.md has the assumptions.
 """
 
 from __future__ import annotations

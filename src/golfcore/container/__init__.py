@@ -1,4 +1,4 @@
-"""The container of packed models (docs/format.md): named tensors and a manifest in one file, bytes alone.
+"""The container of packed models (docs/reference/formats.md): named tensors and a manifest in one file, bytes alone.
 
 What the tensors mean is ``golfcore.artifact``'s business; nothing here knows models or imports torch.
 """

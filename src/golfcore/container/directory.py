@@ -1,4 +1,4 @@
-"""The directory: the manifest, the chunks and their tensors (docs/format.md, 3)."""
+"""The directory: the manifest, the chunks and their tensors (docs/reference/formats.md, 3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The artifact container GCF1: named tensors and a manifest in few bytes, deterministic, safe to open (docs/format.md).
+"""The artifact container GCF1: named tensors and a manifest in few bytes, deterministic, safe to open.
 
-    Header 24 | directory (one zstd frame) | chunks, back to back | trailer 8
+    Header 24 | directory (one zstd frame) | chunks, back to back | trailer 8        (docs/reference/formats.md)
 
 Opening reads the header and the directory only; a tensor is decoded when it is asked for. Nothing is executed and
 nothing is allocated before the length it needs has been checked against the caller's limit.

@@ -1,4 +1,4 @@
-"""A second decoder of GCF1, written from docs/format.md: numpy and zstandard, no compiled core, nothing of golfcore.
+"""A second decoder of GCF1, written from docs/reference/formats.md: numpy and zstandard, nothing of golfcore.
 
 An entry that must run without golfcore carries this file, and with chunks of codec 9 ``plain_binary.py`` beside it.
 ``decode`` trusts its input beyond the checksums.

@@ -1,4 +1,4 @@
-"""Trellis-coded symbols (docs/format.md, 4): from symbols to points of a grid of half steps.
+"""Trellis-coded symbols (docs/reference/formats.md, 4): from symbols to points of a grid of half steps.
 
 The lowest bit of a column's state makes symbol k the point ``2k + (state & 1)``; the weight is the point times half the
 row's scale. Down a column, ``state = (state >> 1) ^ MASKS[bits][point & 3]``, from 0 in the first row.

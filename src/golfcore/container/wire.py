@@ -1,4 +1,4 @@
-"""Bounded reading and writing of the directory's integers and byte strings (docs/format.md, 3)."""
+"""Bounded reading and writing of the directory's integers and byte strings (docs/reference/formats.md, 3)."""
 
 from __future__ import annotations
 

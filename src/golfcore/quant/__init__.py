@@ -1,4 +1,4 @@
-"""From a trained model to what is stored (docs/quantisation.md).
+"""From a trained model to what is stored (docs/guides/quantization.md).
 
 ``rtn`` rounds, ``gptq`` rounds or searches a trellis with error feedback, ``lowbit`` makes ternary and binary matrices,
 ``lqer`` adds corrections, ``fit`` chooses steps for a number of bytes, ``qat`` shows the training what is to come,

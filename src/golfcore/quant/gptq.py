@@ -1,4 +1,4 @@
-"""GPTQ with row and column steps, by rounding or along a trellis (docs/quantisation.md).
+"""GPTQ with row and column steps, by rounding or along a trellis (docs/guides/quantization.md).
 
 Columns are quantized one after the other; what rounding a column loses is made good by those after it, as far as the
 inputs are correlated (GPTQ, arXiv:2210.17323). With ``H = M M^T``, M an upper triangle, the output's squared error is

@@ -2,7 +2,7 @@
 
 What helps in 1,200 steps hurts in 100: a fast machine has time for large batches and low rates, a slow one does not.
 The trainer's own step is measured for a few seconds; what the clock allows decides batch, vocabulary, rates, momentum
-warm-up and the span of the weights' average. docs/sizing.md has the rule's data and what of it was not tried.
+warm-up and the span of the weights' average. docs/results/sizing.md has the rule's data and what of it was not tried.
 """
 
 from __future__ import annotations
