@@ -1,0 +1,25 @@
+"""Sphinx: docs/ as a site that needs no network. `make docs` builds it; every page also reads well as plain Markdown."""
+
+import re
+
+project = author = "golfcore"
+copyright = "the golfcore developers, Apache-2.0"
+extensions = ["myst_parser"]
+exclude_patterns = ["Thumbs.db", ".DS_Store"]
+smartquotes = False  # "--" is an option
+myst_heading_anchors = 4  # the anchors that GitHub gives
+suppress_warnings = ["myst.xref_not_included"]
+html_theme = "furo"
+html_title = "golfcore"
+html_copy_source = html_show_sourcelink = False
+pygments_style = "default"
+highlight_language = "text"
+
+
+def lead_inside(app, docname, source):
+    """Turn links to the documents beside docs/ into links to the pages that include them."""
+    source[0] = re.sub(r"\]\((?:\.\./)+(CHANGELOG|CONTRIBUTING)\.md", lambda m: f"](/{m[1].lower()}.md", source[0])
+
+
+def setup(app):
+    app.connect("source-read", lead_inside)
