@@ -1,14 +1,12 @@
-"""Sphinx: docs/ as a site that needs no network. `make docs` builds it; every page also reads well as plain Markdown."""
+"""Sphinx: docs/ as a site that needs no network; `make docs` builds it. Every page is plain Markdown too."""
 
 import re
 
 project = author = "golfcore"
 copyright = "the golfcore developers, Apache-2.0"
 extensions = ["myst_parser"]
-exclude_patterns = ["Thumbs.db", ".DS_Store"]
 smartquotes = False  # "--" is an option
 myst_heading_anchors = 4  # the anchors that GitHub gives
-suppress_warnings = ["myst.xref_not_included"]
 html_theme = "furo"
 html_title = "golfcore"
 html_copy_source = html_show_sourcelink = False

@@ -2,6 +2,8 @@
 
     python docs/generate.py            # writes docs/reference/cli.md, recipes.md and api.md
     python docs/generate.py --check    # says what differs from the committed pages, exit code 1 if anything does
+
+`make docs` runs it, and tests/test_docs.py checks that the committed pages are what it writes.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ from cyclopts import App
 import golfcore
 from golfcore import ops
 from golfcore.cli import app
-from golfcore.config import RecipeConfig
 from golfcore.model import family_configs
 from golfcore.recipes import load_recipe, recipe_names, recipe_text
 from golfcore.recipes.explain import KeyHelp, all_keys
 
 REFERENCE = Path(__file__).parent / "reference"
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 NOTE = "<!-- Written by docs/generate.py from the code: change the docstrings there and run it again. -->"
 WIDTH = 100  # of a signature before it takes a line for each parameter
 
@@ -160,7 +162,7 @@ SECTIONS = {
     "": ("The recipe itself", ""),
     "track": ("[track]", "The rules of a contest: the size of the file and the time."),
     "data": ("[data]", "The tokens that a run reads."),
-    "model": ("[model]", "The model. The keys below are those of the family `gpt`; a family of your own brings its own."),
+    "model": ("[model]", "The model. The keys are those of the family `gpt`; a family of your own brings its own."),
     "optim": ("[optim]", "The optimizers: Muon for matrices, AdamW for embeddings, the output head and vectors."),
     "train": ("[train]", "The training loop: batches, clock, schedule, logging, checkpoints and averaged weights."),
     "quant": ("[quant]", "Quantization: how trained weights become small integers."),
@@ -174,13 +176,13 @@ def recipes_page() -> Iterator[str]:
     keys = [key for key in all_keys() if not key.family or key.family in own]
     yield from ("# Keys of a recipe", "", NOTE, "")
     yield (
-        "A *recipe* is a TOML file that says everything about a run. This page explains every key: its meaning with its "
-        "unit, what a value may be, the default, the name that the contest's scripts give it (an environment variable, "
-        "which sets the key too), and its value in the recipes that come with golfcore. How to write a recipe is in "
-        "[a recipe of your own](../guides/own-recipe.md)."
+        "A *recipe* is a TOML file that says everything about a run. This page explains every key: its meaning with "
+        "its unit, what a value may be, the default, the name that the contest's scripts give it (an environment "
+        "variable, which sets the key too), and its value in the recipes that come with golfcore. How to write a "
+        "recipe is in [a recipe of your own](../guides/own-recipe.md)."
     )
     yield from ("", "The same for one key, and what two recipes do differently, from the command line:", "")
-    yield from ("```console", "$ golfcore recipes explain quant.rate", "$ golfcore recipes diff pocket pocket_frontier", "```")
+    yield "```console\n$ golfcore recipes explain quant.rate\n$ golfcore recipes diff pocket pocket_frontier\n```"
     yield from ("", "## Recipes that come with golfcore", "", "| recipe | seconds | bytes | what it is |")
     yield "| --- | ---: | ---: | --- |"
     for name in recipe_names():
@@ -219,7 +221,8 @@ def described_key(key: KeyHelp) -> Iterator[str]:
     if len(values) == 1:
         yield f"- In the shipped recipes: {next(iter(values))} in each."
     else:
-        yield f"- In the shipped recipes: {'; '.join(f'{value} in {joined(names)}' for value, names in values.items())}."
+        texts = [f"{value} in {joined(names)}" for value, names in values.items()]
+        yield f"- In the shipped recipes: {'; '.join(texts)}."
 
 
 def code(value: Any) -> str:
@@ -250,11 +253,12 @@ def api_page() -> Iterator[str]:
         "What `import golfcore` offers. These names are stable; everything else may change from version to version. "
         "Each name is imported when it is first used, so `import golfcore` loads neither torch nor numpy. Errors that "
         "are yours to act on are subclasses of `golfcore.errors.GolfError`; a message says what is wrong, the value, "
-        "what was expected, and what to do next. The files of [examples](../../examples) show these calls in whole "
-        "programs."
+        "what was expected, and what to do next. Whole programs that use these "
+        f"calls: {joined([f'[{path.name}](../../examples/{path.name})' for path in EXAMPLES])}."
     )
     yield ""
-    listed = [f"golfcore.{name}" for names in GROUPS.values() for name in names] + [f"golfcore.ops.{n}" for n in ops.__all__]
+    listed = [f"golfcore.{name}" for names in GROUPS.values() for name in names]
+    listed += [f"golfcore.ops.{name}" for name in ops.__all__]
     yield from (f"- [`{name}`](#{anchor(name)})" for name in listed)
     for title, names in GROUPS.items():
         yield from ("", f"## {title}")
@@ -274,7 +278,7 @@ def api_page() -> Iterator[str]:
             yield from described_object(f"golfcore.ops.{name}", thing, "###")
         else:
             rows = ", ".join(str(tuple(row)) for row in thing)
-            yield from ("", f"### golfcore.ops.{name}", "", f"Coefficients of Newton-Schulz, a row per iteration: {rows}.")
+            yield f"\n### golfcore.ops.{name}\n\nCoefficients of Newton-Schulz, one row per iteration: {rows}."
 
 
 def described_object(name: str, thing: Any, level: str) -> Iterator[str]:
@@ -414,8 +418,8 @@ def main() -> int:
             continue
         stale = True
         if check:
-            lines = difflib.unified_diff(before.splitlines(), text.splitlines(), str(path), "docs/generate.py", lineterm="")
-            print("\n".join(lines))
+            lines = before.splitlines(), text.splitlines()
+            print("\n".join(difflib.unified_diff(*lines, str(path), "docs/generate.py", lineterm="")))
         else:
             path.write_text(text)
             print(f"wrote {path}")

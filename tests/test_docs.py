@@ -30,6 +30,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 KEYS = {entry.key for entry in all_keys()}
 FENCE = re.compile(r"^( *)(`{3,})([^\n`]*)\n(.*?)^\1\2 *$", re.DOTALL | re.MULTILINE)
+KEY = re.compile(r"(?<![\w./-])((?:track|data|optim|train|quant|eval|model)\.[a-z][a-z0-9_]*)(?![\w(/.])")
 SUFFIXES = ("golf", "safetensors", "py", "toml", "pt", "npy", "zst")  # `model.golf` is a file and no key
 
 
@@ -121,9 +122,9 @@ def is_signature(block: str) -> bool:
 
 def runnable(page: Path) -> list[str]:
     """The blocks behind a comment ``<!-- runnable: A=B -->``, with A replaced by B: a smaller size for tests."""
-    found = re.findall(r"<!-- runnable(?:: ([^>]*?))? -->\n```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    marked = re.compile(r"<!-- runnable(?:: ([^>]*?))? -->\n```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
     made = []
-    for changes, block in found:
+    for changes, block in marked.findall(page.read_text()):
         for change in changes.split():
             old, new = change.split("=")
             assert old in block, f"{page}: nothing to replace for {change}"
@@ -136,10 +137,8 @@ def runnable(page: Path) -> list[str]:
 def test_runnable_python_runs(page: Path, text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "my_text.txt").write_text("\n\n".join(text_file.read_text() for _ in range(3)))
     environment = os.environ | {"GOLFCORE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(runnable(page))], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-c", "\n".join(runnable(page))]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -162,10 +161,9 @@ def test_commands_parse(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "recipes.md"], ids=name_of)
 def test_keys_exist(page: Path) -> None:
-    text = page.read_text()
-    spans = [*re.findall(r"`([^`\n]+)`", without_blocks(page)), *re.findall(r"--set\s+(\S+)", text)]
+    spans = [*re.findall(r"`([^`\n]+)`", without_blocks(page)), *re.findall(r"--set\s+(\S+)", page.read_text())]
     for span in spans:
-        for key in re.findall(r"(?<![\w./-])((?:track|data|optim|train|quant|eval|model)\.[a-z][a-z0-9_]*)(?![\w(/.])", span):
+        for key in KEY.findall(span):
             assert key in KEYS or key.partition(".")[2] in SUFFIXES, f"{key} is no key of a recipe"
 
 
@@ -175,7 +173,7 @@ def test_recipes_build(page: Path) -> None:
         build_recipe(tomllib.loads(block), family_configs(), name_of(page))
 
 
-# --- what is made from the code -----------------------------------------------------------------------------------------
+# --- what is made from the code ---------------------------------------------------------------------------------------
 
 
 def test_generated_pages_are_current() -> None:
@@ -203,7 +201,7 @@ def test_forms_and_workflows_are_yaml() -> None:
 
 
 @pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("sphinx", "myst_parser", "furo")), reason="pip install '.[docs]'"
+    not all(map(importlib.util.find_spec, ("sphinx", "myst_parser", "furo"))), reason="pip install '.[docs]'"
 )
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees")]
