@@ -31,8 +31,10 @@ using Stream = void*;
 
 // Those of this architecture, in order: a higher value is a superset of the lower ones.
 #if defined(__x86_64__)
-enum class Isa : int32_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
-constexpr int32_t kIsaCount = 4;
+// kAvx512Amx: with products of bf16 tiles (AMX). Never detected unless GOLF_AMX is defined: on Linux, by a compiler
+// that knows them.
+enum class Isa : int32_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kAvx512Amx = 4 };
+constexpr int32_t kIsaCount = 5;
 #elif defined(__aarch64__)
 // kNeon: with the crc32c instructions; kNeonBf16: and those of bf16 (FEAT_BF16).
 enum class Isa : int32_t { kScalar = 0, kNeon = 1, kNeonBf16 = 2 };
@@ -62,7 +64,8 @@ const Kernels& active_kernels(const Kernels* const (&table)[kIsaCount]) noexcept
   return *table[level];
 }
 
-// Declares an operation's kernels, a `Kernels` called `name` for each instruction set.
+// Declares an operation's kernels, a `Kernels` called `name` for each instruction set. Attention alone has any for
+// avx512amx, and declares them itself.
 #define GOLF_KERNELS_OF(isa, Kernels, name) \
   namespace isa {                           \
   extern const Kernels name;                \

@@ -6,6 +6,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(GOLF_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -22,14 +26,36 @@ static bool has_f16c() noexcept {
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 
-Isa detected_isa() noexcept {
+#if defined(GOLF_AMX)
+// Linux lets a process use tiles once it has asked, and refuses where the processor or the system cannot keep them.
+static bool may_use_tiles() noexcept {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h, which older systems do not name
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+static bool has_amx() noexcept {
+  constexpr unsigned int kWanted = 1u << 22 | 1u << 24;  // amx_bf16, amx_tile
+  unsigned int eax, ebx, ecx, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kWanted) == kWanted && may_use_tiles();
+}
+#else
+static bool has_amx() noexcept { return false; }
+#endif
+
+static Isa best_isa() noexcept {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && has_f16c()) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-      return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Bf16 : Isa::kAvx512;
+        __builtin_cpu_supports("avx512vl")) {
+      if (!__builtin_cpu_supports("avx512bf16")) return Isa::kAvx512;
+      return has_amx() ? Isa::kAvx512Amx : Isa::kAvx512Bf16;
+    }
     return Isa::kAvx2;
   }
   return Isa::kScalar;
+}
+
+Isa detected_isa() noexcept {
+  static const Isa best = best_isa();
+  return best;
 }
 
 #elif defined(__aarch64__)
@@ -75,7 +101,7 @@ Isa detected_isa() noexcept { return Isa::kScalar; }
 
 const char* isa_name(Isa isa) noexcept {
 #if defined(__x86_64__)
-  constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512bf16"};
+  constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512bf16", "avx512amx"};
 #elif defined(__aarch64__)
   constexpr const char* kNames[kIsaCount] = {"scalar", "neon", "neonbf16"};
 #else

@@ -107,6 +107,40 @@ GOLF_INLINE void stream(bf16* p, V x) { _mm256_stream_si256(reinterpret_cast<__m
 GOLF_INLINE void store_n(float* p, V x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
 GOLF_INLINE void store_n(bf16* p, V x, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow(x)); }
 
+// Transposes a kLanes x kLanes block of four-byte units.
+GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst, int64_t dst_stride) {
+  const int32_t* s = static_cast<const int32_t*>(src);
+  int32_t* d = static_cast<int32_t*>(dst);
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(s + i * src_stride);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+    b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      a[4 * i + 2 * h] = _mm512_unpacklo_epi64(b[4 * i + h], b[4 * i + 2 + h]);
+      a[4 * i + 2 * h + 1] = _mm512_unpackhi_epi64(b[4 * i + h], b[4 * i + 2 + h]);
+    }
+  }
+  // a[4 i + c] holds column 4 g + c of rows 4 i .. 4 i + 3 in its 128-bit group g.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512i even_low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);
+    const __m512i even_high = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+    const __m512i odd_low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+    const __m512i odd_high = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+    _mm512_storeu_si512(d + c * dst_stride, _mm512_shuffle_i32x4(even_low, even_high, 0x88));
+    _mm512_storeu_si512(d + (4 + c) * dst_stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0x88));
+    _mm512_storeu_si512(d + (8 + c) * dst_stride, _mm512_shuffle_i32x4(even_low, even_high, 0xdd));
+    _mm512_storeu_si512(d + (12 + c) * dst_stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd));
+  }
+}
+
 #elif defined(__AVX2__)
 
 constexpr int kLanes = 8;
@@ -169,6 +203,32 @@ GOLF_INLINE void store_n(bf16* p, V x, int n) {
   bf16 whole[kLanes];
   store(whole, x);
   __builtin_memcpy(p, whole, static_cast<size_t>(n) * sizeof(bf16));
+}
+
+GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst, int64_t dst_stride) {
+  const float* s = static_cast<const float*>(src);
+  float* d = static_cast<float*>(dst);
+  V a[8], b[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(s + i * src_stride);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+    b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      a[4 * i + 2 * h] = _mm256_shuffle_ps(b[4 * i + h], b[4 * i + 2 + h], 0x44);
+      a[4 * i + 2 * h + 1] = _mm256_shuffle_ps(b[4 * i + h], b[4 * i + 2 + h], 0xee);
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    _mm256_storeu_ps(d + c * dst_stride, _mm256_permute2f128_ps(a[c], a[4 + c], 0x20));
+    _mm256_storeu_ps(d + (4 + c) * dst_stride, _mm256_permute2f128_ps(a[c], a[4 + c], 0x31));
+  }
 }
 
 #elif defined(GOLF_NEON)
@@ -239,6 +299,23 @@ GOLF_INLINE void store_n(T* p, V x, int n) {
   T whole[kLanes];
   store(whole, x);
   __builtin_memcpy(p, whole, static_cast<size_t>(n) * sizeof(T));
+}
+
+GOLF_INLINE void transpose_quarter(const float* s, int64_t src_stride, float* d, int64_t dst_stride) {
+  const float32x4_t a = vld1q_f32(s), b = vld1q_f32(s + src_stride);
+  const float32x4_t c = vld1q_f32(s + 2 * src_stride), e = vld1q_f32(s + 3 * src_stride);
+  const float32x4_t ac0 = vzip1q_f32(a, c), ac1 = vzip2q_f32(a, c), be0 = vzip1q_f32(b, e), be1 = vzip2q_f32(b, e);
+  vst1q_f32(d, vzip1q_f32(ac0, be0));
+  vst1q_f32(d + dst_stride, vzip2q_f32(ac0, be0));
+  vst1q_f32(d + 2 * dst_stride, vzip1q_f32(ac1, be1));
+  vst1q_f32(d + 3 * dst_stride, vzip2q_f32(ac1, be1));
+}
+GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst, int64_t dst_stride) {
+  const float* s = static_cast<const float*>(src);
+  float* d = static_cast<float*>(dst);
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 8; j += 4)
+      transpose_quarter(s + i * src_stride + j, src_stride, d + j * dst_stride + i, dst_stride);
 }
 
 #else

@@ -8,7 +8,12 @@ namespace golf {
 namespace {
 
 constexpr const AttentionKernels* kTable[kIsaCount] = GOLF_ISA_TABLE(attention_kernels);
+constexpr const AttentionKernels* kTableBf16[kIsaCount] = GOLF_ISA_TABLE_AMX(attention_kernels);
 constexpr int32_t kMaxThreads = 256;
+
+const AttentionKernels& kernels_for(const AttentionArgs& args) noexcept {
+  return active_kernels(args.dtype == DType::kBF16 ? kTableBf16 : kTable);
+}
 
 Document document_of(const AttentionArgs& args, int64_t index) noexcept {
   if (args.cu_seqlens == nullptr) return {index, 0, args.tokens};
@@ -44,7 +49,7 @@ template <class Unit>
 Status run_units(const AttentionArgs& args, void* scratch, int32_t threads, bool backward, Unit unit) noexcept {
   if (!valid(args)) return Status::kInvalidArgument;
   if (threads > kMaxThreads) threads = kMaxThreads;
-  Areas areas(scratch, active_kernels(kTable).scratch_bytes(args, backward));
+  Areas areas(scratch, kernels_for(args).scratch_bytes(args, backward));
   parallel_for(args.documents * args.kv_heads, 1, threads, [&](int64_t index, int64_t, int64_t) {
     const Document document = document_of(args, index / args.kv_heads);
     if (document.length == 0) return;
@@ -70,15 +75,15 @@ int64_t attention_longest(const int32_t* cu_seqlens, int64_t documents, int64_t 
 }
 
 int64_t attention_scratch_bytes(const AttentionArgs& args, bool backward) noexcept {
-  return active_kernels(kTable).scratch_bytes(args, backward);
+  return kernels_for(args).scratch_bytes(args, backward);
 }
 
 Status attention_forward(const AttentionArgs& args, void* scratch, int32_t threads) noexcept {
-  return run_units(args, scratch, threads, false, active_kernels(kTable).forward);
+  return run_units(args, scratch, threads, false, kernels_for(args).forward);
 }
 
 Status attention_backward(const AttentionArgs& args, void* scratch, int32_t threads) noexcept {
-  return run_units(args, scratch, threads, true, active_kernels(kTable).backward);
+  return run_units(args, scratch, threads, true, kernels_for(args).backward);
 }
 
 }  // namespace golf

@@ -3,18 +3,19 @@
 // with dz' the gradient of o and delta_i = dz'_i . o_i. dk and dv of the tile are summed transposed, in the cache.
 #pragma once
 
-#include "attention/pack.h"
+#include "attention/product.h"
 
 namespace golf {
 namespace GOLF_ISA_NS {
 namespace {
 
-// One query head of a unit: rows in the operand's type plain and paired (the same memory where kDepth is 1).
+// One query head of a unit: rows in the operand's type, plain and, by tile, as Columns (where kDepth is 1 both are the
+// same memory).
 template <class E>
 struct HeadScratch {
-  E *q, *q_pairs, *dout, *dout_pairs;  // [rows][kH]
-  float *minus_lse, *delta;            // minus_lse in powers of two
-  float* dq;                           // [rows][kH]: the sums so far
+  E *q, *q_columns, *dout, *dout_columns;  // [rows][kH]
+  float *minus_lse, *delta;                // minus_lse in powers of two
+  float* dq;                               // [rows][kH]: the sums so far
 };
 
 template <class P, int kH>
@@ -43,8 +44,8 @@ struct BackwardScratch {
     turned = arena.take<float>(kTile * kH);
     first.q = arena.take<E>(group * length * kH);
     first.dout = arena.take<E>(group * length * kH);
-    first.q_pairs = P::kDepth == 1 ? first.q : arena.take<E>(group * length * kH);
-    first.dout_pairs = P::kDepth == 1 ? first.dout : arena.take<E>(group * length * kH);
+    first.q_columns = P::kDepth == 1 ? first.q : arena.take<E>(group * length * kH);
+    first.dout_columns = P::kDepth == 1 ? first.dout : arena.take<E>(group * length * kH);
     first.minus_lse = arena.take<float>(group * length);
     first.delta = arena.take<float>(group * length);
     first.dq = arena.take<float>(group * length * kH);
@@ -53,8 +54,8 @@ struct BackwardScratch {
   // Head h of the group, from row `row` on.
   HeadScratch<E> head(int32_t h, int64_t row) const {
     const int64_t at = h * length + row;
-    return {first.q + at * kH,    first.q_pairs + at * kH, first.dout + at * kH, first.dout_pairs + at * kH,
-            first.minus_lse + at, first.delta + at,        first.dq + at * kH};
+    return {first.q + at * kH,    first.q_columns + at * kH, first.dout + at * kH, first.dout_columns + at * kH,
+            first.minus_lse + at, first.delta + at,          first.dq + at * kH};
   }
 };
 
@@ -114,10 +115,8 @@ class Backward {
       else
         __builtin_memset(static_cast<void*>(head.dout + r * kH), 0, sizeof(E) * kH);
     }
-    if constexpr (P::kDepth == 2) {
-      pair_rows<P, kH>(head.q, padded, head.q_pairs);
-      pair_rows<P, kH>(head.dout, padded, head.dout_pairs);
-    }
+    Columns<P, kH>::pack(head.q, padded, head.q_columns);
+    Columns<P, kH>::pack(head.dout, padded, head.dout_columns);
   }
 
   // Back through gate and xsa. With u = v / |v|, a = o . u and b = dy . u:
@@ -159,8 +158,8 @@ class Backward {
     const int columns = static_cast<int>(round_up(unit_.queries(keys), kBlock));
     for (int column = 0; column < columns; column += kBlock) {
       const Range range = mask.queries_of(column);
-      add_turned(range, column, s_.p, head.dout_pairs, s_.dv, is_first);
-      add_turned(range, column, s_.ds_pairs, head.q_pairs, s_.dk, is_first);
+      add_turned(range, column, s_.p, head.dout_columns, s_.dv, is_first);
+      add_turned(range, column, s_.ds_pairs, head.q_columns, s_.dk, is_first);
     }
     const bool is_oldest = keys == unit_.oldest_tile(queries), is_newest = keys == queries;
     for (int row = 0; row < mask.queries; row += kRows) add_dq(mask, head, row, s_.key_rows + at, is_oldest);
@@ -170,66 +169,61 @@ class Backward {
   // p and ds for kRows queries and kBlock keys, kept for the three products.
   GOLF_MEMBER void probabilities(const Mask& mask, const Head& head, int row, int column, const E* keys,
                                  const E* values) {
-    V p[kRows][kCols], ds[kRows][kCols];
+    V scores[kRows][kCols], products[kRows][kCols];
     constexpr int kSteps = kH / P::kDepth;
-    multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kSteps, head.q + row * kH, keys + column * P::kDepth, p);
-    multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kSteps, head.dout + row * kH, values + column * P::kDepth, ds);
+    multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kSteps, head.q + row * kH, keys + column * P::kDepth, scores);
+    multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kSteps, head.dout + row * kH, values + column * P::kDepth,
+                                                         products);
     const V factor = set1(unit_.args.scale * kLog2E);
     const bool hides = mask.hides(row, column);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; r += P::kDepth) {
+      V p[P::kDepth][kCols], ds[P::kDepth][kCols];
 #pragma GCC unroll 2
-      for (int c = 0; c < kCols; ++c) {
-        p[r][c] = exp2<P::kExact>(fma(p[r][c], factor, set1(head.minus_lse[row + r])));
-        if (hides) p[r][c] = mask.apply(p[r][c], row + r, column + c * kLanes, zero());
-        ds[r][c] = mul(p[r][c], sub(ds[r][c], set1(head.delta[row + r])));
+      for (int i = 0; i < P::kDepth; ++i) {
+        const int query = row + r + i;
+#pragma GCC unroll 2
+        for (int c = 0; c < kCols; ++c) {
+          p[i][c] = exp2<P::kExact>(fma(scores[r + i][c], factor, set1(head.minus_lse[query])));
+          if (hides) p[i][c] = mask.apply(p[i][c], query, column + c * kLanes, zero());
+          ds[i][c] = mul(p[i][c], sub(products[r + i][c], set1(head.delta[query])));
+        }
       }
+      keep(row + r, column, p, ds);
     }
-    keep(row, column, p, ds);
   }
 
-  // p paired along queries for dv; ds paired for dk and by rows for dq.
-  GOLF_MEMBER void keep(int row, int column, const V (&p)[kRows][kCols], const V (&ds)[kRows][kCols]) {
+  // kDepth rows: p paired along queries for dv; ds paired for dk and by rows for dq.
+  GOLF_MEMBER void keep(int row, int column, const V (&p)[P::kDepth][kCols], const V (&ds)[P::kDepth][kCols]) {
     if constexpr (P::kDepth == 1) {
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        P::store_row(s_.p + (row + r) * kTile + column, p[r][0], p[r][1]);
-        P::store_row(s_.ds + (row + r) * kTile + column, ds[r][0], ds[r][1]);
-      }
+      P::store_row(s_.p + row * kTile + column, p[0][0], p[0][1]);
+      P::store_row(s_.ds + row * kTile + column, ds[0][0], ds[0][1]);
     } else {
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; r += 2) {
-        E *rows = s_.ds + (row + r) * kTile + column, *pairs = s_.ds_pairs + (row + r) * kTile + column * 2;
-        P::store_pairs(s_.p + (row + r) * kTile + column * 2, P::narrow_row(p[r][0], p[r][1]),
-                       P::narrow_row(p[r + 1][0], p[r + 1][1]));
-        const auto ds0 = P::narrow_row(ds[r][0], ds[r][1]), ds1 = P::narrow_row(ds[r + 1][0], ds[r + 1][1]);
-        P::store_pairs(pairs, ds0, ds1);
-        P::store_line(rows, ds0);
-        P::store_line(rows + kTile, ds1);
-      }
+      E *rows = s_.ds + row * kTile + column, *pairs = s_.ds_pairs + row * kTile + column * 2;
+      P::store_pairs(s_.p + row * kTile + column * 2, P::narrow_row(p[0][0], p[0][1]), P::narrow_row(p[1][0], p[1][1]));
+      const auto ds0 = P::narrow_row(ds[0][0], ds[0][1]), ds1 = P::narrow_row(ds[1][0], ds[1][1]);
+      P::store_pairs(pairs, ds0, ds1);
+      P::store_line(rows, ds0);
+      P::store_line(rows + kTile, ds1);
     }
   }
 
   // sums[d][key] += sum over queries of left[query][d] right[query][key], for kBlock keys.
   GOLF_MEMBER void add_turned(Range range, int column, const E* right, const E* left, float* sums, bool is_first) {
-    for (int d = 0; d < kH; d += kRows) {
-      V acc[kRows][kCols];
-      multiply<P, kRows, P::kDepth, kH * P::kDepth, kTile * P::kDepth>(
-          (range.end - range.begin) / P::kDepth, left + range.begin * kH + d * P::kDepth,
-          right + range.begin * kTile + column * P::kDepth, acc);
-      add_block<kRows, kTile>(acc, sums + d * kTile + column, is_first);
-    }
+    using Left = Columns<P, kH>;
+    left += range.begin / P::kDepth * Left::kStep;
+    right += range.begin * kTile + column * P::kDepth;
+    for (int d = 0; d < kH; d += kRows)
+      add_product<P, Left::kRow, Left::kStep, kTile * P::kDepth, kTile>(
+          (range.end - range.begin) / P::kDepth, left + d * Left::kRow, right, sums + d * kTile + column, is_first);
   }
 
   GOLF_MEMBER void add_dq(const Mask& mask, const Head& head, int row, const E* key_rows, bool is_first) {
     const Range range = mask.sum_of(row);
-    for (int d = 0; d < kH; d += kBlock) {
-      V acc[kRows][kCols];
-      multiply<P, kRows, kTile, P::kDepth, kH * P::kDepth>((range.end - range.begin) / P::kDepth,
-                                                           s_.ds + row * kTile + range.begin,
-                                                           key_rows + range.begin * kH + d * P::kDepth, acc);
-      add_block<kRows, kH>(acc, head.dq + row * kH + d, is_first);
-    }
+    for (int d = 0; d < kH; d += kBlock)
+      add_product<P, kTile, P::kDepth, kH * P::kDepth, kH>(
+          (range.end - range.begin) / P::kDepth, s_.ds + row * kTile + range.begin,
+          key_rows + range.begin * kH + d * P::kDepth, head.dq + row * kH + d, is_first);
   }
 
   void finish_queries(int32_t h, int64_t tile) {

@@ -1,4 +1,5 @@
-// Both directions in tiles of 64 queries by 64 keys; every instruction set but scalar compiles this.
+// Both directions in tiles of 64 queries by 64 keys; every instruction set but scalar compiles this. Tiles of AMX
+// (product_amx.h; those are smaller) serve bf16 alone.
 #pragma once
 
 #include "attention/backward.h"
@@ -27,7 +28,11 @@ GOLF_INLINE int64_t choose(const AttentionArgs& args, const Task& task) {
         return task(pack, input, Width<128>());
     }
   };
+#if defined(__AMX_BF16__)
+  return by_width(PackOfBF16(), bf16());
+#else
   return args.dtype == DType::kF32 ? by_width(PackF32(), float()) : by_width(PackOfBF16(), bf16());
+#endif
 }
 
 int64_t scratch_bytes(const AttentionArgs& args, bool backward) {
@@ -44,6 +49,7 @@ int64_t scratch_bytes(const AttentionArgs& args, bool backward) {
 }
 
 void forward(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch) {
+  [[maybe_unused]] ProductState state;
   choose(args, [&](auto pack, auto input, auto width) -> int64_t {
     Forward<decltype(pack), decltype(input), decltype(width)::kValue>(args, document, kv_head, scratch).run();
     return 0;
@@ -51,6 +57,7 @@ void forward(const AttentionArgs& args, const Document& document, int32_t kv_hea
 }
 
 void backward(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch) {
+  [[maybe_unused]] ProductState state;
   choose(args, [&](auto pack, auto input, auto width) -> int64_t {
     Backward<decltype(pack), decltype(input), decltype(width)::kValue>(args, document, kv_head, scratch).run();
     return 0;

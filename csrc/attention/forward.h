@@ -1,7 +1,7 @@
 // Forward: for each tile of queries, over its tiles of keys, scores -> softmax against a running maximum -> values.
 #pragma once
 
-#include "attention/pack.h"
+#include "attention/product.h"
 
 namespace golf {
 namespace GOLF_ISA_NS {
@@ -81,10 +81,8 @@ class Forward {
     if (range.begin >= range.end) return;
     alignas(64) float scores[kRows][kTile];
     for (int column = range.begin; column < range.end; column += kBlock) {
-      V acc[kRows][kCols];
-      multiply<P, kRows, kH, P::kDepth, kTile * P::kDepth>(kH / P::kDepth, s_.q + row * kH, keys + column * P::kDepth,
-                                                           acc);
-      put_block<kRows, kTile>(acc, &scores[0][column]);
+      put_product<P, kH, P::kDepth, kTile * P::kDepth, kTile>(kH / P::kDepth, s_.q + row * kH,
+                                                              keys + column * P::kDepth, &scores[0][column]);
       if (mask.hides(row, column)) hide(mask, row, column, scores);
     }
     for (int r = 0; r < kRows; ++r) {
@@ -126,13 +124,10 @@ class Forward {
 
   void weigh_values(const Mask& mask, int row, const E* values, bool is_first) {
     const Range range = mask.sum_of(row);
-    for (int d = 0; d < kH; d += kBlock) {
-      V acc[kRows][kCols];
-      multiply<P, kRows, kTile, P::kDepth, kH * P::kDepth>((range.end - range.begin) / P::kDepth,
-                                                           s_.p + row * kTile + range.begin,
-                                                           values + range.begin * kH + d * P::kDepth, acc);
-      add_block<kRows, kH>(acc, s_.o + row * kH + d, is_first);
-    }
+    for (int d = 0; d < kH; d += kBlock)
+      add_product<P, kTile, P::kDepth, kH * P::kDepth, kH>(
+          (range.end - range.begin) / P::kDepth, s_.p + row * kTile + range.begin,
+          values + range.begin * kH + d * P::kDepth, s_.o + row * kH + d, is_first);
   }
 
   void finish(int32_t head, int64_t tile, int count) {

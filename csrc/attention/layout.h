@@ -9,8 +9,8 @@
 // every tensor is contiguous, the other strides of q, k and v are free, everything else is contiguous. A document is a
 // row of the batch, or, with cu_seqlens, tokens cu_seqlens[s] .. cu_seqlens[s + 1] - 1 of the only row; documents may
 // be empty. lse is the logarithm of the softmax's denominator, [heads, batch * tokens]. Arithmetic is f32; with
-// avx512bf16 and neonbf16 the operands of the products (probabilities among them) are rounded to bf16 as torch's own
-// kernels do.
+// avx512bf16, avx512amx and neonbf16 the operands of the products (probabilities among them) are rounded to bf16 as
+// torch's own kernels do.
 //
 // One unit of work is a document and a key/value head. A unit writes results that no other unit touches, in an order of
 // its own, so the number of threads never changes a bit. A NaN in v or dy may reach any row of its document.
@@ -80,5 +80,8 @@ struct AttentionKernels {
   void (*backward)(const AttentionArgs& args, const Document& document, int32_t kv_head, void* scratch);
 };
 GOLF_KERNELS(AttentionKernels, attention_kernels);
+#if defined(GOLF_AMX)
+GOLF_KERNELS_OF(avx512amx, AttentionKernels, attention_kernels);
+#endif
 
 }  // namespace golf

@@ -1,4 +1,4 @@
-// What the tiles of body.h are made of: packed operands, a register-blocked product, exp2, masks, transposes.
+// What the tiles of body.h are made of: packed operands, exp2, masks.
 //
 // A product reduces over pairs (bf16) or single numbers (f32), kDepth of them in each lane: the left operand is read
 // one unit (kDepth neighbors, four bytes) at a time and broadcast, the right one is laid out [reduction /
@@ -27,7 +27,13 @@ constexpr int kTile = 64;  // queries and keys of a tile
 
 #if defined(__AVX512F__)
 
+#if defined(__AMX_BF16__)
+constexpr int kRows = 32;   // rows of a register block, which is two by two tiles: product_amx.h
+constexpr int kGrain = 32;  // what a product reduces over comes in multiples of this
+#else
 constexpr int kRows = 8;  // rows of a register block; with kCols 16 sums, enough to hide the latency of a product
+constexpr int kGrain = 2;
+#endif
 
 GOLF_INLINE bool any_above(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 GOLF_INLINE float largest(V a) { return _mm512_reduce_max_ps(a); }
@@ -40,43 +46,10 @@ GOLF_INLINE V fraction(V x) { return _mm512_reduce_ps(x, 0x09); }  // x - floor(
 // p 2^floor(x); 0 for x = -inf, NaN for NaN.
 GOLF_INLINE V scale_by_power(V p, V x, V) { return _mm512_scalef_ps(p, x); }
 
-// Transposes a kLanes x kLanes block of four-byte units.
-GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst, int64_t dst_stride) {
-  const int32_t* s = static_cast<const int32_t*>(src);
-  int32_t* d = static_cast<int32_t*>(dst);
-  __m512i a[16], b[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(s + i * src_stride);
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-    b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      a[4 * i + 2 * h] = _mm512_unpacklo_epi64(b[4 * i + h], b[4 * i + 2 + h]);
-      a[4 * i + 2 * h + 1] = _mm512_unpackhi_epi64(b[4 * i + h], b[4 * i + 2 + h]);
-    }
-  }
-  // a[4 i + c] holds column 4 g + c of rows 4 i .. 4 i + 3 in its 128-bit group g.
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    const __m512i even_low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);
-    const __m512i even_high = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
-    const __m512i odd_low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
-    const __m512i odd_high = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
-    _mm512_storeu_si512(d + c * dst_stride, _mm512_shuffle_i32x4(even_low, even_high, 0x88));
-    _mm512_storeu_si512(d + (4 + c) * dst_stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0x88));
-    _mm512_storeu_si512(d + (8 + c) * dst_stride, _mm512_shuffle_i32x4(even_low, even_high, 0xdd));
-    _mm512_storeu_si512(d + (12 + c) * dst_stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd));
-  }
-}
-
 #elif defined(GOLF_NEON)
 
 constexpr int kRows = 4;
+constexpr int kGrain = 2;
 
 GOLF_INLINE bool any_above(V a, V b) {
   return vmaxvq_u32(vorrq_u32(vcgtq_f32(a.low, b.low), vcgtq_f32(a.high, b.high))) != 0;
@@ -101,26 +74,10 @@ GOLF_INLINE V scale_by_power(V p, V x, V lowest) {
   return {scale_half(p.low, x.low, lowest.low), scale_half(p.high, x.high, lowest.high)};
 }
 
-GOLF_INLINE void transpose_quarter(const float* s, int64_t src_stride, float* d, int64_t dst_stride) {
-  const float32x4_t a = vld1q_f32(s), b = vld1q_f32(s + src_stride);
-  const float32x4_t c = vld1q_f32(s + 2 * src_stride), e = vld1q_f32(s + 3 * src_stride);
-  const float32x4_t ac0 = vzip1q_f32(a, c), ac1 = vzip2q_f32(a, c), be0 = vzip1q_f32(b, e), be1 = vzip2q_f32(b, e);
-  vst1q_f32(d, vzip1q_f32(ac0, be0));
-  vst1q_f32(d + dst_stride, vzip2q_f32(ac0, be0));
-  vst1q_f32(d + 2 * dst_stride, vzip1q_f32(ac1, be1));
-  vst1q_f32(d + 3 * dst_stride, vzip2q_f32(ac1, be1));
-}
-GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst, int64_t dst_stride) {
-  const float* s = static_cast<const float*>(src);
-  float* d = static_cast<float*>(dst);
-  for (int i = 0; i < 8; i += 4)
-    for (int j = 0; j < 8; j += 4)
-      transpose_quarter(s + i * src_stride + j, src_stride, d + j * dst_stride + i, dst_stride);
-}
-
 #else
 
 constexpr int kRows = 4;
+constexpr int kGrain = 2;
 
 GOLF_INLINE bool any_above(V a, V b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
 GOLF_INLINE float largest(V a) {
@@ -140,32 +97,6 @@ GOLF_INLINE V scale_by_power(V p, V x, V lowest) {
   const __m256i n = _mm256_cvtps_epi32(_mm256_floor_ps(_mm256_max_ps(lowest, x)));
   const V power = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
   return _mm256_andnot_ps(_mm256_cmp_ps(x, lowest, _CMP_LT_OQ), _mm256_mul_ps(p, power));
-}
-
-GOLF_INLINE void transpose_block(const void* src, int64_t src_stride, void* dst, int64_t dst_stride) {
-  const float* s = static_cast<const float*>(src);
-  float* d = static_cast<float*>(dst);
-  V a[8], b[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(s + i * src_stride);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
-    b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      a[4 * i + 2 * h] = _mm256_shuffle_ps(b[4 * i + h], b[4 * i + 2 + h], 0x44);
-      a[4 * i + 2 * h + 1] = _mm256_shuffle_ps(b[4 * i + h], b[4 * i + 2 + h], 0xee);
-    }
-  }
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    _mm256_storeu_ps(d + c * dst_stride, _mm256_permute2f128_ps(a[c], a[4 + c], 0x20));
-    _mm256_storeu_ps(d + (4 + c) * dst_stride, _mm256_permute2f128_ps(a[c], a[4 + c], 0x31));
-  }
 }
 
 #endif
@@ -285,81 +216,6 @@ struct PackBF16 {
 };
 #endif
 
-template <int kR>
-GOLF_INLINE void clear(V (&acc)[kR][kCols]) {
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) acc[r][c] = zero();
-}
-
-// acc[r][c] = sum over `steps` units of left[r][step] right[step][c], in one chain. Strides in elements of P::E.
-template <class P, int kR, int kLeftRow, int kLeftStep, int kRightStep>
-GOLF_PRODUCT void multiply_chain(int steps, const typename P::E* left, const typename P::E* right,
-                                 V (&acc)[kR][kCols]) {
-  V sums[kR][kCols];  // acc's own place may be memory
-  clear(sums);
-  for (int s = 0; s < steps; ++s) {
-    typename P::Operand b[kCols];
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) b[c] = P::operand(right + c * kLanes * P::kDepth);
-#pragma GCC unroll 16
-    for (int r = 0; r < kR; ++r) {
-      const typename P::Operand a = P::broadcast(left + r * kLeftRow);
-#pragma GCC unroll 8
-      for (int c = 0; c < kCols; ++c) sums[r][c] = P::dot(sums[r][c], a, b[c]);
-    }
-    left += kLeftStep;
-    right += kRightStep;
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) acc[r][c] = sums[r][c];
-}
-
-// The same in chains of at most kChain numbers in f32: what a chain of roundings loses grows with its length, and one
-// over a head of 128 lost more than twice what plain torch does. In bf16 the operands' rounding rules. Every product of
-// queries and keys must be cut alike: the backward pass has to find the scores of the forward pass.
-constexpr int kChain = 32;
-
-template <class P, int kR, int kLeftRow, int kLeftStep, int kRightStep>
-GOLF_INLINE void multiply(int steps, const typename P::E* left, const typename P::E* right, V (&acc)[kR][kCols]) {
-  constexpr auto chain = &multiply_chain<P, kR, kLeftRow, kLeftStep, kRightStep>;
-  const int first = P::kExact && steps > kChain ? kChain : steps;
-  chain(first, left, right, acc);
-  for (int done = first; P::kExact && done < steps; done += kChain) {
-    V part[kR][kCols];
-    chain(steps - done < kChain ? steps - done : kChain, left + done * kLeftStep, right + done * kRightStep, part);
-#pragma GCC unroll 16
-    for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-      for (int c = 0; c < kCols; ++c) acc[r][c] = add(acc[r][c], part[r][c]);
-  }
-}
-
-template <int kR, int kStride>
-GOLF_INLINE void put_block(const V (&acc)[kR][kCols], float* out) {
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) store(out + r * kStride + c * kLanes, acc[r][c]);
-}
-
-// out += acc, or = where this is the first term. Each tile's terms are summed from zero: one chain through the terms of
-// all tiles would lose three times as much in f32 as blocks do.
-template <int kR, int kStride>
-GOLF_INLINE void add_block(const V (&acc)[kR][kCols], float* out, bool is_first) {
-  if (is_first) return put_block<kR, kStride>(acc, out);
-#pragma GCC unroll 16
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < kCols; ++c) {
-      float* to = out + r * kStride + c * kLanes;
-      store(to, add(load(to), acc[r][c]));
-    }
-}
-
 // Which keys of a tile a block of kRows queries sees, and which queries a block of kBlock keys sees, in whole blocks
 // relative to the tile; both from the same rule, so that what one product writes the next one reads.
 struct Range {
@@ -376,10 +232,10 @@ struct Mask {
     const int64_t oldest = query0 + row - window + 1 - key0, newest = query0 + row + kRows - 1 - key0;
     return {clamp(oldest, kTile) / kBlock * kBlock, (clamp(newest, kTile - 1) / kBlock + 1) * kBlock};
   }
-  // The same without the hidden keys at either end, even: what a sum over the block's keys needs.
+  // The same without the hidden keys at either end, as far as kGrain allows: what a sum over the block's keys needs.
   Range sum_of(int row) const {
     const int64_t oldest = query0 + row - window + 1 - key0, end = query0 + row + kRows - key0;
-    return {clamp(oldest, kTile) / 2 * 2, clamp(end, kTile)};
+    return {clamp(oldest, kTile) / kGrain * kGrain, (clamp(end, kTile) + kGrain - 1) / kGrain * kGrain};
   }
   Range queries_of(int column) const {
     const int64_t first_one = key0 + column - query0, end = key0 + column + kBlock - 1 + window - query0;

@@ -38,16 +38,18 @@ void bind_optim(py::module_& m) {
                         address<const void>(update), factor, ema_rate, threads);
     });
   });
-  m.def("has_symmetric_product", [] { return has_symmetric_product(); });
-  m.def("polynomial_workspace",
-        [](int64_t count, int64_t rows, int64_t columns) { return polynomial_workspace(count, rows, columns); });
+  m.def("has_symmetric_product", [](int32_t dtype) { return has_symmetric_product(dtype_of(dtype)); });
+  m.def("polynomial_workspace", [](int32_t dtype, int64_t count, int64_t rows, int64_t columns) {
+    return polynomial_workspace(dtype_of(dtype), count, rows, columns);
+  });
   m.def("newton_schulz_polynomial",
-        [](uintptr_t x, uintptr_t square, uintptr_t out, const std::array<int64_t, 3>& shape,
+        [](int32_t dtype, uintptr_t x, uintptr_t square, uintptr_t out, const std::array<int64_t, 3>& shape,
            const std::array<int64_t, 3>& strides, const std::vector<float>& abc, uintptr_t packed, int32_t threads) {
           if (abc.size() != 3 && abc.size() != 6) throw std::invalid_argument("one or two steps of three coefficients");
-          Polynomial p{address<const bf16>(x),
-                       address<bf16>(square),
-                       address<bf16>(out),
+          Polynomial p{dtype_of(dtype),
+                       address<const void>(x),
+                       address<void>(square),
+                       address<void>(out),
                        shape[0],
                        shape[1],
                        shape[2],

@@ -127,7 +127,8 @@ void apply(const OptimTensor& t, Slice s, const void* updates, float factor, flo
 }  // namespace
 
 const OptimKernels optim_kernels = {
-    adamw, momentum_rows, {normalize<float>, normalize<bf16>}, {apply<float>, apply<bf16>}, kPack, kMultiply, kMirror};
+    adamw,         momentum_rows, {normalize<float>, normalize<bf16>}, {apply<float>, apply<bf16>},
+    kSymmetricF32, kSymmetricBF16};
 
 }  // namespace GOLF_ISA_NS
 }  // namespace golf

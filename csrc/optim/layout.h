@@ -57,37 +57,50 @@ Status muon_apply_device(const OptimTensor* tensors, int64_t count, const bf16* 
 // The polynomial of one Newton-Schulz step, or of two in a row, for `count` matrices x [m, k] with element strides
 // (row, column), one of them 1, and m <= k:
 //   G = x x^T,  out = a I + b G + c G^2;   two steps: P = that, G <- P G P, out = (a2 I + b2 G + c2 G^2) P.
-// Every matrix here is symmetric: only lower triangles are computed, in f32, then rounded to bf16 and mirrored.
+// Every matrix here is symmetric: only lower triangles are computed, in f32, then rounded to dtype and mirrored.
 // `square` is workspace [steps == 2 ? 3 : 1, count, m, m], `packed` of polynomial_workspace() bytes. kInvalidArgument
-// where !has_symmetric_product().
+// where !has_symmetric_product(dtype).
 struct Coefficients {
   float a, b, c;
 };
 struct Polynomial {
-  const bf16* x;
-  bf16* square;
-  bf16* out;
+  DType dtype;  // of x, square and out
+  const void* x;
+  void* square;
+  void* out;
   int64_t count, m, k, matrix_stride, row_stride, column_stride;
   int32_t steps;
   Coefficients step[2];
 };
-bool has_symmetric_product() noexcept;
-int64_t polynomial_workspace(int64_t count, int64_t m, int64_t k) noexcept;
+bool has_symmetric_product(DType dtype) noexcept;
+int64_t polynomial_workspace(DType dtype, int64_t count, int64_t m, int64_t k) noexcept;
 Status newton_schulz_polynomial(const Polynomial& p, void* packed, int32_t threads) noexcept;
 
 // out = alpha a b^T + beta c + diagonal I for one matrix a [m, k] and b = a, or another b of a's shape and layout where
 // the result is symmetric all the same. b and c null for none.
+template <class T>
 struct SymmetricProduct {
-  const bf16* a;
-  const bf16* b;
-  const bf16* c;
-  bf16* out;
+  const T* a;
+  const T* b;
+  const T* c;
+  T* out;
   int64_t m, k, row_stride, column_stride;
   float alpha, beta, diagonal;
 };
 
-// Packed layout: panels of kPanel rows of a, then pairs of k, then the rows of the panel: 32-bit elements, zero-padded.
-constexpr int64_t kPanel = 32, kTileRows = 8;
+// Packed layout: panels of rows of a, then k (in pairs for bf16), then the rows of the panel: 32-bit elements,
+// zero-padded.
+constexpr int64_t kPanel = 32, kTileRows = 8;        // bf16
+constexpr int64_t kPanelF32 = 48, kTileRowsF32 = 6;  // f32: with two vectors a tile's sums fill AVX2's registers
+template <class T>
+constexpr int64_t kPanelOf = sizeof(T) == sizeof(bf16) ? kPanel : kPanelF32;
+
+template <class T>
+struct SymmetricKernels {
+  void (*pack)(const SymmetricProduct<T>& p, const T* a, int64_t panel, uint32_t* packed);
+  void (*multiply)(const SymmetricProduct<T>& p, int64_t panel, const uint32_t* left, const uint32_t* right);
+  void (*mirror)(const SymmetricProduct<T>& p, int64_t panel);
+};
 
 struct Slice {  // elements [begin, end) of a tensor
   int64_t begin, end;
@@ -102,10 +115,9 @@ struct OptimKernels {
   void (*normalize[2])(const OptimTensor& t, Slice s, int64_t columns, float momentum, const float* row_scale,
                        void* out);
   void (*apply[2])(const OptimTensor& t, Slice s, const void* update, float factor, float ema_rate);
-  // Null where the instruction set has no bf16 product.
-  void (*pack)(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* packed);
-  void (*multiply)(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right);
-  void (*mirror)(const SymmetricProduct& p, int64_t panel);
+  // Null where the instruction set has no such product.
+  SymmetricKernels<float> symmetric_f32;
+  SymmetricKernels<bf16> symmetric_bf16;
 };
 GOLF_KERNELS(OptimKernels, optim_kernels);
 

@@ -51,7 +51,10 @@ void for_waves(int64_t count, int64_t elements, const Fn& fn) {
   for (int64_t first = 0; first < count; first += size) fn(first, first + size < count ? first + size : count);
 }
 
-constexpr int64_t packed_words(int64_t m, int64_t k) { return chunk_count(m, kPanel) * kPanel * ((k + 1) / 2); }
+template <class T>
+constexpr int64_t packed_words(int64_t m, int64_t k) {
+  return chunk_count(m, kPanelOf<T>) * kPanelOf<T> * (sizeof(T) == sizeof(bf16) ? (k + 1) / 2 : k);
+}
 
 // From ||u row||^2 to the factor that makes the whole matrix's norm 1; on one thread, in order.
 void scales(float* row_scale, int64_t rows, bool row_norm, float eps) {
@@ -68,34 +71,88 @@ void scales(float* row_scale, int64_t rows, bool row_norm, float eps) {
 
 int32_t stages(const Polynomial& p) { return p.steps == 1 ? 2 : 6; }
 
-// The products that make up a Polynomial, in order. G, P and T are matrix i's squares in the workspace.
-SymmetricProduct product_of(const Polynomial& p, int64_t i, int32_t stage) {
+// The products that make up a Polynomial, in order. G, P and PG are matrix i's squares in the workspace. A
+// symmetric matrix is its own transpose, which packs without one.
+template <class T>
+SymmetricProduct<T> product_of(const Polynomial& p, int64_t i, int32_t stage) {
   const int64_t size = p.m * p.m;
-  bf16* G = p.square + i * size;
-  bf16* P = p.square + (p.count + i) * size;
-  bf16* T = p.square + (2 * p.count + i) * size;
-  bf16* out = p.out + i * size;
-  const auto plain = [&](const bf16* a, const bf16* b, bf16* to) {
-    return SymmetricProduct{a, b, nullptr, to, p.m, p.m, p.m, 1, 1.0f, 0.0f, 0.0f};
+  T* G = static_cast<T*>(p.square) + i * size;
+  T* P = G + p.count * size;
+  T* PG = P + p.count * size;
+  T* out = static_cast<T*>(p.out) + i * size;
+  const auto plain = [&](const T* a, const T* b, T* to) {
+    return SymmetricProduct<T>{a, b, nullptr, to, p.m, p.m, 1, p.m, 1.0f, 0.0f, 0.0f};
   };
-  const auto polynomial = [&](const Coefficients& k, bf16* to) {
-    return SymmetricProduct{G, nullptr, G, to, p.m, p.m, p.m, 1, k.c, k.b, k.a};
+  const auto polynomial = [&](const Coefficients& k, T* to) {
+    return SymmetricProduct<T>{G, nullptr, G, to, p.m, p.m, 1, p.m, k.c, k.b, k.a};
   };
   switch (stage) {
     case 0:
-      return {p.x + i * p.matrix_stride, nullptr, nullptr, G,   p.m, p.k, p.row_stride,
-              p.column_stride,           1.0f,    0.0f,    0.0f};
+      return {static_cast<const T*>(p.x) + i * p.matrix_stride,
+              nullptr,
+              nullptr,
+              G,
+              p.m,
+              p.k,
+              p.row_stride,
+              p.column_stride,
+              1.0f,
+              0.0f,
+              0.0f};
     case 1:
       return polynomial(p.step[0], p.steps == 1 ? out : P);
     case 2:
-      return plain(P, G, T);
+      return plain(P, G, PG);
     case 3:
-      return plain(T, P, G);
+      return plain(PG, P, G);
     case 4:
-      return polynomial(p.step[1], T);
+      return polynomial(p.step[1], PG);
     default:
-      return plain(T, P, out);
+      return plain(PG, P, out);
   }
+}
+
+template <class T>
+void polynomial_of(const Polynomial& p, const SymmetricKernels<T>& kernels, void* packed, int32_t threads) {
+  const int64_t panels = chunk_count(p.m, kPanelOf<T>), words = packed_words<T>(p.m, p.k);
+  const auto left = [&](int64_t i) { return static_cast<uint32_t*>(packed) + 2 * i * words; };
+  const auto right = [&](int64_t i, const SymmetricProduct<T>& s) {
+    return s.b == nullptr ? left(i) : left(i) + words;
+  };
+  if (p.m * p.k <= kWhole && p.count >= 4 * threads) {
+    parallel_for(p.count, 1, threads, [&](int64_t i, int64_t, int64_t) {
+      for (int32_t stage = 0; stage < stages(p); ++stage) {
+        const SymmetricProduct<T> s = product_of<T>(p, i, stage);
+        for (int64_t j = 0; j < panels; ++j) {
+          kernels.pack(s, s.a, j, left(i));
+          if (s.b != nullptr) kernels.pack(s, s.b, j, right(i, s));
+        }
+        for (int64_t j = 0; j < panels; ++j) kernels.multiply(s, j, left(i), right(i, s));
+        for (int64_t j = 0; j < panels; ++j) kernels.mirror(s, j);
+      }
+    });
+    return;
+  }
+  for_waves(p.count, p.m * p.k, [&](int64_t first, int64_t last) {
+    const int64_t matrices = last - first;
+    for (int32_t stage = 0; stage < stages(p); ++stage) {
+      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
+        const int64_t i = at / panels;
+        const SymmetricProduct<T> s = product_of<T>(p, first + i, stage);
+        kernels.pack(s, s.a, at % panels, left(i));
+        if (s.b != nullptr) kernels.pack(s, s.b, at % panels, right(i, s));
+      });
+      // By panel first: the long columns are handed out before the short ones.
+      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
+        const int64_t i = at % matrices;
+        const SymmetricProduct<T> s = product_of<T>(p, first + i, stage);
+        kernels.multiply(s, at / matrices, left(i), right(i, s));
+      });
+      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
+        kernels.mirror(product_of<T>(p, first + at / panels, stage), at % panels);
+      });
+    }
+  });
 }
 
 }  // namespace
@@ -143,56 +200,24 @@ Status muon_apply(const OptimTensor* tensors, int64_t count, DType update_dtype,
   return Status::kOk;
 }
 
-bool has_symmetric_product() noexcept { return active_kernels(kTable).multiply != nullptr; }
+bool has_symmetric_product(DType dtype) noexcept {
+  const OptimKernels& kernels = active_kernels(kTable);
+  return dtype == DType::kF32 ? kernels.symmetric_f32.multiply != nullptr : kernels.symmetric_bf16.multiply != nullptr;
+}
 
 // Two packed matrices for each of a wave's, or of the whole bank's where threads take a matrix each.
-int64_t polynomial_workspace(int64_t count, int64_t m, int64_t k) noexcept {
+int64_t polynomial_workspace(DType dtype, int64_t count, int64_t m, int64_t k) noexcept {
   const int64_t together = m * k <= kWhole || count < wave_size(m * k) ? count : wave_size(m * k);
-  return 2 * packed_words(m, k) * 4 * together;
+  return 2 * (dtype == DType::kF32 ? packed_words<float>(m, k) : packed_words<bf16>(m, k)) * 4 * together;
 }
 
 Status newton_schulz_polynomial(const Polynomial& p, void* packed, int32_t threads) noexcept {
-  const OptimKernels& kernels = active_kernels(kTable);
   if (p.m < 1 || p.k < p.m || (p.row_stride != 1 && p.column_stride != 1) || p.steps < 1 || p.steps > 2 ||
-      kernels.multiply == nullptr)
+      !has_symmetric_product(p.dtype))
     return Status::kInvalidArgument;
-  const int64_t panels = chunk_count(p.m, kPanel), words = packed_words(p.m, p.k);
-  const auto left = [&](int64_t i) { return static_cast<uint32_t*>(packed) + 2 * i * words; };
-  const auto right = [&](int64_t i, const SymmetricProduct& s) { return s.b == nullptr ? left(i) : left(i) + words; };
-  if (p.m * p.k <= kWhole && p.count >= 4 * threads) {
-    parallel_for(p.count, 1, threads, [&](int64_t i, int64_t, int64_t) {
-      for (int32_t stage = 0; stage < stages(p); ++stage) {
-        const SymmetricProduct s = product_of(p, i, stage);
-        for (int64_t j = 0; j < panels; ++j) {
-          kernels.pack(s, s.a, j, left(i));
-          if (s.b != nullptr) kernels.pack(s, s.b, j, right(i, s));
-        }
-        for (int64_t j = 0; j < panels; ++j) kernels.multiply(s, j, left(i), right(i, s));
-        for (int64_t j = 0; j < panels; ++j) kernels.mirror(s, j);
-      }
-    });
-    return Status::kOk;
-  }
-  for_waves(p.count, p.m * p.k, [&](int64_t first, int64_t last) {
-    const int64_t matrices = last - first;
-    for (int32_t stage = 0; stage < stages(p); ++stage) {
-      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
-        const int64_t i = at / panels;
-        const SymmetricProduct s = product_of(p, first + i, stage);
-        kernels.pack(s, s.a, at % panels, left(i));
-        if (s.b != nullptr) kernels.pack(s, s.b, at % panels, right(i, s));
-      });
-      // By panel first: the long columns are handed out before the short ones.
-      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
-        const int64_t i = at % matrices;
-        const SymmetricProduct s = product_of(p, first + i, stage);
-        kernels.multiply(s, at / matrices, left(i), right(i, s));
-      });
-      parallel_for(matrices * panels, 1, threads, [&](int64_t at, int64_t, int64_t) {
-        kernels.mirror(product_of(p, first + at / panels, stage), at % panels);
-      });
-    }
-  });
+  const OptimKernels& kernels = active_kernels(kTable);
+  p.dtype == DType::kF32 ? polynomial_of(p, kernels.symmetric_f32, packed, threads)
+                         : polynomial_of(p, kernels.symmetric_bf16, packed, threads);
   return Status::kOk;
 }
 

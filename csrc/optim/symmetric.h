@@ -1,5 +1,6 @@
 // Symmetric products of which only the lower triangle is computed: half the arithmetic of a general product.
-// For avx512bf16 and neonbf16; elsewhere the pointers are null and torch multiplies.
+// In f32 for every instruction set with vectors, in bf16 for avx512bf16 and neonbf16; elsewhere the pointers are null
+// and torch multiplies.
 #pragma once
 
 #include "optim/layout.h"
@@ -9,10 +10,108 @@ namespace golf {
 namespace GOLF_ISA_NS {
 namespace {
 
+#if defined(__AVX2__) || defined(GOLF_NEON)
+
+constexpr int64_t kTileVectors = kLanes == 16 ? 3 : 2, kTileColumns = kTileVectors * kLanes;
+static_assert(kPanelF32 % kTileColumns == 0 && kPanelF32 % kTileRowsF32 == 0);
+
+void pack(const SymmetricProduct<float>& p, const float* a, int64_t panel, uint32_t* packed) {
+  const int64_t first = panel * kPanelF32, rows = p.m - first < kPanelF32 ? p.m - first : kPanelF32;
+  const int64_t whole_rows = rows / kLanes * kLanes, whole_k = p.row_stride == 1 ? p.k : p.k / kLanes * kLanes;
+  float* out = reinterpret_cast<float*>(packed) + first * p.k;
+  a += first * p.row_stride;
+  if (p.row_stride == 1) {
+    for (int64_t k = 0; k < p.k; ++k)
+      for (int64_t i = 0; i < whole_rows; i += kLanes)
+        store(out + k * kPanelF32 + i, load(a + k * p.column_stride + i));
+  } else {
+    for (int64_t k = 0; k < whole_k; k += kLanes)
+      for (int64_t i = 0; i < whole_rows; i += kLanes)
+        transpose_block(a + i * p.row_stride + k, p.row_stride, out + k * kPanelF32 + i, kPanelF32);
+  }
+  for (int64_t k = 0; k < p.k; ++k)
+    for (int64_t i = k < whole_k ? whole_rows : 0; i < kPanelF32; ++i)
+      out[k * kPanelF32 + i] = i < rows ? a[i * p.row_stride + k * p.column_stride] : 0.0f;
+}
+
+// The sums of one tile. A function of its own, so that gcc keeps every sum in a register (see attention/tile.h).
+__attribute__((noinline)) void tile_sums(int64_t k, const float* left, const float* right, float* sums) {
+  V total[kTileRowsF32][kTileVectors];
+#pragma GCC unroll 8
+  for (auto& row : total)
+#pragma GCC unroll 4
+    for (auto& t : row) t = zero();
+  for (; k > 0; --k, left += kPanelF32, right += kPanelF32) {
+    V b[kTileVectors];
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kTileVectors; ++j) b[j] = load(right + j * kLanes);
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kTileRowsF32; ++i) {
+      const V x = set1(left[i]);
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < kTileVectors; ++j) total[i][j] = fma(x, b[j], total[i][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < kTileRowsF32; ++i)
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kTileVectors; ++j) store(sums + i * kTileColumns + j * kLanes, total[i][j]);
+}
+
+GOLF_INLINE int64_t panel_end(const SymmetricProduct<float>& p, int64_t panel) {
+  const int64_t end = (panel + 1) * kPanelF32;
+  return end < p.m ? end : p.m;
+}
+
+void multiply(const SymmetricProduct<float>& p, int64_t panel, const uint32_t* left, const uint32_t* right) {
+  const float* b = reinterpret_cast<const float*>(right) + panel * kPanelF32 * p.k;
+  const V alpha = set1(p.alpha), beta = set1(p.beta);
+  for (int64_t column = panel * kPanelF32; column < panel_end(p, panel); column += kTileColumns)
+    for (int64_t row = column / kTileRowsF32 * kTileRowsF32; row < p.m; row += kTileRowsF32) {
+      const float* a = reinterpret_cast<const float*>(left) + row / kPanelF32 * kPanelF32 * p.k + row % kPanelF32;
+      alignas(64) float sums[kTileRowsF32 * kTileColumns];
+      tile_sums(p.k, a, b + column % kPanelF32, sums);
+      const int64_t rows = p.m - row < kTileRowsF32 ? p.m - row : kTileRowsF32;
+      const int64_t columns = p.m - column < kTileColumns ? p.m - column : kTileColumns;
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t at = (row + i) * p.m + column, own = row + i - column;
+        for_lanes(columns, [&](int64_t j, int lanes) {
+          V y = mul(alpha, load(sums + i * kTileColumns + j));
+          if (p.c != nullptr) y = fma(beta, load_lanes(p.c + at + j, lanes), y);
+          store_lanes(p.out + at + j, y, lanes);
+        });
+        if (own >= 0 && own < columns) p.out[at + own] += p.diagonal;
+      }
+    }
+}
+
+// The rows of one panel, right of the computed tiles, from the columns below them.
+void mirror(const SymmetricProduct<float>& p, int64_t panel) {
+  for (int64_t first = panel * kPanelF32; first < panel_end(p, panel); first += kTileColumns)
+    for (int64_t column = first + kTileColumns; column < p.m; column += kLanes)
+      for (int64_t row = first; row < first + kTileColumns; row += kLanes) {
+        const float* in = p.out + column * p.m + row;
+        float* out = p.out + row * p.m + column;
+        if (column + kLanes <= p.m)
+          transpose_block(in, p.m, out, p.m);
+        else
+          for (int64_t i = 0; i < p.m - column; ++i)
+            for (int64_t j = 0; j < kLanes; ++j) out[j * p.m + i] = in[i * p.m + j];
+      }
+}
+
+constexpr SymmetricKernels<float> kSymmetricF32 = {pack, multiply, mirror};
+
+#else
+
+constexpr SymmetricKernels<float> kSymmetricF32 = {};
+
+#endif
+
 #if defined(GOLF_BF16_PAIRS)
 
 // Element (row, pair) of a panel, for the rows and columns that exist.
-GOLF_INLINE uint32_t pair_at(const SymmetricProduct& p, const bf16* a, int64_t row, int64_t pair) {
+GOLF_INLINE uint32_t pair_at(const SymmetricProduct<bf16>& p, const bf16* a, int64_t row, int64_t pair) {
   if (row >= p.m) return 0;
   const bf16* low = a + row * p.row_stride + 2 * pair * p.column_stride;
   const uint32_t high = 2 * pair + 1 < p.k ? low[p.column_stride].bits : 0;
@@ -47,7 +146,7 @@ GOLF_INLINE void transpose16(__m512i (&r)[16]) {
 }
 
 // Rows contiguous in k: 16 x 16 transposes of pairs.
-GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
+GOLF_INLINE int64_t pack_rows(const SymmetricProduct<bf16>& p, const bf16* a, int64_t first, uint32_t* out) {
   int64_t pair = 0;
   for (; 2 * (pair + 16) <= p.k; pair += 16)
     for (int64_t half = 0; half < kPanel; half += 16) {
@@ -60,7 +159,7 @@ GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, const bf16* a, int64_t 
 }
 
 // Columns contiguous in m: two of them interleaved.
-GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
+GOLF_INLINE int64_t pack_columns(const SymmetricProduct<bf16>& p, const bf16* a, int64_t first, uint32_t* out) {
   int64_t pair = 0;
   for (; 2 * (pair + 1) <= p.k; ++pair) {
     const bf16* low = a + 2 * pair * p.column_stride + first;
@@ -78,7 +177,7 @@ GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, const bf16* a, int64
 GOLF_INLINE __m512bh pairs_of(const uint32_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
 
 // out[i][j] for the kTileRows rows i from `row` and the kPanel columns j of a panel.
-GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, const uint32_t* left,
+GOLF_INLINE void tile(const SymmetricProduct<bf16>& p, int64_t row, int64_t panel, const uint32_t* left,
                       const uint32_t* right) {
   const int64_t pairs = (p.k + 1) / 2;
   left += row / kPanel * kPanel * pairs + row % kPanel;
@@ -142,7 +241,7 @@ GOLF_INLINE void transpose4(uint32x4_t (&r)[4]) {
 }
 
 // Rows contiguous in k: 4 x 4 transposes of pairs.
-GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
+GOLF_INLINE int64_t pack_rows(const SymmetricProduct<bf16>& p, const bf16* a, int64_t first, uint32_t* out) {
   int64_t pair = 0;
   for (; 2 * (pair + 4) <= p.k; pair += 4)
     for (int64_t part = 0; part < kPanel; part += 4) {
@@ -156,7 +255,7 @@ GOLF_INLINE int64_t pack_rows(const SymmetricProduct& p, const bf16* a, int64_t 
 }
 
 // Columns contiguous in m: two of them interleaved.
-GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, const bf16* a, int64_t first, uint32_t* out) {
+GOLF_INLINE int64_t pack_columns(const SymmetricProduct<bf16>& p, const bf16* a, int64_t first, uint32_t* out) {
   int64_t pair = 0;
   for (; 2 * (pair + 1) <= p.k; ++pair) {
     const bf16* low = a + 2 * pair * p.column_stride + first;
@@ -173,7 +272,7 @@ GOLF_INLINE int64_t pack_columns(const SymmetricProduct& p, const bf16* a, int64
 GOLF_INLINE bfloat16x8_t pairs_of(const uint32_t* p) { return vreinterpretq_bf16_u32(vld1q_u32(p)); }
 
 // out[i][j] for the kTileRows rows i from `row` and the kPanel columns j of a panel, kLanes of them at a time.
-GOLF_INLINE void tile(const SymmetricProduct& p, int64_t row, int64_t panel, const uint32_t* left,
+GOLF_INLINE void tile(const SymmetricProduct<bf16>& p, int64_t row, int64_t panel, const uint32_t* left,
                       const uint32_t* right) {
   const int64_t pairs = (p.k + 1) / 2;
   left += row / kPanel * kPanel * pairs + row % kPanel;
@@ -227,7 +326,7 @@ GOLF_INLINE void transpose8(const bf16* in, bf16* out, int64_t stride) {
 
 #endif
 
-void pack(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* packed) {
+void pack(const SymmetricProduct<bf16>& p, const bf16* a, int64_t panel, uint32_t* packed) {
   const int64_t pairs = (p.k + 1) / 2, first = panel * kPanel;
   uint32_t* out = packed + panel * kPanel * pairs;
   int64_t pair = 0;
@@ -236,12 +335,12 @@ void pack(const SymmetricProduct& p, const bf16* a, int64_t panel, uint32_t* pac
     for (int64_t i = 0; i < kPanel; ++i) out[pair * kPanel + i] = pair_at(p, a, first + i, pair);
 }
 
-void multiply(const SymmetricProduct& p, int64_t panel, const uint32_t* left, const uint32_t* right) {
+void multiply(const SymmetricProduct<bf16>& p, int64_t panel, const uint32_t* left, const uint32_t* right) {
   for (int64_t row = panel * kPanel; row < p.m; row += kTileRows) tile(p, row, panel, left, right);
 }
 
 // The rows of one panel, right of the computed triangle, from the columns below it.
-void mirror(const SymmetricProduct& p, int64_t panel) {
+void mirror(const SymmetricProduct<bf16>& p, int64_t panel) {
   bf16* out = p.out;
   const int64_t first = panel * kPanel, last = first + kPanel < p.m ? first + kPanel : p.m;
   int64_t column = last;
@@ -253,13 +352,11 @@ void mirror(const SymmetricProduct& p, int64_t panel) {
     for (int64_t row = first; row < last; ++row) out[row * p.m + column] = out[column * p.m + row];
 }
 
-constexpr auto kPack = &pack;
-constexpr auto kMultiply = &multiply;
-constexpr auto kMirror = &mirror;
+constexpr SymmetricKernels<bf16> kSymmetricBF16 = {pack, multiply, mirror};
 
 #else
 
-constexpr auto kPack = nullptr, kMultiply = nullptr, kMirror = nullptr;
+constexpr SymmetricKernels<bf16> kSymmetricBF16 = {};
 
 #endif
 

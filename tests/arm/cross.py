@@ -29,7 +29,7 @@ FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno
          "-fvisibility=hidden", f"-I{ROOT / 'csrc'}"]  # fmt: skip
 OF_FILE = {"neon.cpp": ["-march=armv8-a+crc"], "neonbf16.cpp": ["-march=armv8.2-a+bf16"]}
 OF_FILE_ZIG = {"neonbf16.cpp": ["-mcpu=apple_m1+bf16"]}  # zig names processors instead
-NOT_ARM = ("avx2.cpp", "avx512.cpp", "avx512bf16.cpp")
+NOT_ARM = ("avx2.cpp", "avx512.cpp", "avx512bf16.cpp", "avx512amx.cpp")
 
 # A torch that has a build without CUDA for aarch64, and what its own tests and ours need beside it.
 DEBIAN, PYTHON = "bookworm", "3.11"

@@ -371,36 +371,39 @@ void optim(Random& random, Results& out) {
       out.push_back({"muon momentum", m.numbers(), kF32});
       out.push_back({"muon parameters", p.numbers(), kF32});
     }
-  // Where there are bf16 products the polynomial of one Newton-Schulz step, else the same in f64.
-  for (const bool turned : {false, true})
-    for (const int64_t m : {7, 40, 101}) {
-      const int64_t k = m + 36, row = turned ? 1 : k, column = turned ? m : 1;
-      Tensor x(DType::kBF16, m * k, random, 0.1f), square(DType::kBF16, m * m), made(DType::kBF16, m * m);
-      const Coefficients c{3.4f, -4.7f, 2.0f};
-      if (has_symmetric_product()) {
-        const Polynomial p{x.half(), square.half(), made.half(), 1, m, k, m * k, row, column, 1, {c, c}};
-        std::vector<uint64_t> packed(static_cast<size_t>(polynomial_workspace(1, m, k) / 8 + 8));
-        check(newton_schulz_polynomial(p, packed.data(), kThreads), "newton_schulz");
-      } else {
-        std::vector<double> G(static_cast<size_t>(m * m));
-        for (int64_t i = 0; i < m; ++i)
-          for (int64_t j = 0; j < m; ++j) {
-            double sum = 0;
-            for (int64_t l = 0; l < k; ++l)
-              sum += double(widen(x.half()[i * row + l * column])) * double(widen(x.half()[j * row + l * column]));
-            G[static_cast<size_t>(i * m + j)] = widen(narrow(static_cast<float>(sum)));
-          }
-        for (int64_t i = 0; i < m; ++i)
-          for (int64_t j = 0; j < m; ++j) {
-            double sum = 0;
-            for (int64_t l = 0; l < m; ++l)
-              sum += G[static_cast<size_t>(i * m + l)] * G[static_cast<size_t>(j * m + l)];
-            made.set(i * m + j,
-                     static_cast<float>((i == j ? c.a : 0) + c.b * G[static_cast<size_t>(i * m + j)] + c.c * sum));
-          }
+  // The polynomial of one Newton-Schulz step where there are products for its dtype, else the same in f64.
+  for (const DType dtype : kTypes)
+    for (const bool turned : {false, true})
+      for (const int64_t m : {7, 40, 101}) {
+        const int64_t k = m + 36, row = turned ? 1 : k, column = turned ? m : 1;
+        Tensor x(dtype, m * k, random, 0.1f), square(dtype, m * m), made(dtype, m * m);
+        const Coefficients c{3.4f, -4.7f, 2.0f};
+        if (has_symmetric_product(dtype)) {
+          const Polynomial p{dtype, x.data(), square.data(), made.data(), 1, m, k, m * k, row, column, 1, {c, c}};
+          std::vector<uint64_t> packed(static_cast<size_t>(polynomial_workspace(dtype, 1, m, k) / 8 + 8));
+          check(newton_schulz_polynomial(p, packed.data(), kThreads), "newton_schulz");
+        } else {
+          const std::vector<float> X = x.numbers();
+          for (int64_t i = 0; i < m; ++i)
+            for (int64_t j = 0; j < m; ++j) {
+              double sum = 0;
+              for (int64_t l = 0; l < k; ++l)
+                sum += double(X[static_cast<size_t>(i * row + l * column)]) *
+                       double(X[static_cast<size_t>(j * row + l * column)]);
+              square.set(i * m + j, static_cast<float>(sum));
+            }
+          const std::vector<float> G = square.numbers();
+          for (int64_t i = 0; i < m; ++i)
+            for (int64_t j = 0; j < m; ++j) {
+              double sum = 0;
+              for (int64_t l = 0; l < m; ++l)
+                sum += double(G[static_cast<size_t>(i * m + l)]) * double(G[static_cast<size_t>(j * m + l)]);
+              made.set(i * m + j, static_cast<float>((i == j ? c.a : 0) +
+                                                     c.b * double(G[static_cast<size_t>(i * m + j)]) + c.c * sum));
+            }
+        }
+        out.push_back({"newton_schulz", made.numbers(), dtype == DType::kF32 ? kF32 : kPairs});
       }
-      out.push_back({"newton_schulz", made.numbers(), kPairs});
-    }
 }
 
 void checksum(Random& random, Results& out) {

@@ -42,12 +42,15 @@ def test_adamw_follows_torch_over_a_run() -> None:
 
 
 @pytest.mark.parametrize("level", ISAS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [(3, 48, 96), (2, 96, 48), (2, 65, 65)])
-def test_orthogonalize_pulls_singular_values_to_one(shape: tuple[int, int, int], level: str, isa: Any) -> None:
+def test_orthogonalize_pulls_singular_values_to_one(
+    shape: tuple[int, int, int], dtype: torch.dtype, level: str, isa: Any
+) -> None:
     isa(level)
     torch.manual_seed(0)
     bank = torch.randn(shape)
-    bank = (bank / bank.norm(dim=(1, 2), keepdim=True)).bfloat16()
+    bank = (bank / bank.norm(dim=(1, 2), keepdim=True)).to(dtype)
     before = bank.clone()
     polar = torch.linalg.svdvals(orthogonalize(bank, POLAR_EXPRESS).float())
     quintic = torch.linalg.svdvals(orthogonalize(bank, QUINTIC).float())
@@ -56,6 +59,21 @@ def test_orthogonalize_pulls_singular_values_to_one(shape: tuple[int, int, int],
     settled = torch.linalg.svdvals(bank.float()) > 0.01
     assert polar[settled].min() > 0.8 and polar.max() < 1.2
     assert quintic[settled].min() > 0.6 and quintic.max() < 1.3
+
+
+@pytest.mark.parametrize("level", ISAS)
+@pytest.mark.parametrize("shape", [(9, 40, 40), (1, 50, 101), (2, 203, 97), (1, 150, 700), (3, 1, 5)])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_orthogonalize_in_fp32_is_as_exact_as_torch(
+    shape: tuple[int, int, int], steps: int, level: str, isa: Any
+) -> None:
+    isa(level)
+    torch.manual_seed(0)
+    bank = torch.randn(shape)
+    bank /= bank.norm(dim=(1, 2), keepdim=True)
+    with using("reference"):
+        exact = orthogonalize(bank.double(), POLAR_EXPRESS[:steps])
+    torch.testing.assert_close(orthogonalize(bank, POLAR_EXPRESS[:steps]).double(), exact, rtol=0, atol=1e-5)
 
 
 def test_muon_moves_along_the_polar_factor() -> None:

@@ -2,7 +2,7 @@
 
 A step reads and writes each parameter and its state once. Muon's Newton-Schulz products are torch's, on a bank of
 same-shape matrices in the precision that the machine multiplies fast, but for the symmetric ones where a processor has
-bf16 vector instructions: a native kernel computes their lower triangle alone. Units for matrices (AMX, a GPU's tensor
+vector instructions for it: a native kernel computes their lower triangle alone. Units for matrices (AMX, a GPU's tensor
 cores) multiply them whole: docs/guides/simt.md says why.
 """
 
@@ -251,11 +251,11 @@ def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm
 
 
 def _orthogonalize_cpu(bank_BRC: torch.Tensor, flat: Sequence[float]) -> torch.Tensor:
-    vectors = products.fast_dtype() == torch.bfloat16 and not products.route().tiles
-    if vectors and bank_BRC.dtype == torch.bfloat16 and _core.has_symmetric_product():
-        return _by_symmetric_products(bank_BRC.contiguous(), _steps(flat))
-    (wide_BRC,) = products.widened(bank_BRC)
-    return _by_torch(wide_BRC, flat).to(bank_BRC.dtype)
+    (x,) = products.widened(bank_BRC)
+    tiles = x.dtype == torch.bfloat16 and products.route().tiles
+    if not tiles and x.dtype in DTYPE_CODE and _core.has_symmetric_product(DTYPE_CODE[x.dtype]):
+        return _by_symmetric_products(x.contiguous(), _steps(flat)).to(bank_BRC.dtype)
+    return _by_torch(x, flat).to(bank_BRC.dtype)
 
 
 def _steps(flat: Sequence[float]) -> list[tuple[float, ...]]:
@@ -266,21 +266,24 @@ def _by_symmetric_products(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) 
     """One plain product for each polynomial: a I joins it before it is rounded.
 
     Where the matrices are at least twice as long as wide, steps go in pairs: the second polynomial comes from the short
-    side's products, which saves two of four long ones. The first step stands alone, its polynomial is the steepest, and
-    so does the last: it starts from the matrices as they are and undoes what the pairs' roundings did to the singular
-    values. With a pair at either end results were off two to five times as far as without pairs.
+    side's products, which saves two of four long ones. In bf16 the first step stands alone, its polynomial is the
+    steepest, and so does the last: it starts from the matrices as they are and undoes what the pairs' roundings did to
+    the singular values. With a pair at either end results were off two to five times as far as without pairs. In fp32
+    pairs from the first step on are as accurate as torch's products.
     """
     wide = x.shape[1] <= x.shape[2]
     short, long = sorted(x.shape[1:])
     size = 2 if long >= 2 * short else 1
-    cuts = sorted({0, *range(1, len(steps), size), len(steps) - 1, len(steps)})
-    packed = x.new_empty(_core.polynomial_workspace(len(x), short, long), dtype=torch.uint8)
+    alone = {len(steps) - 1} if x.dtype == torch.bfloat16 else set()
+    cuts = sorted({0, *range(len(alone), len(steps), size), *alone, len(steps)})
+    code = DTYPE_CODE[x.dtype]
+    packed = x.new_empty(_core.polynomial_workspace(code, len(x), short, long), dtype=torch.uint8)
     square, poly = x.new_empty(2 * size - 1, len(x), short, short), x.new_empty(len(x), short, short)
     results = torch.empty_like(x), torch.empty_like(x)  # in turn: the caller's bank is only read
     for turn, (begin, end) in enumerate(itertools.pairwise(cuts)):
         rows, y = x if wide else x.mT, results[turn % 2]
         _core.newton_schulz_polynomial(
-            rows.data_ptr(), square.data_ptr(), poly.data_ptr(), rows.shape, rows.stride(),
+            code, rows.data_ptr(), square.data_ptr(), poly.data_ptr(), rows.shape, rows.stride(),
             [number for abc in steps[begin:end] for number in abc], packed.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         x = torch.bmm(poly, x, out=y) if wide else torch.bmm(x, poly, out=y)
