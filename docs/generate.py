@@ -257,9 +257,12 @@ def api_page() -> Iterator[str]:
         f"calls: {joined([f'[{path.name}](../../examples/{path.name})' for path in EXAMPLES])}."
     )
     yield ""
-    listed = [f"golfcore.{name}" for names in GROUPS.values() for name in names]
-    listed += [f"golfcore.ops.{name}" for name in ops.__all__]
-    yield from (f"- [`{name}`](#{anchor(name)})" for name in listed)
+    for title, prefix, names in (
+        *((title, "golfcore", names) for title, names in GROUPS.items()),
+        ("Operations", "golfcore.ops", ops.__all__),
+    ):
+        shown = [f"[`{name}`](#{anchor(prefix + '.' + name)})" for name in names]
+        yield f"- {title}: {', '.join(shown)}"
     for title, names in GROUPS.items():
         yield from ("", f"## {title}")
         for name in names:

@@ -31,6 +31,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 KEYS = {entry.key for entry in all_keys()}
 FENCE = re.compile(r"^( *)(`{3,})([^\n`]*)\n(.*?)^\1\2 *$", re.DOTALL | re.MULTILINE)
 KEY = re.compile(r"(?<![\w./-])((?:track|data|optim|train|quant|eval|model)\.[a-z][a-z0-9_]*)(?![\w(/.])")
+SOURCE = re.compile(r"(src|csrc|tests|bench|docs|examples|python|tools)/[\w./-]+")
 SUFFIXES = ("golf", "safetensors", "py", "toml", "pt", "npy", "zst")  # `model.golf` is a file and no key
 
 
@@ -86,6 +87,8 @@ def test_every_page_is_in_the_index() -> None:
     listed = re.findall(r"^(\w[\w/-]+)$", "\n".join(blocks(DOCS / "index.md", "{toctree}")), flags=re.MULTILINE)
     pages = [path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")]
     assert sorted(listed) == sorted(page for page in pages if page != "index")
+    outside = {"contributing": "../CONTRIBUTING.md", "changelog": "../CHANGELOG.md"}
+    assert {outside.get(page, f"{page}.md") for page in listed} <= set(links(DOCS / "index.md"))
 
 
 def test_questions_are_two_clicks_from_the_readme() -> None:
@@ -102,7 +105,7 @@ def test_paths_of_the_repository_exist() -> None:
         if page.name == "CHANGELOG.md":
             continue
         for span in re.findall(r"`([^`\n]+)`", without_blocks(page)):
-            if re.fullmatch(r"(src|csrc|tests|bench|docs|examples|python|tools)/[\w./-]+", span) and "scale" not in span:
+            if SOURCE.fullmatch(span) and "scale" not in span:
                 assert (ROOT / span).exists(), f"{name_of(page)}: {span}"
 
 
