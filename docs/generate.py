@@ -34,7 +34,7 @@ from golfcore.recipes.explain import KeyHelp, all_keys
 REFERENCE = Path(__file__).parent / "reference"
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 NOTE = "<!-- Written by docs/generate.py from the code: change the docstrings there and run it again. -->"
-WIDTH = 100  # of a signature before it takes a line for each parameter
+WIDTH = 84  # of a signature before it takes a line for each parameter: what the site shows without scrolling
 
 
 def pages() -> dict[Path, str]:
@@ -304,7 +304,7 @@ def described_method(owner: str, name: str, value: Any) -> Iterator[str]:
     """Yield a method or property of a class."""
     yield from ("", f"#### {owner}.{name}", "")
     if isinstance(value, property):
-        yield from (*docstring_lines(value.fget), "", "A property.")
+        yield from ("A property.", "", *docstring_lines(value.fget))
         return
     function = value.__func__ if isinstance(value, classmethod) else value
     yield from ("```python", signature_text(f"{owner}.{name}", function, skip=1), "```", "")
