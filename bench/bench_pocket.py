@@ -1,11 +1,10 @@
-"""Whole runs of a recipe over several seeds: bits per byte, bytes and seconds, with a mean and an interval.
+"""Run a recipe with several seeds; report bits per byte, bytes and seconds, with mean and interval.
 
     python bench/bench_pocket.py --recipe pocket --seeds 1337 1338 1339 --save
     python bench/bench_pocket.py --recipe plain_torch --runs runs/plain --save
 
-Each seed is a run of its own through the command line, with every stage and its clock; leave the machine alone. The
-recipe plain_torch is bench/plain_torch.py's. With --runs the run folders stay, and seeds that are in it are not run
-again.
+Each seed is a run by the command line, with every stage and its clock; leave the machine alone. The recipe plain_torch
+is that of bench/plain_torch.py. With --runs the run folders stay, and seeds that have a folder are not run again.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ METRICS = {"val_bpb": "bit/byte", "val_loss": "nat/token", "bytes_total": "byte"
 
 
 def one_run(recipe: str, seed: int, more: list[str], runs: Path, before: list[str]) -> dict[str, float]:
-    """The last line of the run, and the steps that its clock allowed."""
+    """Run one seed; return the last line that it printed, and its number of steps."""
     kept = runs / f"seed{seed}.json"
     if not kept.exists():
         # A folder without a result is of a run that was cut off.

@@ -1,4 +1,4 @@
-"""The tokenizer against tiktoken (encoding) and against Hugging Face tokenizers and rustbpe (training).
+"""Time the tokenizer against tiktoken (encoding) and against Hugging Face tokenizers and rustbpe (training).
 
     python bench/bench_tokenizer.py --text TEXT.jsonl [--vocab-size 8192] [--rounds 5] [--json] [--save]
 
@@ -28,7 +28,7 @@ FIRST_BYTE = 4
 
 
 def read(path: Path, limit: int) -> list[str]:
-    """Documents of a .jsonl file, at most ``limit`` bytes of it."""
+    """Read the documents of a .jsonl file, at most ``limit`` bytes of it."""
     texts: list[str] = []
     with path.open(encoding="utf-8") as f:
         for line in f:
@@ -42,7 +42,7 @@ def read(path: Path, limit: int) -> list[str]:
 def measure(
     candidates: dict[str, Callable[[], Callable[[], object]]], rounds: int, tick: Callable[[str], None]
 ) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round. A candidate prepares, untimed, and returns what is to be timed."""
+    """Return the seconds of each candidate in each round; a candidate prepares untimed and returns the call to time."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(rounds):
         tick(f"round {i + 1} of {rounds}")
@@ -119,7 +119,7 @@ def trainers(texts: Sequence[str], vocab_size: int) -> dict[str, Callable[[], Ca
 
 
 def check_training(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:
-    """The share of our tokens that each library learns too, from the same text."""
+    """Return the share of our tokens that each library also learns from the same text."""
     byte_of = huggingface_bytes()
     tokens = tokenizer.vocab_size - FIRST_BYTE
     ours = {tokenizer.token(i) for i in range(FIRST_BYTE, tokenizer.vocab_size)}
@@ -135,7 +135,7 @@ def check_training(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, floa
 
 
 def huggingface_bytes() -> dict[str, int]:
-    """The printable characters that stand for bytes in Hugging Face's vocabularies."""
+    """Return the printable characters that stand for bytes in Hugging Face's vocabularies."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("\u00a1"), ord("\u00ac") + 1), *range(ord("\u00ae"), 256)]
     rest = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}

@@ -1,9 +1,9 @@
-"""Makes the time model's evidence: a row of ``golfcore/plan/contest_steps.csv`` for each log of a contest entry.
+"""Make the data of the time model: a row of ``golfcore/plan/contest_steps.csv`` for each log of a contest entry.
 
     python bench/contest_steps.py RECORDS    # RECORDS holds <track>/<entry>/ as in openai/parameter-golf
 
-Batch, length, ranks, milliseconds a step and peak memory are read from the logs. Logs seldom tell the model's shape, so
-it stands below, from the entries' own descriptions, and is checked against the parameters that the log counts.
+Batch, length, ranks, milliseconds per step and peak memory are read from the logs. Logs seldom have the model's shape,
+so it stands below, from the entries' own descriptions, and is checked against the number of parameters in the log.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ H200 = "8 x H200: other memory"
 
 
 class Shape(NamedTuple):
-    """What an entry ran, at width 512 with 8 query and 4 key/value heads.
+    """The shape of an entry's model, of width 512 with 8 query and 4 key/value heads.
 
-    ``extra`` is how many parameters it may have beyond that: hashed bigrams, value embeddings, gates.
+    ``extra`` is the number of parameters that it may have beyond that: hashed bigrams, value embeddings, gates.
     """
 
     layers: int
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def read(path: Path, entry: str, shape: Shape) -> dict[str, Any] | None:
-    """The row of a log; None where it does not time a training run."""
+    """Return the row of a log, or None if it does not time a training run."""
     text = path.read_text(errors="replace")
     events = parse_log(text)
     steps, train_ms = clock(events)
@@ -142,7 +142,7 @@ def read(path: Path, entry: str, shape: Shape) -> dict[str, Any] | None:
 
 
 def clock(events: list[dict[str, Any]]) -> tuple[int, float]:
-    """Steps and milliseconds of training, from the line that ended it or the last that tells both."""
+    """Return steps and milliseconds of training, from the line that ended it or the last that has both."""
     ends = [e for e in events if e["kind"] == "stop" and e.get("step") and e.get("train_ms")]
     timed = [e for e in events if e["kind"] in ("train", "val") and e["step"] and e.get("train_ms")]
     last = (ends or timed or [{"step": 0, "train_ms": 0.0}])[-1]
@@ -155,7 +155,7 @@ def number(text: str, key: str) -> int:
 
 
 def passes(text: str, layers: int, steps: int) -> tuple[float, int]:
-    """Layers run a step, mean over the steps and most: some entries repeat a span of layers from some step on."""
+    """Return the layers run per step, mean and most: some entries repeat a span of layers from some step on."""
     switches: list[tuple[int, int]] = []  # (step, layers from there on)
     for at, encoder, decoder in re.findall(
         r"layer_loop:\S+ step:(\d+) frac:[\d.]+ encoder:\[([\d, ]*)\] decoder:\[([\d, ]*)\]", text

@@ -1,4 +1,4 @@
-"""The rival of pocket: the contest's baseline in plain torch, packed and scored exactly as golfcore's own runs are.
+"""Run the contest's baseline in plain torch, packed and scored exactly as golfcore's runs: the rival of recipe pocket.
 
     python bench/plain_torch.py --set train.seed=1337 --runs runs
 
@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from golfcore.environment import share_cores
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 
@@ -44,7 +44,7 @@ from golfcore.run_folder import ARTIFACT  # noqa: E402
 
 
 def optimizers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
-    """Adam with a group a rate, and Muon for the matrices."""
+    """Return Adam with one group per learning rate, and Muon for the matrices."""
     roles, optim = model.parameter_roles(), config.optim
     rates: dict[float, list[torch.nn.Parameter]] = {}
     matrices = []
@@ -66,7 +66,7 @@ def optimizers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
 
 
 def train(model: GPT, config: RecipeConfig, tokens: Tokens, *, compiled: bool) -> tuple[int, float]:
-    """Trains until the clock or the step count runs out; returns the steps and the seconds."""
+    """Train until the clock or the step count runs out; return steps and seconds."""
     settings = config.train
     reserved = config.quant.reserve_s if config.quant.method == "gptq" else 0.0
     budget_s = max(config.track.train_s - reserved, 0.0)  # as the trainer reckons it

@@ -1,4 +1,4 @@
-"""Results of benchmarks as rows of an append-only CSV file: what was measured, on what, with which code.
+"""Append results of benchmarks to a CSV file: the number, the machine and the code.
 
 A row holds one number. Rows are never changed or removed: a result that no longer holds is followed by a newer one.
 """
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from golfcore.environment import cores, cpu_model
+from golfcore.machine import cores, cpu_model
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -25,7 +25,7 @@ COLUMNS = ("date", "commit", "machine", "versions", "case", "backend", "metric",
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One number: ``case`` is the work, ``backend`` who did it, ``metric`` which statistic of what."""
+    """One number: ``case`` is the work, ``backend`` the program that did it, ``metric`` what was measured."""
 
     case: str
     backend: str
@@ -35,7 +35,7 @@ class Result:
 
 
 def append(name: str, results: Iterable[Result], packages: Sequence[str] = ()) -> Path:
-    """Add rows to ``bench/results/<name>.csv``, which is made where it is missing.
+    """Add rows to ``bench/results/<name>.csv``, which is made if it does not exist.
 
     Args:
         name: the file's name without ``.csv``.
@@ -56,7 +56,7 @@ def append(name: str, results: Iterable[Result], packages: Sequence[str] = ()) -
 
 
 def commit() -> str:
-    """The checked-out commit, with ``+`` where tracked files other than results differ; ``unknown`` without git."""
+    """Return the checked-out commit, with ``+`` if tracked files other than results differ; ``unknown`` without git."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -69,12 +69,12 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """The processor, and how many of its cores this process may use."""
+    """Return the processor, and how many of its cores this process may use."""
     return f"{cpu_model()} x{cores()}"
 
 
 def versions(packages: Sequence[str]) -> str:
-    """``python 3.12.1; tiktoken 0.9.0``: Python and the distributions, those that are missing left out."""
+    """Return ``python 3.12.1; tiktoken 0.9.0``: Python and the distributions, without those that are not installed."""
     found = [f"python {platform.python_version()}"]
     for name in packages:
         try:
@@ -85,6 +85,6 @@ def versions(packages: Sequence[str]) -> str:
 
 
 def command() -> str:
-    """How this benchmark was called, with files given by name alone: folders differ between machines."""
+    """Return the command line of this benchmark, with files by name alone, since folders differ between machines."""
     script, *args = sys.argv
     return shlex.join(["python", f"bench/{Path(script).name}", *(Path(a).name if "/" in a else a for a in args)])

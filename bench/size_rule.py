@@ -1,8 +1,9 @@
-"""The data of the rule that sizes a run (golfcore.recipes.sizing): short runs of many shapes, at equal computing.
+"""Measure the data of the rule that sizes a run (golfcore.recipes.sizing): short runs of many shapes.
 
     python bench/size_rule.py --budget 80 250 --vocab 1024 6144 --batch 2048 4096 --rate 1 1.5 --save
 
-A budget is a number of steps of pocket_frontier as it stands; each shape gets the steps that cost as many operations.
+A budget is a number of steps of pocket_frontier as it stands; each shape gets as many steps as cost the same number
+of operations.
 Runs end by their number of steps, so the results do not depend on the machine. Models are scored on documents that are
 held out of the training text, before quantization.
 """
@@ -15,7 +16,8 @@ import itertools
 import tempfile
 from pathlib import Path
 
-from golfcore.environment import environment, share_cores
+from golfcore.machine import environment
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 
@@ -40,7 +42,7 @@ ABOUT = ("date", "commit", "cpu", "cores", "isa", "torch")
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A shape, the steps that it got, and what it came to on held-out text."""
+    """A shape, its number of steps, and its score on held-out text."""
 
     budget: int
     vocab_size: int
@@ -53,7 +55,7 @@ class Trial:
 
 
 def shaped(budget: int, vocab_size: int, batch_tokens: int, rate: float, ema_steps: float, seed: int) -> RecipeConfig:
-    """The recipe of a trial; its number of steps costs as much as ``budget`` steps of the base."""
+    """Return the recipe of a trial; its steps cost as much as ``budget`` steps of the base."""
     base = load_recipe(BASE, environment={}).config
     family = get_family(base.model_family)
 
@@ -77,7 +79,7 @@ def shaped(budget: int, vocab_size: int, batch_tokens: int, rate: float, ema_ste
 
 
 def run_trial(recipe: RecipeConfig, texts: list[Path]) -> tuple[int, float]:
-    """Trains and scores; returns the steps and bits per byte."""
+    """Train and score a trial; return steps and bits per byte."""
     recipe = prepare_data(recipe, texts)
     tokens = open_tokens(recipe.data.path)
     source = tokens.shards("train")

@@ -1,4 +1,4 @@
-"""A sweep of 24 real runs that is killed at random five times: every run must be done once and none lost.
+"""Kill a sweep of 24 real runs at random five times, and check that every run is done once and none is lost.
 
     python bench/sweep_kill.py [--kills 5] [--seed 0] [--text TEXT]
 
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def kill_at_random(command: list[str], folder: Path, rng: random.Random, *, with_runs: bool) -> None:
-    """Starts the sweep, lets it run until up to four more runs are scored and a random while longer, and kills."""
+    """Start the sweep, let it run until up to four more runs are scored and a random while longer, and kill it."""
     before, more = scored(folder), rng.randrange(5)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and (scored(folder) < before + more or not running(folder)):
@@ -94,7 +94,7 @@ def running(folder: Path) -> list[int]:
 
 
 def judge(found: dict[str, object], kills: int) -> int:
-    """Each of the 24 must have its score, and one closing line in its log."""
+    """Check that each of the 24 runs has its score, and one closing line in its log."""
     runs: list[dict[str, object]] = found["runs"]  # type: ignore[assignment]
     wrong = []
     for run in runs:

@@ -1,9 +1,9 @@
-"""The bench rows of the operations under pytest-benchmark, for its histograms, storage and comparisons:
+"""Time the operations under pytest-benchmark, for its histograms, storage and comparisons:
 
     python -m pytest bench/test_ops.py --benchmark-only [-k norm]
 
-``golfcore bench`` times the same work against its rivals in turn and knows the machine's ceilings; use this one for
-what pytest-benchmark does better. Both check before they time.
+``golfcore bench`` times the same work against its rivals in turn and knows the machine's ceilings. Both check results
+before they time.
 """
 
 from __future__ import annotations

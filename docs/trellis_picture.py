@@ -1,4 +1,4 @@
-"""Draws docs/trellis.svg: ten weights of a column, quantized by the real search. Run it from the repository's root."""
+"""Draw docs/trellis.svg: ten weights of a column, quantized by the real search. Run it from the repository's root."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def text(x: float, y: float, words: str, color: str = "#333333", anchor: str = "
 
 
 def grid(weights: list[float], path: list[int], states: list[int]) -> list[str]:
-    """Left: the points of each row that the state allows, the weight, and the point that was chosen."""
+    """Draw the left half: the points of each row that the state allows, the weight, and the point that was chosen."""
     middle = LEFT + 4.5 * STEP
     parts = [text(middle, 24, "points of half a step; a state allows every second one"),
              text(middle, 44, "cross: the weight; ring: the point of the path")]  # fmt: skip
@@ -55,7 +55,7 @@ def grid(weights: list[float], path: list[int], states: list[int]) -> list[str]:
 
 
 def trellis(path: list[int], states: list[int]) -> list[str]:
-    """Right: all moves between the four states from row to row, and the path of least squared error."""
+    """Draw the right half: all moves between the four states from row to row, and the path of least squared error."""
     count = 1 << BITS
     xs = [540 + 55 * s for s in range(count)]
     parts = [text(sum(xs) / count, 24, "states; a move is a coset of points four apart")]

@@ -1,10 +1,11 @@
-"""The contest's entry point: trains, packs and scores a recipe, on one process or under torchrun.
+"""The contest's entry point: train, pack and score a recipe, in one process or under torchrun.
 
     torchrun --standalone --nproc_per_node=8 python/train_gpt.py
     torchrun --standalone --nproc_per_node=2 python/train_gpt.py --recipe pocket
 
-Settings come from the environment under the contest's names (MATRIX_LR=0.03 NUM_LAYERS=10 ...), over the recipe's.
-Lines are printed, and written to runs/RUN_ID/log.txt, in the contest's form. The score is read from the packed bytes.
+Settings come from the environment under the contest's names (MATRIX_LR=0.03 NUM_LAYERS=10 ...) and replace the
+recipe's. Lines are printed, and written to runs/RUN_ID/log.txt, in the contest's form. The score is read from the
+packed bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from golfcore.environment import share_cores
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 
@@ -63,7 +64,7 @@ def main(options: argparse.Namespace, world: World) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """torchrun ends the other ranks by SIGTERM when one has failed; each then says what it knows."""
+    """Handle SIGTERM, by which torchrun ends the other ranks when one has failed: each reports what it knows."""
     raise KeyboardInterrupt
 
 

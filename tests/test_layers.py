@@ -12,8 +12,8 @@ SRC = REPOSITORY / "src" / "golfcore"
 
 # CONTRIBUTING.md shows the same table, from the top.
 FLOORS = (
-    ("_core", "config", "container", "contest", "environment", "errors", "gpu", "installed", "paths", "progress",
-     "run_folder", "stats", "suggest"),
+    ("_core", "config", "container", "contest", "errors", "gpu_specs", "installed", "machine", "openmp", "paths",
+     "processes", "progress", "run_folder", "stats", "suggest"),
     ("ops",),
     ("artifact", "data", "model", "optim", "tokenizer"),
     ("evaluate", "quant", "ranks", "recipes", "training"),
@@ -23,7 +23,7 @@ FLOORS = (
     ("__main__", "cli"),
 )  # fmt: skip
 LAYERS = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-MAY_TOUCH_CORE = ("ops", "tokenizer", "container", "environment", "installed", "cli.doctor")
+MAY_TOUCH_CORE = ("ops", "tokenizer", "container", "machine", "installed", "cli.doctor")
 MODULES = sorted(SRC.rglob("*.py"))
 SCRIPTS = sorted([*(REPOSITORY / "python").glob("*.py"), *(REPOSITORY / "bench").glob("*.py")])
 

@@ -1,6 +1,7 @@
-"""What ``import golfcore`` offers: a recipe, each stage of a run, and the packed model that comes out of it.
+"""The functions of ``import golfcore``: load a recipe, run it whole or stage by stage, load the packed model.
 
-The command line is made of the same functions. Under torchrun every rank calls them, and rank 0 alone gets results.
+The command line calls the same functions. Under torchrun every rank (process of the run) calls them; rank 0 gets the
+results, the others None or an empty dict.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ def load_recipe(recipe: str | Path, changes: Mapping[str, Any] | None = None) ->
     """Return a recipe with some of its keys changed; the environment is not read.
 
     Args:
-        recipe: the name of one that comes with golfcore (``"pocket"``), or a TOML file.
-        changes: values by ``section.key``, as ``{"train.seed": 7}``.
+        recipe: the name of a recipe that comes with golfcore (``"pocket"``), or a TOML file.
+        changes: new values by ``section.key``, such as ``{"train.seed": 7}``.
 
     Raises:
-        UsageError: no such recipe or key, or a value out of range; names the nearest.
+        UsageError: no such recipe or key, with the nearest name in the message, or a value out of range.
     """
     return read_recipe(str(recipe), environment={}, changes=changes).config
 
@@ -60,28 +61,28 @@ def run(
     resume: Path | str | None = None,
     progress: Progress = no_progress,
 ) -> RunResult | None:
-    """Train, quantize, pack and score a recipe, and write its report.
+    """Train, quantize, pack and score the model of a recipe, and write the report of the run.
 
-    The score is read from the packed bytes by a new process. A run that broke a limit of its track is returned all the
-    same; ``RunResult.broken_limit`` says which.
+    A new process reads the packed file and scores it. A run that broke a limit of its track (bytes or seconds) is
+    returned like any other; ``RunResult.broken_limit`` says which limit.
 
     Args:
-        recipe: a name, a TOML file, or what ``load_recipe`` returned; ``"auto"`` sizes one to this machine.
+        recipe: a recipe's name, a TOML file, or a recipe from ``load_recipe``; ``"auto"`` sizes one to this machine.
         text: files or folders of text to train on (txt, jsonl, gz, zst); default: 13 MB of news.
-        data: a folder of tokens instead of text.
-        changes: values by ``section.key`` over the recipe's.
-        runs: the folder in which the run's folder is made.
-        run_id: its name; default: the recipe's name and the time.
-        resume: the folder of a run that was cut off, which goes on; the other arguments are then left out.
+        data: a folder of tokens (prepared, or contest shards) to use instead of text.
+        changes: values by ``section.key`` that replace those of the recipe.
+        runs: the folder in which the folder of the run is made.
+        run_id: the name of the run's folder; default: the recipe's name and the time.
+        resume: the folder of an interrupted run to continue; give no other argument with it.
         progress: shows how far each stage is.
 
     Returns:
-        The result; under torchrun None on every rank but the first.
+        The result of the run; under torchrun None on every rank but 0.
 
     Raises:
-        UsageError: wrong arguments or keys, or the folder exists.
-        InputError: text or tokens that cannot be used, a full disk.
-        RuleError: the model cannot fit, or a probe of the scorer failed.
+        UsageError: arguments or keys that do not exist or contradict each other, or a run folder that exists.
+        InputError: text or tokens that cannot be used, or a full disk.
+        RuleError: the model cannot fit the byte cap, or a probe of the scorer failed.
     """
     wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
     return run_wish(wish, progress)
@@ -92,7 +93,7 @@ def run_wish(
     progress: Progress = no_progress,
     guard: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
 ) -> RunResult | None:
-    """Run as ``run`` does; ``guard`` is a context around all that follows the preparation, given the run's folder."""
+    """Do the work of ``run``; ``guard(run_dir)`` is a context manager around all that follows the preparation."""
     with join_world() as world:
         start = begin_together(world, wish, progress)
         with guard(start.run_dir):
@@ -112,12 +113,12 @@ def train(
     resume: Path | str | None = None,
     progress: Progress = no_progress,
 ) -> Path | None:
-    """Train a recipe and leave ``checkpoint.pt`` in the run's folder.
+    """Train the model of a recipe and leave ``checkpoint.pt`` in the run's folder.
 
     Arguments and errors as for ``run``.
 
     Returns:
-        The run's folder; under torchrun None on every rank but the first.
+        The run's folder; under torchrun None on every rank but 0.
     """
     wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
     return train_wish(wish, progress)
@@ -128,7 +129,7 @@ def train_wish(
     progress: Progress = no_progress,
     guard: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
 ) -> Path | None:
-    """Train as ``train`` does; ``guard`` is a context around the training, given the run's folder."""
+    """Do the work of ``train``; ``guard(run_dir)`` is a context manager around the training."""
     with join_world() as world:
         start = begin_together(world, wish, progress)
         run_dir, config = start.run_dir, start.config
@@ -157,26 +158,26 @@ def quantize(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Quantize a trained run; leave ``quantised.pt`` and ``quantised.json`` in its folder.
+    """Quantize the weights of a trained run, into ``quantised.pt`` and ``quantised.json`` in its folder.
 
     Args:
         run_dir: the run's folder; its checkpoint stays as it is.
-        fit: choose the step of each tensor so that the packed file ends just below this many bytes; 0: as the recipe's
-            ``quant.fit`` says.
-        margin: bytes below ``fit`` that stay free; 0: the recipe's.
-        changes: values by ``section.key`` over the run's, as ``{"quant.matrix_bits": 4}``.
-        text: calibration text instead of training text.
-        dry_run: only plan the steps that fill the cap, and write nothing.
+        fit: choose the step size of each tensor so that the packed file ends just below this many bytes; 0: do as
+            ``quant.fit`` of the recipe says.
+        margin: bytes below ``fit`` that stay free; 0: ``quant.margin`` of the recipe.
+        changes: values by ``section.key`` that replace those of the run, such as ``{"quant.matrix_bits": 4}``.
+        text: files or folders of calibration text, used instead of training text.
+        dry_run: only plan the step sizes that fill the cap, and write nothing.
         progress: shows how far it is.
 
     Returns:
-        The content of ``quantised.json``: ``tensors`` (a row each), ``total`` and ``plan`` (None without a cap to
-        fill). With ``dry_run`` the plan alone. Empty on every rank but the first.
+        The content of ``quantised.json``: ``tensors`` (one row per tensor), ``total`` and ``plan`` (None if there is no
+        cap to fill). With ``dry_run`` only the plan. Empty on every rank but 0.
 
     Raises:
         InputError: the folder holds no trained run, or weights that are not finite.
         RuleError: the cap cannot be met.
-        UsageError: wrong keys, or no room below the margin.
+        UsageError: an unknown key, or a margin that leaves no bytes.
     """
     run_dir = Path(run_dir)
     config = changed(read_config(run_dir), changes or {})
@@ -216,7 +217,8 @@ def pack(
         progress: shows how far it is.
 
     Returns:
-        The inspection of the file: ``bytes`` (``file``, ``cap``, ``free``, ``framing``), ``roles`` and ``chunks``.
+        Where the bytes went: ``bytes`` (``file``, ``cap``, ``free``, ``framing``), ``roles`` and ``chunks``, as
+        ``golfcore.artifact.inspect.summary`` lists them.
 
     Raises:
         InputError: the run is not quantized, or the file cannot be written.
@@ -244,28 +246,28 @@ def score(
     tell: Callable[[str], None] = lambda line: None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Score a packed model: bits per byte of a text, each token once.
+    """Score a packed model: compute its bits per byte on a text, with each token scored once.
 
     Args:
         artifact: a ``.golf`` file.
-        data: a folder of tokens whose validation split is scored.
-        text: files or folders of text that is scored whole instead, with the model's own tokenizer.
-        tokenizer: for contest shards: a SentencePiece ``.model`` or a ``.bpe`` file.
-        context: tokens per window; 0: the artifact's.
-        stride: tokens scored per window after the first, or ``"auto"`` for the finest that ends within the budget;
-            default: the artifact's.
-        budget_s: seconds that the evaluation may take, 0 for no clock; default: the artifact's.
-        batch_tokens: tokens per forward pass, 0 for what is fast; changes speed and memory, not the score.
+        data: a folder of tokens, of which the validation split is scored.
+        text: files or folders of text to score whole instead, with the model's own tokenizer.
+        tokenizer: a SentencePiece ``.model`` or a ``.bpe`` file; needed only for contest shards.
+        context: tokens per window; 0: as the artifact says.
+        stride: tokens scored per window after the first, or ``"auto"`` for the smallest stride that ends within the
+            budget; default: as the artifact says.
+        budget_s: seconds that the evaluation may take, 0 for no limit; default: as the artifact says.
+        batch_tokens: tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
         began: the reading of ``time.perf_counter`` at which the budget began; default: now.
-        tell: called with warnings before the long work, and with what was taken.
-        progress: shows how far it is.
+        tell: called with each warning before the long work, and with the stride that was taken.
+        progress: shows how far the evaluation is.
 
     Returns:
         The content of ``score.json``: ``val_bpb`` (bits per byte), ``val_loss`` (nats per token), ``tokens``,
-        ``bytes`` and what the score rests on. Empty on every rank but the first.
+        ``bytes`` and the facts behind the score (hashes, windows, times). Empty on every rank but 0.
 
     Raises:
-        UsageError: neither or both of ``data`` and ``text``, or windows that do not fit.
+        UsageError: neither or both of ``data`` and ``text``, or a stride larger than the context.
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
@@ -287,8 +289,8 @@ class Model:
 
     Attributes:
         module: the torch module with its weights in fp32; ``golfcore.model.interface.LanguageModel`` is its interface.
-        tokenizer: its own; None if the file names one by hash alone.
-        manifest: what the file says of recipe, evaluation and data.
+        tokenizer: the tokenizer in the file; None if the file has only a tokenizer's hash.
+        manifest: facts that the file holds about recipe, evaluation and data.
     """
 
     module: LanguageModel
@@ -304,7 +306,7 @@ def load_model(artifact: Path | str) -> Model:
 
     Raises:
         InputError: no such file.
-        FormatError: the file is damaged or holds no model that golfcore knows.
+        FormatError: the file is damaged, or its model family is unknown.
     """
     loaded = read_model(Path(artifact))
     tokenizer = Tokenizer.from_bytes(loaded.tokenizer) if loaded.tokenizer else None

@@ -1,10 +1,10 @@
-"""What golfcore raises. A message says what is wrong, the value, what was expected, and what to do next."""
+"""The errors of golfcore. A message says what is wrong, the value, what was expected, and what to do next."""
 
 
 class GolfError(Exception):
-    """Base of every error that is the user's to act on; the command line prints it as one line.
+    """Base class of every error that a user can act on; the command line prints it as one line.
 
-    ``exit_code`` is 2 for wrong usage (the command can never work as given) and 1 for everything else.
+    ``exit_code`` is 2 for wrong usage (the command can never work as given) and 1 for all other errors.
     """
 
     exit_code = 1
@@ -29,11 +29,11 @@ class DeviceError(GolfError):
 
 
 class InputError(GolfError):
-    """Text, tokens or tensors that do not fit what was asked."""
+    """Text, tokens, tensors or files that cannot be used for the task."""
 
 
 class FormatError(GolfError):
-    """A file that breaks its format; names the place in the file and the reason."""
+    """A file that breaks its format; the message has the place in the file and the reason."""
 
 
 class RuleError(GolfError):

@@ -1,6 +1,6 @@
-"""Check that the compiled core and the torch that are installed can serve this golfcore, and say what to do if not.
+"""Check that the installed compiled core and torch can serve this golfcore, and say what to do if not.
 
-Python's own errors do not: a core for another processor is "not found", and a torch that is too old lacks some
+Python's own errors do not say it: a core for another processor is "not found", and a torch that is too old lacks some
 attribute of some module. Nothing here imports torch.
 """
 
@@ -31,7 +31,7 @@ def load_core() -> ModuleType:
     """Import ``golfcore._core``.
 
     Raises:
-        CoreError: it is missing, or built for another machine or Python.
+        CoreError: the core is missing, or built for another machine or Python.
     """
     try:
         return import_module("golfcore._core")
@@ -43,7 +43,7 @@ def load_core() -> ModuleType:
 
 
 def core_trouble(folders: list[Path], error: str) -> str:
-    """Return why the compiled core in ``folders`` cannot be imported; ``error`` is what Python says."""
+    """Return why the compiled core in ``folders`` cannot be imported; ``error`` is Python's message."""
     files = [path for folder in folders for path in sorted(folder.glob("_core.*")) if path.suffix in (".so", ".pyd")]
     named_right = [path for path in files if path.name in {f"_core{end}" for end in EXTENSION_SUFFIXES}]
     if not files:
@@ -60,7 +60,7 @@ def core_trouble(folders: list[Path], error: str) -> str:
 
 
 def target_of(file: Path) -> str:
-    """Return the system and processor that a shared library is for, such as "Linux aarch64"; "" if it does not say."""
+    """Return the system and processor that a shared library is for, such as "Linux aarch64"; "" if unknown."""
     with file.open("rb") as f:
         head = f.read(4096)
     if head[:4] == b"\x7fELF" and len(head) >= 20:
@@ -95,7 +95,7 @@ def require_torch(version: str) -> None:
     """Check torch's version.
 
     Raises:
-        BuildError: it is too old.
+        BuildError: torch is too old.
     """
     if trouble := torch_trouble(version):
         raise BuildError(f"{trouble}: {TORCH_FIX}")

@@ -1,4 +1,4 @@
-"""Files that are never half-written under their final name, and the user's cache."""
+"""Write files that are never half-written under their final name, and find the user's cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from golfcore.errors import InputError
 
 
 def cache_dir() -> Path:
-    """``$GOLFCORE_CACHE``, else ``$XDG_CACHE_HOME/golfcore``, else ``~/.cache/golfcore``. Not created here."""
+    """Return ``$GOLFCORE_CACHE``, else ``$XDG_CACHE_HOME/golfcore``, else ``~/.cache/golfcore``; it is not created."""
     if own := os.environ.get("GOLFCORE_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -24,12 +24,12 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file object whose content appears under ``path`` only when the block ends well, after fsync.
+    """Yield a file object whose content appears under ``path`` only if the block ends well, after fsync.
 
     A failure or an interrupt leaves an earlier file as it was and removes the temporary one.
 
     Raises:
-        InputError: the disk is full, the folder cannot be written, or ``path`` is something else than a file.
+        InputError: the disk is full, the folder cannot be written, or ``path`` is not a file.
     """
     try:
         if path.exists() and not path.is_file():  # root would put a file in the place of /dev/null
@@ -56,18 +56,18 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def write_failure(path: Path, error: OSError) -> str:
-    """One line for an ``OSError`` met while writing ``path``."""
+    """Return one line on an ``OSError`` that happened while writing ``path``."""
     if error.errno == errno.ENOSPC:
         return f"cannot write {path}: the disk is full; free some space or write elsewhere"
     return f"cannot write {path}: {error.strerror or error}"
 
 
 def disk_is_full(error: OSError) -> bool:
-    """Whether there was no room: on the disk, in the user's quota, or under a limit on files."""
+    """Return whether there was no room: on the disk, in the user's quota, or under a limit on files."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
+    """Return the hex SHA-256 of a file, read in pieces."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

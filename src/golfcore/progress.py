@@ -1,4 +1,4 @@
-"""How long work says how far it is, without knowing who shows it."""
+"""The interface by which long work reports its progress, without knowing who shows it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Tick = Callable[[float, float, str], None]
-"""``tick(done, total, note)``."""
+"""Called as ``tick(done, total, note)``; ``note`` is a short text on the present piece of work."""
 
 
 def silent(done: float, total: float, note: str) -> None:
-    """The ``Tick`` of callers that show no progress."""
+    """Show nothing: the ``Tick`` of callers that show no progress."""
 
 
 class Progress(Protocol):
@@ -22,5 +22,5 @@ class Progress(Protocol):
 
 @contextmanager
 def no_progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
-    """The ``Progress`` of callers that show none."""
+    """Yield a ``Tick`` that shows nothing: the ``Progress`` of callers that show none."""
     yield silent

@@ -1,4 +1,4 @@
-"""The names of the files in the folder of a run."""
+"""Names of the files in the folder of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mean of a few runs and how far it can be trusted."""
+"""Compute the mean of a few runs and its confidence interval."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T_QUANTILES = (
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half-width of its 95 % interval (Student's t); the latter is None for fewer than two values."""
+    """Return the mean and the half-width of its 95 % interval (Student's t), which is None below two values."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None

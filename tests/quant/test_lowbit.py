@@ -58,7 +58,7 @@ def test_binary_is_signs_and_fp8_is_torchs() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(InputError, match=r"up: 256 columns are no multiple of quant\.group = 100"):
+    with pytest.raises(InputError, match=r"up: 256 columns are not a multiple of quant\.group = 100"):
         ternary(WEIGHT, group=100, name="up")
     with pytest.raises(InputError, match="up: holds NaN"):
         binary(WEIGHT * float("nan"), group=64, name="up")

@@ -1,1 +1,1 @@
-"""Packed models: which tensors, manifest and code a file holds, and what can be read out of it."""
+"""Packed models: write, load, inspect, compare and convert files of weights, tokenizer, code and manifest."""

@@ -1,4 +1,4 @@
-"""The code that a packed model carries: what the score depends on, without docstrings and comments.
+"""Collect the source code that a packed model carries, without docstrings and comments.
 
 A contest counts the code of an entry against its cap, so words that no interpreter reads are left out.
 """

@@ -1,4 +1,4 @@
-"""What differs between two containers: tensors, their values, the manifest, and where the bytes went."""
+"""Compare two containers: tensors, their values, the manifest, and where the bytes went."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from golfcore.container.tensors import Array
 
 
 def compare(a: Container, b: Container) -> dict[str, Any]:
-    """Decodes both and compares tensor by tensor.
+    """Decode both containers and compare them tensor by tensor.
 
     Returns:
         ``equal``: same manifest, same tensors with the same values (the coding may differ); ``manifest``: rows of
-        ``key``, ``a``, ``b`` where they differ (None where missing); ``tensors``: rows of ``name`` and ``change``, and
-        for changed values ``differing`` elements and the largest distance ``max_abs`` (None where it is not finite);
-        ``roles``: rows of ``role``, ``a`` and ``b`` coded bytes; ``bytes``: of both files.
+        ``key``, ``a``, ``b`` for keys that differ (None if missing); ``tensors``: rows of ``name`` and ``change``, and
+        for changed values ``differing`` elements and the largest distance ``max_abs`` (None if it is not finite);
+        ``roles``: rows of ``role`` and its coded bytes in ``a`` and ``b``; ``bytes``: sizes of both files.
 
     Raises:
         FormatError: a damaged tensor.

@@ -1,4 +1,4 @@
-"""A container as a folder of .npy files and a manifest.json, and back to the same bytes."""
+"""Unpack a container into a folder of .npy files and a manifest.json, and pack it again to the same bytes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _KEYS = {"name": str, "role": str, "dtype": str, "bits": int, "trellis": int}
 
 
 def unpack(container: Container, folder: Path) -> list[Path]:
-    """Writes each tensor as ``<name>.npy`` and the rest as ``manifest.json``; ``folder`` appears whole or not at all.
+    """Write each tensor as ``<name>.npy`` and the rest as ``manifest.json``; ``folder`` appears whole or not at all.
 
     Returns:
-        The files, in file order, ``manifest.json`` last.
+        The paths of the files in the order of the container, ``manifest.json`` last.
 
     Raises:
-        FormatError: a damaged tensor, or a name that is no plain file name.
+        FormatError: a damaged tensor, or a tensor's name that is not a plain file name.
         InputError: ``folder`` exists and is not an empty folder, or cannot be written.
     """
     for name in container.tensors:
@@ -56,7 +56,7 @@ def unpack(container: Container, folder: Path) -> list[Path]:
 
 
 def load(folder: Path) -> tuple[list[Tensor], dict[str, Any]]:
-    """The tensors and the manifest that ``unpack`` wrote; ``write`` makes the same container of them.
+    """Load the tensors and the manifest that ``unpack`` wrote; ``write`` makes the same container of them.
 
     Raises:
         InputError: a file is missing or is not as ``unpack`` writes it.

@@ -1,4 +1,4 @@
-"""Where a container's bytes go: framing, roles and tensors, and how far each is from its order-0 entropy."""
+"""Report where the bytes of a container go: framing, roles, tensors, and the distance of each from its entropy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from golfcore.container.writing import HEADER, MAJOR, TRAILER
 
 
 def order0_bits(array: Array) -> float:
-    """Order-0 entropy in bits an element: that of each byte position by itself, summed (0 for an empty array).
+    """Return the order-0 entropy in bits per element (0 for an empty array).
 
-    For symbols and bytes it is the entropy of the values. A coder below it has found structure; one above it wastes.
+    It is the entropy of single values, blind to their order: that of each byte position by itself, summed. A coder
+    that needs fewer bits has found structure; one that needs more wastes bits.
     """
     if not array.size:
         return 0.0
@@ -32,22 +33,22 @@ def order0_bits(array: Array) -> float:
 
 
 def summary(path: Path | str, cap: int | None = None, limit: int = 1 << 30) -> dict[str, Any]:
-    """Everything ``golfcore inspect`` shows, as plain values; decodes every tensor.
+    """Return everything that ``golfcore inspect`` shows, as plain values; every tensor is decoded.
 
     Args:
         path: a container file.
         cap: the byte cap to measure free bytes against.
-        limit: as for ``Container.open``.
+        limit: most bytes that all tensors together may take when decoded.
 
     Returns:
         ``path``, ``version``, ``manifest``; ``bytes`` (file, header, directory, directory_raw, trailer, framing,
         payload, and with a cap: cap, free); ``roles``, ``chunks`` and ``tensors`` as lists of rows in file order.
         ``raw`` and ``coded`` are bytes, ``bits_per_weight``, ``order0_bits`` and their difference ``excess_bits`` bits
-        an element; an excess far above 0 says that another codec would do better. A chunk's bytes are apportioned to
-        its tensors by raw size; ``alone`` says that a tensor's are exact.
+        per element; an excess far above 0 says that another codec would do better. A chunk's bytes are apportioned to
+        its tensors by raw size; ``alone`` marks tensors whose bytes are exact.
 
     Raises:
-        InputError, FormatError: as ``Container.open`` and ``Container.read``.
+        InputError, FormatError: as for ``Container.open`` and ``Container.read``.
     """
     with Container.open(path, limit) as container:
         framing = HEADER.size + container.directory_coded + TRAILER.size
@@ -115,7 +116,7 @@ def _chunk_rows(container: Container, rows: list[dict[str, Any]]) -> list[dict[s
 
 
 def _totals(rows: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Sums of tensor rows by ``key``, in order of first appearance."""
+    """Sum the tensor rows by ``key``, in order of first appearance."""
     groups: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row[key], []).append(row)

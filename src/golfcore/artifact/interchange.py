@@ -1,7 +1,7 @@
-"""A container as a .safetensors file, and back; needs the package ``safetensors``.
+"""Convert a container into a .safetensors file and back; needs the package ``safetensors``.
 
-Symbols and scales are written as they are. What the format has no place for, the manifest and each tensor's role, bits
-and trellis, is JSON in its metadata, so that a file written here gives the same container again.
+Symbols and scales are written as they are. The manifest and each tensor's role, bits and trellis have no place in the
+format; they are JSON in its metadata, so that a file written here gives the same container again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEYS = {"name": str, "role": str, "dtype": str, "bits": int, "trellis": int}
 
 
 def write_safetensors(container: Container, path: Path) -> None:
-    """Writes every tensor and the manifest; ``path`` never holds half a file.
+    """Write every tensor and the manifest; ``path`` never holds half a file.
 
     Raises:
         FormatError: a damaged tensor.
@@ -43,23 +43,23 @@ def write_safetensors(container: Container, path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
-    """Tensors and manifest; of a file of others, every tensor with the role ``tensor``, and no manifest.
+    """Read tensors and manifest; in a file not written here every tensor has role ``tensor`` and the manifest is empty.
 
     Raises:
         FormatError: not a safetensors file, or metadata that does not fit its tensors.
-        InputError: safetensors is not installed, the file cannot be read, or a dtype that a container has no place for.
+        InputError: safetensors is not installed, the file cannot be read, or a container cannot hold one of its dtypes.
     """
     found, metadata = _load(path)
     if KEY not in metadata:
         return [_tensor(path, {"name": name, "role": "tensor"}, tensor) for name, tensor in found.items()], {}
     rows, manifest = _described(path, metadata[KEY])
     if sorted(row["name"] for row in rows) != sorted(found):
-        raise FormatError(f"{path}: its metadata names other tensors than it holds; make it again with unpack")
+        raise FormatError(f"{path}: its metadata names other tensors than the file holds; make it again with unpack")
     return [_tensor(path, row, found[row["name"]]) for row in rows], manifest
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of any safetensors file; raises as ``read_safetensors``."""
+    """Load the tensors of any safetensors file; raises as ``read_safetensors`` does."""
     return _load(path)[0]
 
 
@@ -99,7 +99,7 @@ def _tensor(path: Path, row: dict[str, Any], tensor: torch.Tensor) -> Tensor:
         array = tensor.numpy()
     except TypeError as error:
         raise InputError(
-            f"{path}: tensor {row['name']!r} has dtype {tensor.dtype}, which no container holds"
+            f"{path}: tensor {row['name']!r} has dtype {tensor.dtype}, which a container cannot hold"
         ) from error
     given = {key: row[key] for key in ("bits", "dtype", "trellis") if key in row}
     return Tensor(row["name"], row["role"], array, **given)

@@ -1,7 +1,8 @@
-"""Models in and out of ``model.golf``: which tensors, which manifest, which code.
+"""Pack a model into ``model.golf`` and load it again: tensors, manifest and code.
 
-The artifact is complete: quantized weights, the tokenizer, the model's code (counted, never executed) and a manifest
-that says how to build the module and how its score is read. Nothing from outside the file decides the number.
+The artifact (the packed file) is complete: quantized weights, the tokenizer, the model's code (counted, never executed)
+and a manifest that says how to build the module and in which windows to score it. Nothing outside the file decides the
+score.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ TOKENIZER, CODE = "@tokenizer", "@code"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A parameter as it is stored.
+    """A parameter as it is stored in a file.
 
     Attributes:
-        name: of the parameter.
+        name: name of the parameter.
         group: the role under which it is coded.
         values: int8 symbols of ``bits`` bits, fp8 patterns (uint8), or fp16.
-        scale: fp16 steps [O] or [O, G]; None where ``values`` need none.
-        bits: of a symbol; 1: signs; 0: ``values`` are no symbols.
-        trellis: above 0: the symbols are trellis-coded with that many bits of state.
+        scale: fp16 step sizes [O] (per row) or [O, G] (per group of columns); None if ``values`` are no symbols.
+        bits: bits per symbol; 1: signs; 0: ``values`` are no symbols.
+        trellis: if above 0, the symbols are trellis-coded with that many bits of state.
         column_I: fp16 factors on the columns, or None.
-        low_rank: factors of a matrix that is added, or None.
+        low_rank: the two factors of a low-rank matrix that is added, or None.
     """
 
     name: str
@@ -57,13 +58,13 @@ class StoredTensor:
 
     @classmethod
     def from_tuple(cls, fields: Sequence[Any]) -> StoredTensor:
-        """The inverse of ``dataclasses.astuple``."""
+        """Return the parameter that ``dataclasses.astuple`` turned into ``row``."""
         *own, low_rank = fields
         factors = (cls.from_tuple(low_rank[0]), cls.from_tuple(low_rank[1])) if low_rank else None
         return replace(cls(*own), low_rank=factors)
 
     def parts(self) -> list[container.Tensor]:
-        """The container's tensors that make it up."""
+        """Return the container's tensors that make up this parameter."""
         found = [container.Tensor(self.name, self.group, self.values.numpy(), self.bits, trellis=self.trellis)]
         for suffix, factor in ((SCALE, self.scale), (COLUMNS, self.column_I)):
             if factor is not None:
@@ -71,7 +72,7 @@ class StoredTensor:
         return found + [part for item in self.low_rank or () for part in item.parts()]
 
     def dequantize(self) -> Tensor:
-        """The values as a reader gets them, fp32."""
+        """Return the values that a reader of the file gets, fp32."""
         parts = self.parts()
         arrays, bits = {p.name: p.array for p in parts}, {p.name: (p.bits, p.trellis) for p in parts}
         return torch.from_numpy(restore(self.name, arrays, bits))
@@ -79,7 +80,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What an artifact holds, decoded."""
+    """The decoded content of an artifact."""
 
     module: LanguageModel
     manifest: dict[str, Any]
@@ -92,17 +93,17 @@ def model_tensors(
     manifest: Mapping[str, Any],
     coder: Coder = "fast",
 ) -> tuple[list[container.Tensor], dict[str, Any]]:  # fmt: skip
-    """The tensors and the manifest of a packed model.
+    """Return the tensors and the manifest of a packed model.
 
     Args:
         family: the model's family.
-        model_config: its config.
+        model_config: the model's config.
         vocab_size: rows of the embedding.
-        stored: every parameter once.
+        stored: each parameter once.
         tokenizer: the tokenizer's file content, or empty.
         manifest: further facts: recipe, evaluation, hashes of the data. No dates, paths or host names: the same
             weights must give the same bytes.
-        coder: what will code the symbols: the code that decodes it is carried along.
+        coder: the coder of the symbols; the source of its decoder is packed too.
     """
     tensors = [part for item in stored for part in item.parts()]
     if tokenizer:
@@ -116,13 +117,13 @@ def save_model(
     path: Path, family: Family, model_config: Any, vocab_size: int, stored: Sequence[StoredTensor], tokenizer: bytes,
     manifest: Mapping[str, Any], *, coder: Coder = "fast", tick: Tick = silent,
 ) -> None:  # fmt: skip
-    """Packs a quantized model into ``path``, atomically; arguments as of ``model_tensors``, ``tick`` for progress."""
+    """Pack a quantized model into ``path``, atomically; the arguments are those of ``model_tensors``."""
     tensors, whole = model_tensors(family, model_config, vocab_size, stored, tokenizer, manifest, coder)
     container.write(path, tensors, whole, coder=coder, tick=tick)
 
 
 def load_model(path: Path) -> LoadedModel:
-    """Builds the module an artifact describes and fills in its weights, in fp32.
+    """Build the module that an artifact describes and fill in its weights, in fp32.
 
     Raises:
         FormatError: a broken file, an unknown family, or tensors that do not fit the model.
@@ -137,7 +138,7 @@ def load_model(path: Path) -> LoadedModel:
         config: Any = from_mapping(family.config, model["config"], "model")
         module = family.build(config, int(model["vocab_size"]), 0)
     except (KeyError, TypeError, ValueError, GolfError) as error:
-        raise FormatError(f"{path}: the manifest does not describe a model golfcore knows: {error}") from error
+        raise FormatError(f"{path}: the manifest does not describe a model that golfcore knows: {error}") from error
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(_weight(path, name, arrays, bits, parameter.shape))
@@ -157,5 +158,5 @@ def _weight(
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
     if values.shape != tuple(shape):
-        raise FormatError(f"{path}: {name!r} has shape {values.shape}, the model wants {tuple(shape)}")
+        raise FormatError(f"{path}: {name!r} has shape {values.shape}, the model expects {tuple(shape)}")
     return torch.from_numpy(values)

@@ -1,8 +1,8 @@
-"""A model's weights as a container's tensors, and back: which tensors make up one parameter.
+"""Restore the weights of a model from the tensors of a container (docs/reference/formats.md, 4), in plain numpy.
 
-A parameter is one tensor of floats or of fp8 patterns, or symbols with a tensor of steps beside it, ".scale": one a
-row, or one for each group of a row's columns. ".columns" has a factor for each column; ".left" and ".right", parameters
-themselves, are factors of a matrix that is added. Plain numpy; docs/reference/formats.md, 4.
+A parameter is one tensor of floats or fp8 patterns, or a tensor of symbols (small integers) with a tensor of step sizes
+beside it, ".scale": one step size per row, or one per group of a row's columns. ".columns" has one factor per column;
+".left" and ".right" are the factors of a low-rank matrix that is added, and are stored as parameters themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def _e4m3() -> Floats:
-    """The 256 values of fp8 e4m3: sign, four bits of exponent (bias 7), three of mantissa, no infinity."""
+    """Return the 256 values of fp8 e4m3: sign, four bits of exponent (bias 7), three of mantissa, no infinity."""
     code = np.arange(256)
     exponent, mantissa = code >> 3 & 15, code & 7
     size = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0**-9)
@@ -32,12 +32,12 @@ E4M3 = _e4m3()
 
 
 def restore(name: str, arrays: Mapping[str, Array], bits: Mapping[str, tuple[int, int]]) -> Floats:
-    """The values of a parameter.
+    """Return the values of a parameter, fp32.
 
     Args:
-        name: of the parameter.
+        name: name of the parameter.
         arrays: every tensor of the container by name.
-        bits: bits of a symbol and of the trellis's state, by name; (0, 0) where a tensor holds no symbols.
+        bits: bits per symbol and of the trellis's state, by name; (0, 0) if a tensor holds no symbols.
 
     Raises:
         ValueError: a tensor is missing or does not fit the others.
@@ -61,7 +61,7 @@ def restore(name: str, arrays: Mapping[str, Array], bits: Mapping[str, tuple[int
 
 
 def _symbols(stored: Array, width: int, trellis: int) -> Floats:
-    """What symbols stand for, in steps; floats as they are."""
+    """Return the values of symbols as multiples of the step size; floats stay as they are."""
     if trellis:
         return points(stored, trellis).astype(np.float32) * np.float32(0.5)
     if width == 1:

@@ -1,1 +1,1 @@
-"""One harness for everything that is timed: checked first, warmed up, against others in the same process."""
+"""The harness behind ``golfcore bench``: every case is checked, warmed up, and timed against others in one process."""

@@ -1,8 +1,7 @@
-"""What each part of a recipe is worth: runs without it, over seeds, on a held-out share of the training text.
+"""Measure the effect of each part of a recipe by runs without it, over seeds, on a held-out part of the training text.
 
-A run here is a run: trained, quantized, packed and scored from the packed bytes. Only its text differs: documents at
-the end of the training split are held out and scored instead of the validation text, so that any number of trials
-leaves the validation text unseen.
+A trial is a whole run: trained, quantized, packed and scored from the packed bytes. Only its text differs: documents at
+the end of the training split are held out and scored instead of the validation text, which no trial ever sees.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from golfcore.artifact.model_io import load_model, save_model
 from golfcore.bench import store
 from golfcore.config import RecipeConfig, build_recipe, set_key, to_tree
 from golfcore.data.contracts import BOS, TokenSource
-from golfcore.environment import environment
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.evaluate.scorer import ScoredText, score
+from golfcore.machine import environment
 from golfcore.model import family_configs, get_family
 from golfcore.pipeline.setup import build_trainer, token_loader
 from golfcore.progress import Tick, silent
@@ -75,7 +74,7 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def parts_of(recipe: RecipeConfig) -> list[str]:
-    """The parts that ``recipe`` has, in the order of ``PARTS``."""
+    """Return the parts that ``recipe`` has, in the order of ``PARTS``."""
     tree = to_tree(recipe)
 
     def differs(dotted: str, value: Any) -> bool:
@@ -86,7 +85,7 @@ def parts_of(recipe: RecipeConfig) -> list[str]:
 
 
 def without(recipe: RecipeConfig, part: str) -> RecipeConfig:
-    """``recipe`` without one of its parts; ``WHOLE`` leaves it alone.
+    """Return ``recipe`` without one of its parts; ``WHOLE`` leaves it unchanged.
 
     Raises:
         UsageError: an unknown part, or one that another part of the recipe needs.
@@ -116,12 +115,12 @@ class TokenView:
 
 
 def hold_out(source: TokenSource, token_bytes: np.ndarray, tokens: int) -> tuple[TokenView, ScoredText]:
-    """What is left to train on, and the documents that begin among the last ``tokens`` tokens, to be scored.
+    """Split off the documents that begin among the last ``tokens`` tokens; return the rest and them.
 
     Args:
         source: the training split.
         token_bytes: bytes of text by id.
-        tokens: about how many to hold out; documents stay whole.
+        tokens: about how many tokens to hold out; documents stay whole.
 
     Raises:
         InputError: fewer than two documents, or nothing would be left to train on.
@@ -139,7 +138,7 @@ def hold_out(source: TokenSource, token_bytes: np.ndarray, tokens: int) -> tuple
 
 @dataclass(frozen=True)
 class Trial:
-    """One run and what it came to; ``limit`` is its clock in seconds or its steps, as text."""
+    """One run and its results; ``limit`` is its training time in seconds or its number of steps, as text."""
 
     recipe: str
     config: str  # hash of every key, seed and limit apart
@@ -154,7 +153,7 @@ class Trial:
 
 
 def identity(recipe: RecipeConfig) -> str:
-    """Twelve digits for every key but the seed and where the data lies."""
+    """Return 12 digits of a hash of the recipe, without its seed and the paths of its data."""
     tree = to_tree(recipe)
     tree["train"]["seed"] = tree["data"]["path"] = tree["data"]["tokenizer"] = None
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
@@ -162,7 +161,7 @@ def identity(recipe: RecipeConfig) -> str:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trials of a recipe share: its text and its tokenizer."""
+    """The text and the tokenizer that all trials of a recipe share."""
 
     recipe: RecipeConfig
     vocab_size: int
@@ -175,7 +174,7 @@ class Bench:
         return f"{seconds:g} s" if seconds else f"{self.recipe.train.iterations} steps"
 
     def trial(self, part: str, seed: int, tick: Tick = silent) -> Trial:
-        """Trains, packs and scores the recipe without ``part``."""
+        """Train, pack and score the recipe without ``part``."""
         recipe = without(self.recipe, part)
         recipe = dataclasses.replace(
             recipe, train=dataclasses.replace(recipe.train, seed=seed, val_every=0, checkpoint_every_s=0.0)
@@ -217,7 +216,7 @@ COLUMNS = (*ABOUT, *(f.name for f in fields(Trial)))
 
 
 def append(path: Path, trial: Trial) -> None:
-    """Adds a trial to a CSV file, with what its number means nothing without; earlier rows stay as they are."""
+    """Append a trial to a CSV file, with date, commit and machine; earlier rows stay as they are."""
     now = environment()
     about = {name: now.get(name, "") for name in ABOUT}
     about |= {"date": now["started"], "commit": now["commit"] + ("+" if now["dirty"] else "")}
@@ -227,10 +226,10 @@ def append(path: Path, trial: Trial) -> None:
 
 
 def read(path: Path) -> list[Trial]:
-    """The trials of a file of ``append``, oldest first.
+    """Read the trials of a file that ``append`` wrote, oldest first.
 
     Raises:
-        FormatError: its columns or numbers are not those of trials.
+        FormatError: the columns or numbers are not those of trials.
     """
     kinds = {"seed": int, "steps": int, "bytes": int, "step_ms": float, "bpb": float}
     try:
@@ -249,7 +248,7 @@ def read(path: Path) -> list[Trial]:
 
 @dataclass(frozen=True)
 class Worth:
-    """What a part is worth: ``without it - whole`` by seed; positive where the part helps.
+    """The effect of a part: score without it less score of the whole, by seed; positive if the part helps.
 
     ``half`` is the half-width of the 95 % interval of ``loss`` (Student's t over the seeds), None with one seed.
     """
@@ -264,7 +263,7 @@ class Worth:
 
 
 def worths(trials: Sequence[Trial]) -> list[Worth]:
-    """One row a part, the whole first, then by what it is worth; seeds that the whole lacks do not count."""
+    """Return one row per part, the whole first, then by effect; seeds that the whole lacks do not count."""
     by_part: dict[str, dict[int, Trial]] = {}
     for trial in trials:
         by_part.setdefault(trial.part, {})[trial.seed] = trial  # a later row of a seed replaces the earlier

@@ -1,4 +1,4 @@
-"""How long a call takes, and how much memory: on the processor by the wall, on a GPU by its own events."""
+"""Measure the time and memory of a call: by the wall clock on a processor, by events on a GPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """Wall time, from call to return; its result is freed afterwards, off the clock."""
+    """A clock of wall time, from call to return; the result is freed afterwards, off the clock."""
 
     def seconds(self, function: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -36,10 +36,10 @@ class HostClock:
 
 
 class DeviceClock:
-    """Events on the current stream of a GPU, its L2 cache filled with other numbers before each call.
+    """A clock by events on the current stream of a GPU; other numbers fill its L2 cache before each call.
 
-    The GPU is kept busy while the host queues the call, so that launches cost the host nothing here: what is timed is
-    the GPU's work, as under a CUDA graph, unless a call takes the host longer than that.
+    The GPU is kept busy while the host queues the call, so that the time of launches does not count: it is the time of
+    the GPU's work, as under a CUDA graph, unless the host needs longer than that to queue the call.
     """
 
     def __init__(self, device: str) -> None:
@@ -59,7 +59,7 @@ class DeviceClock:
         return float(start.elapsed_time(end)) / 1e3
 
     def peak_bytes(self, function: Callable[[], object]) -> int | None:
-        """Allocated by torch above what was there before the call."""
+        """Return the most bytes that torch allocates during the call, above those before it."""
         torch.cuda.synchronize(self.device)
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)

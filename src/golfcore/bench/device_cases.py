@@ -1,7 +1,7 @@
-"""What ``golfcore bench --device cuda`` times: the operations at the shapes of the frontier's step on one GPU.
+"""Make the cases of ``golfcore bench --device cuda``: the operations at the shapes of the frontier's step on one GPU.
 
-Each is a bench row of the table of operations at another size. Its results are checked on fewer tokens of the same
-widths, where the reference in fp64 fits the GPU's memory.
+A case is a row of the table of operations at another size. Its results are checked on fewer tokens of the same widths,
+so that the reference in fp64 fits the GPU's memory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from golfcore.bench.step_work import Shape
-from golfcore.environment import core_info
 from golfcore.errors import DeviceError
-from golfcore.gpu import image_for
+from golfcore.gpu_specs import image_for
+from golfcore.machine import core_info
 from golfcore.ops.attention_backends import unavailable, using_attention
 from golfcore.ops.cases import OP_CASES, Case
 from golfcore.ops.registry import why_not
@@ -26,10 +26,10 @@ ATTENTIONS = ("sdpa", "fa3")  # rivals that only attention has
 
 
 def require_gpu(device: str) -> None:
-    """Raises DeviceError, in one line, unless torch and golfcore's kernels can use ``device``."""
+    """Raise DeviceError, in one line, unless torch and golfcore's kernels can use ``device``."""
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "this torch is a CPU build"
-        raise DeviceError(f"bench --device {device}: no GPU to run on ({built}); golfcore doctor tells more")
+        raise DeviceError(f"bench --device {device}: no GPU to run on ({built}); golfcore doctor says why")
     index = torch.device(device).index or 0
     if index >= torch.cuda.device_count():
         raise DeviceError(f"bench --device {device}: there are {torch.cuda.device_count()} GPUs")
@@ -38,7 +38,7 @@ def require_gpu(device: str) -> None:
 
 
 def device_cases(shape: Shape) -> list[tuple[Case, Case]]:
-    """(case to time, case to check) for each operation, at one GPU's share of a step.
+    """Return (case to time, case to check) for each operation, at one GPU's share of a step.
 
     Attention is dense, in rows of a whole segment: torch's own takes a T x T mask for packed documents.
     """
@@ -75,7 +75,7 @@ def _resized(id_: str, name: str, sizes: dict[str, Any]) -> Case:
 
 
 def _cut(build: Callable[..., dict[str, Any]], shape: tuple[int, ...], *arguments: Any) -> dict[str, Any]:
-    """The builder's tensors, those of two dimensions repeated or cut to ``shape`` and vectors to its width."""
+    """Return a builder of tensors in which matrices are repeated or cut to ``shape``, and vectors to its width."""
 
     def fit(x: Any) -> Any:
         if not isinstance(x, torch.Tensor):
@@ -88,14 +88,14 @@ def _cut(build: Callable[..., dict[str, Any]], shape: tuple[int, ...], *argument
 
 
 def about(environment: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """What ``environment()`` says, with the GPU in place of the processor: its name, multiprocessors and image."""
+    """Return the metadata of a row, with the GPU's name, multiprocessors and image in place of the processor's."""
     properties = torch.cuda.get_device_properties(torch.device(device))
     image = image_for(core_info().cuda_images, (properties.major, properties.minor))
     return {**environment, "cpu": properties.name, "cores": properties.multi_processor_count, "isa": image}
 
 
 def attention_rivals(case: Case, names: Sequence[str]) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Other people's attention kernels that are installed, behind our public function."""
+    """Return other projects' attention kernels that are installed, behind our public function."""
     for name in names:
         if case.op == "attention" and name in ATTENTIONS and not unavailable(name):
             yield name, partial(_by, name, case.call)

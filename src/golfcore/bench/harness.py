@@ -1,8 +1,8 @@
-"""Timing of competing ways to do the same work.
+"""Time several ways to do the same work, called contenders.
 
-Rounds go through all contenders in turn, so that a busy moment of the machine hits them alike; each round takes the
-next of several sets of arguments that together exceed the last cache, so that nobody works on what the round before
-left there. What a machine can do at best, memory bandwidth and the rate of products, is measured in the same run.
+Each round times all contenders in turn, so that a busy moment of the machine hits them alike. Each round takes the next
+of several sets of arguments that together exceed the last cache, so that no contender finds its data in the cache.
+The machine's memory bandwidth and rate of products are measured in the same run.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ NATIVE = "golfcore"  # the contender that the others are compared with
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The same work, done by several contenders.
+    """A piece of work that several contenders do.
 
     Attributes:
-        case: ``norm/all-pocket`` or ``train_step``.
-        dtype: of the arithmetic that ``flops`` counts: ``float32`` or ``bfloat16``.
-        shape: for people.
+        case: name of the case, such as ``norm/all-pocket`` or ``train_step``.
+        dtype: dtype of the arithmetic that ``flops`` counts: ``float32`` or ``bfloat16``.
+        shape: the shape, as text for people.
         contenders: name -> ``work(i)`` on the i-th set of arguments; the first is ours.
-        check: raises RuleError where a contender's results are wrong. Runs before anything is timed.
-        sets: how many sets of arguments there are.
+        check: raises RuleError if a contender's results are wrong; runs before anything is timed.
+        sets: number of sets of arguments.
         touched: bytes that the work must read or write at least.
-        flops: its arithmetic, where matrix products bound it.
+        flops: floating-point operations of the work, if matrix products bound it.
     """
 
     case: str
@@ -51,13 +51,13 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """What the machine reaches: bytes/s over arrays beyond the caches, and flop/s of large products by dtype."""
+    """The rates that the machine reaches: bytes/s over arrays beyond the caches, flop/s of large products by dtype."""
 
     bandwidth: float
     gemm: Mapping[str, float]
 
     def seconds(self, workload: Workload) -> tuple[float, str]:
-        """The least time that the work can take, and what sets it: ``memory``, ``gemm``, or ``""`` where unknown."""
+        """Return the least seconds that the work can take, and what sets them: ``memory``, ``gemm``, or ``""``."""
         memory = workload.touched / self.bandwidth
         gemm = workload.flops / self.gemm[workload.dtype]
         return max((memory, "memory"), (gemm, "gemm")) if memory or gemm else (0.0, "")
@@ -65,8 +65,10 @@ class Ceilings:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One contender on one workload. ``fraction`` is the least possible time over p50; it can pass 1 where a cache
-    holds what one pass leaves to the next. ``ratio`` is p50 over that of golfcore."""
+    """The times of one contender on one workload.
+
+    ``fraction`` is the least possible time over p50; it can be above 1 if a cache keeps data from one pass to the next.
+    ``ratio`` is p50 over that of golfcore."""
 
     case: str
     dtype: str
@@ -85,7 +87,7 @@ class Row:
 
 
 def last_cache_bytes() -> int:
-    """The size of the largest cache of the first processor; 32 MiB where the system does not say."""
+    """Return the bytes of the largest cache of the first processor; 32 MiB if the system does not say."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()
@@ -94,7 +96,7 @@ def last_cache_bytes() -> int:
 
 
 def measure_ceilings(seconds: float = 0.5, device: str = "cpu", clock: Clock | None = None) -> Ceilings:
-    """The best of many short measurements, ``seconds`` for each of three, with the process's threads or on a GPU."""
+    """Measure the ceilings: the best of many short measurements, ``seconds`` for each of three rates."""
     n, side = max(1 << 24, 2 * last_cache_bytes() // 4), 1024
     if device != "cpu":
         n, side = 1 << 28, 8192
@@ -118,7 +120,7 @@ def _best(function: Callable[[], object], seconds: float, clock: Clock) -> float
 
 
 def sets_beyond_cache(arguments: Mapping[str, Any]) -> int:
-    """How many sets of such arguments exceed twice the last cache: 2 to 16."""
+    """Return how many sets of such arguments exceed twice the last cache, from 2 to 16."""
     size = sum(v.numel() * v.element_size() for v in arguments.values() if isinstance(v, torch.Tensor))
     return min(16, max(2, -(-2 * last_cache_bytes() // max(1, size))))
 
@@ -126,7 +128,7 @@ def sets_beyond_cache(arguments: Mapping[str, Any]) -> int:
 def run(
     workload: Workload, ceilings: Ceilings, seconds: float, min_rounds: int = 11, clock: Clock | None = None
 ) -> list[Row]:
-    """Checks the contenders, then times them for about ``seconds`` in all.
+    """Check the contenders, then time them for about ``seconds`` in all.
 
     Raises:
         RuleError: a contender's results are wrong; nothing was timed.
@@ -179,7 +181,7 @@ def _row(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Linear between the two nearest ranks."""
+    """Return a percentile, linear between the two nearest values."""
     ordered = sorted(values)
     place = share * (len(ordered) - 1)
     low = int(place)
@@ -188,6 +190,6 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises RuleError with ``message`` unless ``condition`` holds."""
+    """Raise RuleError with ``message`` unless ``condition`` holds."""
     if not condition:
         raise RuleError(message)

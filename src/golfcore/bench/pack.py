@@ -1,7 +1,8 @@
-"""The entropy coders against general compressors, on the same symbols in one run; everything is decoded and compared.
+"""Compare the entropy coders with general compressors on the same symbols; everything is decoded and checked.
 
 Matrices are those of a model's layers (2-D, with a layer's number in their name), rounded row by row as the ``quant``
-package does. A role's matrices of all layers are one chunk, as in a container. Speeds of golfcore are one core's.
+package does. The matrices of one role in all layers are one chunk, as in a container. golfcore's speeds are those of
+one core.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ LAYER = re.compile(r"(?:^|\.)\d+\.")
 
 @dataclass(frozen=True, kw_only=True)
 class PackRow:
-    """One pipeline on one model's symbols. ``bytes`` is None where a program is absent."""
+    """One pipeline on one model's symbols. ``bytes`` is None if a program is not installed."""
 
     pipeline: str
     checkpoint: str
@@ -53,16 +54,16 @@ class PackRow:
     decode_s: float | None = None
 
     def rate(self, seconds: float | None) -> float | None:
-        """Million weights (rows, bytes) a second."""
+        """Return millions of weights (rows, bytes) per second."""
         return None if not seconds else self.weights / seconds / 1e6
 
 
 def load_matrices(path: Path) -> dict[str, torch.Tensor]:
-    """The layers' matrices of a run folder, its checkpoint, or a .safetensors file.
+    """Load the layers' matrices of a run folder, its checkpoint, or a .safetensors file.
 
     Raises:
-        InputError: it cannot be read, or holds none.
-        FormatError: not such a file.
+        InputError: the file cannot be read, or holds no such matrices.
+        FormatError: the file is damaged.
     """
     if path.suffix == ".safetensors":
         from golfcore.artifact.interchange import load_tensors
@@ -80,7 +81,7 @@ def load_matrices(path: Path) -> dict[str, torch.Tensor]:
 
 
 def parse_weights(given: Sequence[str]) -> dict[str, Path]:
-    """``["pocket=runs/1"]`` -> names and files."""
+    """Parse ``["pocket=runs/1"]`` to names and files."""
     found = {}
     for text in given:
         name, separator, path = text.partition("=")
@@ -91,7 +92,7 @@ def parse_weights(given: Sequence[str]) -> dict[str, Path]:
 
 
 def parse_choice(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """``"int4,int6"`` -> its names, each one of ``known``."""
+    """Parse ``"int4,int6"`` to its names, each one of ``known``."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in known:
@@ -107,18 +108,18 @@ def rows(
     script: Path | None = None,
     tick: Tick = silent,
 ) -> list[PackRow]:
-    """Measures every pipeline on every model; see the module.
+    """Measure every pipeline on every model.
 
     Args:
-        weights: name -> run folder, checkpoint or .safetensors file.
+        weights: run folder, checkpoint or .safetensors file of each model, by name.
         widths: names in ``WIDTHS``.
         rivals: names in ``RIVALS``.
         script: a source file, for the rows of code.
-        tick: told about progress.
+        tick: called with the progress so far.
 
     Raises:
         InputError, FormatError: a model cannot be read, or brotli is asked for and not installed.
-        RuleError: something did not decode to what was coded.
+        RuleError: decoded data differ from the original.
     """
     found = [framing_row()]
     if script is not None:
@@ -137,7 +138,7 @@ def rows(
 
 
 def symbol_rows(name: str, width: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence[str]) -> list[PackRow]:
-    """The rows of one model at one width."""
+    """Return the rows of one model at one width."""
     tensors = symbols(width, matrices)
     n = sum(t.array.size for t in tensors)
 
@@ -170,7 +171,7 @@ def symbol_rows(name: str, width: str, matrices: Mapping[str, torch.Tensor], riv
 
 
 def _smallest_rows(tensors: Sequence[Tensor], row: Callable[..., PackRow]) -> list[PackRow]:
-    """The file of coder "smallest", whose symbols numpy decodes slowly: once."""
+    """Return the rows of coder "smallest", timed once, since numpy decodes its symbols slowly."""
     data, encode_s = _timed(lambda: encode(tensors, {}, coder="smallest", threads=1), 1)
     arrays, decode_s = _timed(lambda: _read(data))
     (_, plain), plain_s = _timed(lambda: plain_decoder.decode(data), 1)
@@ -184,7 +185,7 @@ def _smallest_rows(tensors: Sequence[Tensor], row: Callable[..., PackRow]) -> li
 
 
 def symbols(width: str, matrices: Mapping[str, torch.Tensor]) -> list[Tensor]:
-    """The matrices rounded to a width in ``WIDTHS``; a role is all layers' matrices of one name."""
+    """Round the matrices to a width in ``WIDTHS``; a role is the matrices of one name in all layers."""
     bits, k = WIDTHS[width]
     return [
         Tensor(key, _role(key), quantize_rows(matrix, bits=bits, clip="sigma", k=k, name=key).symbols_OI.numpy(), bits)
@@ -193,7 +194,7 @@ def symbols(width: str, matrices: Mapping[str, torch.Tensor]) -> list[Tensor]:
 
 
 def _role(name: str) -> str:
-    """A container's role for all layers' matrices of one name."""
+    """Return the role for the matrices of one name in all layers."""
     return re.sub("[^a-z0-9]+", ".", LAYER.sub(".", name).lower()).strip(".")[-32:].lstrip(".")
 
 
@@ -203,7 +204,7 @@ def _read(data: bytes) -> dict[str, Array]:
 
 
 def _one_codec(codec: int, tensors: Sequence[Tensor]) -> tuple[int, float, float]:
-    """Bytes, encoding and decoding seconds of one codec: with four classes of columns, or with learned ones."""
+    """Return bytes, encoding and decoding seconds of one codec, with four classes of columns or learned ones."""
     groups: dict[str, list[Tensor]] = {}
     for tensor in tensors:
         groups.setdefault(tensor.role, []).append(tensor)
@@ -221,7 +222,7 @@ def _one_chunk(codec: int, group: Sequence[Tensor]) -> tuple[int, float, float]:
     coded, encode_s = _timed(lambda: CODECS[codec].encode(raw, layout, params) or b"")
     back, decode_s = _timed(lambda: CODECS[codec].decode(coded, layout, params))
     if back != raw:
-        raise RuleError(f"codec {CODECS[codec].name} did not give the symbols back")
+        raise RuleError(f"codec {CODECS[codec].name}: decoded symbols differ from the originals")
     return len(coded), encode_s, decode_s
 
 
@@ -240,12 +241,12 @@ def _rival(name: str, raw: bytes, transposed: bytes) -> tuple[str, int | None, f
         back, decode_s = _timed(lambda: brotli.decompress(coded))
         label = "brotli -11"
     if back != raw:
-        raise RuleError(f"{label} did not give the symbols back")
+        raise RuleError(f"{label}: decoded symbols differ from the originals")
     return label, len(coded), encode_s, decode_s
 
 
 def brotli_module() -> Any:
-    """The brotli package; an InputError where it is absent."""
+    """Import brotli; raise InputError if it is not installed."""
     try:
         return importlib.import_module("brotli")
     except ImportError as error:
@@ -253,7 +254,7 @@ def brotli_module() -> Any:
 
 
 def _lrzip(data: bytes) -> tuple[int | None, float | None, float | None]:
-    """Bytes and seconds; all None where lrzip is absent."""
+    """Return bytes and seconds of lrzip; all None if it is not installed."""
     program = shutil.which("lrzip")
     if program is None:
         return None, None, None
@@ -263,7 +264,7 @@ def _lrzip(data: bytes) -> tuple[int | None, float | None, float | None]:
         _, encode_s = _timed(lambda: _call(program, "-q", "-z", "-L9", "-o", str(coded), str(source)), 1)
         _, decode_s = _timed(lambda: _call(program, "-q", "-d", "-o", str(back), str(coded)), 1)
         if back.read_bytes() != data:
-            raise RuleError("lrzip did not give the symbols back")
+            raise RuleError("lrzip: decoded symbols differ from the originals")
         return coded.stat().st_size, encode_s, decode_s
 
 
@@ -274,7 +275,7 @@ def _call(*command: str) -> None:
 
 
 def scale_rows(name: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence[str]) -> list[PackRow]:
-    """int6 row scales: on the log2/8 grid in a container's chunk, and in fp16 through brotli."""
+    """Return rows on int6 row scales: on the logarithmic grid in a container's chunk, and in fp16 through brotli."""
     by_kind = {
         scales: [
             quantize_rows(m, bits=6, clip="sigma", k=12.85, scales=scales).scale_O.numpy() for m in matrices.values()
@@ -286,7 +287,7 @@ def scale_rows(name: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence
     params = next(params for codec, params in attempts(layout) if codec == 7)
     found = attempt(raw, layout, 7, params)
     if found is None or CODECS[7].decode(found[2], layout, params) != raw:
-        raise RuleError("scales did not come back")
+        raise RuleError("decoded scales differ from the originals")
     plain = b"".join(scale.tobytes() for scale in by_kind["fp16"])
     n = len(raw) // 2
     sizes = {"golfcore log2/8 grid": len(found[2])}
@@ -301,7 +302,7 @@ def scale_rows(name: str, matrices: Mapping[str, torch.Tensor], rivals: Sequence
 
 
 def code_rows(script: Path) -> list[PackRow]:
-    """A source file as a container's chunk, and as text in base85 around LZMA."""
+    """Return rows on a source file: as a container's chunk, and as text in base85 around LZMA."""
     try:
         text = script.read_bytes()
     except OSError as error:
@@ -319,7 +320,7 @@ def code_rows(script: Path) -> list[PackRow]:
 
 
 def framing_row() -> PackRow:
-    """What a container adds to a hundred tensors of a usual model: header, directory, checksums, trailer."""
+    """Return the row on the bytes that a container adds to a hundred tensors: header, directory, checksums, trailer."""
     rng = np.random.default_rng(0)
     tensors = []
     parts = (("attn.c_q", 64), ("attn.c_k", 32), ("attn.c_v", 32), ("attn.proj", 64), ("mlp.fc", 256))
@@ -348,10 +349,10 @@ def _timed(work: Callable[[], T], repeats: int = 3) -> tuple[T, float]:
 def _require_equal(who: str, found: Sequence[Array], expected: Sequence[Array]) -> None:
     for one, other in zip(found, expected, strict=True):
         if not np.array_equal(one, other):
-            raise RuleError(f"{who} did not give the symbols back")
+            raise RuleError(f"{who}: decoded symbols differ from the originals")
 
 
 def about(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The first columns of a saved row: when, which commit, which machine."""
+    """Return the first columns of a saved row: date, commit, machine."""
     header = {"date": environment["started"], "commit": environment["commit"] + ("+" if environment["dirty"] else "")}
     return header | {key: environment[key] for key in ("cpu", "cores", "isa", "python")}

@@ -1,9 +1,9 @@
-"""Quantizers on trained models: bytes against Hessian-weighted error, divergence and bits per byte, in one run.
+"""Compare quantizers on trained models: bytes, Hessian-weighted error, divergence and bits per byte, in one run.
 
 ``contest`` is the pipeline of the contest's best entries, rebuilt: GPTQ with act-order, blocks of 128, 1 % damping,
 int6 matrices clipped at k = 12.85 standard deviations, an int8 embedding at k = 20, fp16 row scales, brotli -11 over
-all of it. Bytes are those of the weights with all that is needed to read them (scales, small tensors, directory),
-without code and tokenizer, which both sides share.
+all of it. Bytes are those of the weights with all that a reader needs (scales, small tensors, directory), without
+code and tokenizer, which both sides share.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ STATES = (4, 8, 32, 256)
 
 @dataclass(frozen=True, kw_only=True)
 class QuantRow:
-    """One method on one checkpoint. ``seconds``: quantizing, Hessians given, factors included; None where not timed.
+    """One method on one checkpoint. ``seconds`` are those of quantizing with Hessians given; None if not timed.
 
-    ``entropy``: bits a weight of the symbols of all matrices, each tensor and with a trellis each parity by itself.
-    ``hessian_error_db``: mean over matrices, by weights. ``kl`` in nats a token, ``val_bpb``: on ``tokens`` tokens of
-    validation text.
+    ``entropy`` is that of the symbols of all matrices in bits per weight, each tensor (with a trellis each parity) by
+    itself. ``hessian_error_db`` is the mean over matrices, weighted by size. ``kl`` (nats per token) and ``val_bpb``
+    are measured on ``tokens`` tokens of validation text.
     """
 
     method: str
@@ -98,23 +98,23 @@ class Subject:
 
     @property
     def matrices(self) -> list[str]:
-        """The names of what is quantized."""
+        """Return the names of the matrices that are quantized."""
         return [name for name, role in self.roles.items() if role.kind != "vector"]
 
     @property
     def shared_bytes(self) -> int:
-        """Code and tokenizer as a packed file holds them, with the manifest."""
+        """Return the bytes of code, tokenizer and manifest in a packed file."""
         family = get_family(self.recipe.model_family)
         tokenizer = self.tokenizer.to_bytes()
         return len(container.encode(*model_tensors(family, self.recipe.model, 0, [], tokenizer, {})))
 
     @property
     def weights(self) -> int:
-        """All parameters."""
+        """Return the number of all parameters."""
         return sum(w.numel() for w in self.state.values())
 
     def row(self, method: str, stored: Sequence[StoredTensor], size: int, seconds: float | None) -> QuantRow:
-        """Measures ``stored`` against the trained model."""
+        """Measure ``stored`` against the trained model."""
         values = {item.name: item.dequantize() for item in stored}
         logs, entropy, weights = 0.0, 0.0, 0
         for item in stored:
@@ -135,7 +135,7 @@ class Subject:
 
 
 def symbol_entropy(item: StoredTensor) -> float:
-    """Bits a symbol, without any model but counts; of a trellis each parity of points by itself."""
+    """Return the entropy in bits per symbol by counts alone; with a trellis each parity of points by itself."""
     symbols = item.values.numpy().reshape(-1).astype(np.int64)
     if item.trellis:
         symbols = (symbols + 128) * 2 + (points(item.values.numpy(), item.trellis).reshape(-1) & 1)
@@ -153,7 +153,7 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def contest(subject: Subject, k: float, factors: Mapping[str, Factor]) -> tuple[list[StoredTensor], int]:
-    """Weights and bytes of the contest's pipeline; the embedding's k goes with that of the matrices."""
+    """Return weights and bytes of the contest's pipeline; the embedding's k is proportional to the matrices' k."""
     coded = {
         name: Coding(8, "sigma", CONTEST_EMBED_K * k / CONTEST_K, 0, False, 0.0, "fp16", True)
         if subject.roles[name].kind in ("embedding", "head")
@@ -174,7 +174,7 @@ def contest(subject: Subject, k: float, factors: Mapping[str, Factor]) -> tuple[
 
 
 def plain_gptq(weight_OI: Tensor, hessian_II: Tensor, step_O: Tensor, limit: int) -> Tensor:
-    """GPTQ by rounding in plain torch, as its authors' program does it: symbols of ``weight_OI``."""
+    """Quantize ``weight_OI`` by GPTQ in plain torch, as its authors' program does; return the symbols."""
     w_OI, h_II = weight_OI.clone().float(), hessian_II.clone()
     dead_I = h_II.diagonal() == 0
     h_II.diagonal()[dead_I] = h_II.diagonal()[~dead_I].mean()
@@ -207,14 +207,14 @@ def plain_gptq(weight_OI: Tensor, hessian_II: Tensor, step_O: Tensor, limit: int
 def rows(
     subject: Subject, *, methods: Sequence[str] = METHODS, cap: int = 0, tick: Tick = silent
 ) -> list[QuantRow]:  # fmt: skip
-    """Rows of one checkpoint.
+    """Return the rows of one checkpoint.
 
     Args:
         subject: the checkpoint.
-        methods: ``contest``, its pipeline at its own k; ``curve``, at others; ``states``, golfcore's methods at that k;
-            ``fit``, the search at a few sizes; ``lqer``, the same with other ranks of corrections.
-        cap: bytes that both pipelines fill besides, code and tokenizer included; 0: not done.
-        tick: told about methods.
+        methods: ``contest``, its pipeline at its own k; ``curve``, at other k; ``states``, golfcore's methods at that
+            k; ``fit``, the search at a few sizes; ``lqer``, the search with other ranks of corrections.
+        cap: bytes, with code and tokenizer, that both pipelines are also made to fill; 0 leaves this out.
+        tick: called with the number of methods so far.
     """
     found: list[QuantRow] = []
     config = QuantConfig(method="gptq")
@@ -257,7 +257,7 @@ def rows(
 
 
 def _variants(config: QuantConfig) -> dict[str, QuantConfig]:
-    """golfcore's methods at the contest's k, one ingredient after the other."""
+    """Return golfcore's methods at the contest's k, with one ingredient added after the other."""
     plain = dataclasses.replace(config, states=0, columns=False, rate=0.0, lqer_rank=0)
     return {
         "rtn": QuantConfig(), "gptq": plain,
@@ -269,12 +269,12 @@ def _variants(config: QuantConfig) -> dict[str, QuantConfig]:
 
 
 def packed_size(stored: Sequence[StoredTensor]) -> int:
-    """Bytes of a container of nothing but these tensors."""
+    """Return the bytes of a container of these tensors alone."""
     return len(container.encode([part for item in stored for part in item.parts()], {}))
 
 
 def _contest_fills(subject: Subject, cap: int, factors: Mapping[str, Factor]) -> tuple[list[StoredTensor], int]:
-    """The contest's pipeline at the least k whose bytes are within ``cap``, to 0.1 %."""
+    """Run the contest's pipeline at the least k whose bytes are within ``cap``, to 0.1 %."""
     low, high, k = 2.0, 62.0, CONTEST_K
     best: tuple[list[StoredTensor], int] | None = None
     for _ in range(14):
@@ -284,7 +284,7 @@ def _contest_fills(subject: Subject, cap: int, factors: Mapping[str, Factor]) ->
             best = stored, size
         if 0.999 * cap <= size <= cap:
             break
-        guess = k * 2 ** ((size - 0.9995 * cap) * 8 / subject.weights)  # twice the step saves a bit a weight
+        guess = k * 2 ** ((size - 0.9995 * cap) * 8 / subject.weights)  # twice the step size saves one bit per weight
         k = guess if low < guess < high else math.sqrt(low * high)
     if best is None:
         raise RuleError(f"{subject.name}: the contest's pipeline cannot meet {cap:,} bytes")
@@ -292,10 +292,10 @@ def _contest_fills(subject: Subject, cap: int, factors: Mapping[str, Factor]) ->
 
 
 def timed_rows(subject: Subject, repeats: int = 3) -> list[QuantRow]:
-    """Wall clock of GPTQ with Hessians given: ours by rounding and with 8 states, and plain torch; the best of repeats.
+    """Time GPTQ with Hessians given: ours by rounding and with 8 states, and plain torch; the best of repeats.
 
     Raises:
-        RuleError: plain torch's symbols are not ours, to rounding.
+        RuleError: plain torch's symbols differ from ours by more than rounding.
     """
     coded = {name: Coding(6, "sigma", CONTEST_K, 0, False, 0.0, "fp16", True) for name in subject.matrices}
     trellis = {name: Coding(trellis=3) for name in subject.matrices}
@@ -346,7 +346,7 @@ def _matrix(hessians: Hessians, name: str) -> Tensor:
 def _require_alike(
     subject: Subject, ours: Mapping[str, Tensor], plain: Mapping[str, Tensor], steps: Mapping[str, Tensor]
 ) -> None:
-    """Roundings differ where a weight lies between two symbols; the error that GPTQ minimizes must not."""
+    """Raise RuleError if the error that GPTQ minimizes differs; single roundings between two symbols may."""
     for name, symbols_OI in ours.items():
         weight_OI, hessian_II = subject.state[name], subject.hessians.of(name)
         errors = [
@@ -361,9 +361,10 @@ def _require_alike(
 
 
 def equal_kl(found: Sequence[QuantRow]) -> dict[str, float] | None:
-    """Bytes of the contest's pipeline at its own k, and of golfcore at the same divergence, read off between its rows.
+    """Return the bytes of the contest's pipeline at its own k, and of golfcore at the same divergence.
 
-    Bytes are linear in the logarithm of the divergence between two neighbors. None where rows do not span it.
+    golfcore's bytes are interpolated between two rows, linear in the logarithm of the divergence; None if its rows do
+    not span that divergence.
     """
     base = next((row for row in found if row.method == f"contest k={CONTEST_K:g}"), None)
     default = f"lqer {QuantConfig().lqer_rank}"
@@ -381,7 +382,7 @@ def equal_kl(found: Sequence[QuantRow]) -> dict[str, float] | None:
 
 
 def gains_db(found: Sequence[QuantRow]) -> dict[str, float]:
-    """Decibels by which each method's Hessian-weighted error is below scalar GPTQ's at the same entropy.
+    """Return the decibels by which each method's Hessian-weighted error is below scalar GPTQ's at the same entropy.
 
     Scalar GPTQ is the contest's curve: its entropy at each k, linear in between.
     """

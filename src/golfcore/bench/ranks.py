@@ -1,4 +1,4 @@
-"""Cases ``ranks`` and ``checkpoint``: what it costs to train on two ranks, and to save while training goes on.
+"""Make the cases ``ranks`` and ``checkpoint``: the cost of training on two ranks, and of saving during training.
 
 ``ranks``: one whole step of a recipe's batch by one process with all threads, against two gloo ranks in processes of
 their own with one thread each, which halve the batch and the work of Muon between them. ``checkpoint``: steps alone,
@@ -31,7 +31,7 @@ CHECKED_STEPS = 3
 
 
 class Steps:
-    """A recipe's training step on random tokens, of which this rank takes its share."""
+    """Training steps of a recipe on random tokens, of which this rank takes its share."""
 
     def __init__(self, recipe: RecipeConfig, world: World) -> None:
         train, vocab_size = recipe.train, recipe.data.vocab_size
@@ -49,7 +49,7 @@ class Steps:
         self.batch = Batch(mine_BT[:, :-1].contiguous(), mine_BT[:, 1:].contiguous())
 
     def step(self) -> float:
-        """The mean loss over the ranks, before the step."""
+        """Run a step; return the mean loss over the ranks before it."""
         self.optimizers.begin_overlapped_reduction()
         loss, _ = self.model.loss(self.batch, Context(torch.zeros(())))
         (loss / self.world.size).backward()  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ class Steps:
 
 
 class Processes:
-    """``Steps`` on ranks of one thread each; the processes end with this one."""
+    """Processes that each run ``Steps`` as a rank of one thread; they end with this process."""
 
     def __init__(self, recipe: RecipeConfig) -> None:
         with socket.socket() as probe:
@@ -97,7 +97,7 @@ def _serve(end: Connection, recipe: RecipeConfig, rank: int, port: str) -> None:
 
 
 def ranks(recipe: RecipeConfig) -> Workload:
-    """The workload of case ``ranks``; not for GPUs."""
+    """Return the workload of case ``ranks``; not for GPUs."""
     alone = World(rank=0, size=1, device=torch.device("cpu"))
     one, two = Steps(recipe, alone), Processes(recipe)
 
@@ -116,7 +116,7 @@ def ranks(recipe: RecipeConfig) -> Workload:
 
 
 def checkpoint(recipe: RecipeConfig) -> Workload:
-    """The workload of case ``checkpoint``: what one checkpoint adds to the steps in which it is written."""
+    """Return the workload of case ``checkpoint``: the time that a checkpoint adds to the steps while it is written."""
     steps = Steps(recipe, World(rank=0, size=1, device=torch.device("cpu")))
     folder = tempfile.TemporaryDirectory()  # ends with the workload
     writer = CheckpointWriter(Path(folder.name))

@@ -1,4 +1,4 @@
-"""What every kernel takes of a multiprocessor, and how many of its blocks fit: ``kernels list --resources``."""
+"""List the resources that every kernel needs and how many of its blocks fit: ``golfcore kernels list --resources``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from golfcore.bench.frontier import Launches, launches, served
+from golfcore.bench.launch_shapes import Launches, launches, served
 from golfcore.bench.step_work import shape_of
 from golfcore.errors import BuildError
-from golfcore.gpu import GPUS, Gpu, Occupancy, occupancy
+from golfcore.gpu_specs import GPUS, Gpu, Occupancy, occupancy
 from golfcore.ops.cubin import Kernel, built_kernels
 from golfcore.ops.launches import Launch
 from golfcore.recipes import load_recipe
@@ -20,13 +20,13 @@ RECIPE = "frontier_8xh100"  # whose shapes say how a kernel is launched
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """One kernel on one GPU.
+    """The resources of one kernel on one GPU.
 
     Attributes:
-        gpu: whose image it is.
-        kernel: what the compiler made of it.
-        launch: how the frontier's recipe launches it; None where it does not.
-        fits: with the launch's block, or the largest that its bounds allow; None where neither is known.
+        gpu: the GPU.
+        kernel: the kernel as the compiler built it.
+        launch: how the frontier's recipe launches it; None if it does not.
+        fits: occupancy with the launch's block, or the largest that its bounds allow; None if neither is known.
     """
 
     gpu: Gpu
@@ -36,12 +36,12 @@ class Resources:
 
 
 def resources(images: Sequence[Gpu] = GPUS) -> list[Resources]:
-    """Every kernel of the compiled core, for each of ``images`` that it holds.
+    """Return every kernel of the compiled core, for each of ``images`` that it holds.
 
-    How a kernel is launched is known only where there is a ``_simt`` (`make simt`) to run its launcher.
+    How a kernel is launched is known only if ``golfcore._simt`` is built (`make simt`), which runs its launcher.
 
     Raises:
-        BuildError: built without CUDA, for none of them, or a tool is missing.
+        BuildError: the core is built without CUDA or for none of the images, or a tool is missing.
     """
     found, failed = [], None
     how: Launches = {}
@@ -60,7 +60,7 @@ def resources(images: Sequence[Gpu] = GPUS) -> list[Resources]:
 
 
 def rows_of(gpu: Gpu, kernels: Sequence[Kernel], how: Launches) -> list[Resources]:
-    """A row a kernel; of its launches the one with most shared memory counts."""
+    """Return one row per kernel; of its launches the one with most shared memory counts."""
     launched: dict[Kernel, Launch] = {}
     for kernel, found in (pair for pairs in served(how, kernels).values() for pair in pairs):
         known = launched.get(kernel)
@@ -77,7 +77,7 @@ def rows_of(gpu: Gpu, kernels: Sequence[Kernel], how: Launches) -> list[Resource
 
 
 def document(rows: Sequence[Resources]) -> list[dict[str, Any]]:
-    """For programs; ``dynamic_shared`` is null where the frontier's recipe does not launch the kernel."""
+    """Return the rows as JSON values; ``dynamic_shared`` is null if the frontier's recipe has no such launch."""
     return [
         {
             "op": row.kernel.op, "kernel": row.kernel.name, "gpu": row.gpu.name, "image": row.kernel.image,

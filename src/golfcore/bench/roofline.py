@@ -1,8 +1,9 @@
-"""What a training step must at least take on an H100, and what it should take: a floor for every operation, on paper.
+"""Predict a training step on an H100 on paper: a floor and an expected time for every operation.
 
-A floor is the largest of an operation's times at the data sheet's rates (``golfcore.gpu``), one for each resource; that
-resource is its limiter. The prediction takes what kernels usually reach of each rate (``REACHED``) and adds up all
-operations, since one follows another. Nothing of this was measured: docs/results/roofline.md has the assumptions.
+A floor is the largest of an operation's times at the data sheet's rates (``golfcore.gpu``), one per resource; that
+resource is its limiter. The prediction takes the share of each rate that kernels usually reach (``REACHED``) and adds
+up all operations, since one follows another. Nothing of this was measured; docs/results/roofline.md has the
+assumptions.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from golfcore.bench.step_work import Shape, Work, bitpack, shape_of, step_work
 from golfcore.config import RecipeConfig
-from golfcore.gpu import H100, Gpu
+from golfcore.gpu_specs import H100, Gpu
 from golfcore.ops import cubin
 from golfcore.plan.scaling import NVLINK_BYTES_S
 
@@ -29,14 +30,14 @@ LOGGED_MS = {11: 96.3, 17: 140.9}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """One operation: all calls of a step, in microseconds.
+    """The floor of one operation in a step, in microseconds.
 
     Attributes:
-        work: what it does.
-        times: at the full rate of each resource that it uses, one call.
-        limiter: the slowest of them.
-        floor_us, predicted_us: a call at full rates, and at the rates that are reached.
-        instances: the kernels that the instruction estimate is from; empty where there is none.
+        work: the work of the operation.
+        times: time of one call at the full rate of each resource that it uses.
+        limiter: the resource with the longest time.
+        floor_us, predicted_us: time of one call at full rates, and at the rates that are usually reached.
+        instances: the kernels behind the instruction estimate; empty if there is none.
     """
 
     work: Work
@@ -56,7 +57,7 @@ class Floor:
 
 
 def times_of(work: Work, gpu: Gpu = H100, instructions: float = 0.0) -> dict[str, float]:
-    """Microseconds of one call on each resource, at its full rate; ``instructions`` are those of warps, in all."""
+    """Return the microseconds of one call on each resource at full rate; ``instructions`` are those of all warps."""
     rates = {
         "memory": (work.read + work.written, gpu.bytes_s),
         "products": (work.products, gpu.bf16_flops),
@@ -70,7 +71,7 @@ def times_of(work: Work, gpu: Gpu = H100, instructions: float = 0.0) -> dict[str
 
 
 def floor_of(work: Work, gpu: Gpu = H100, kernels: Sequence[cubin.Kernel] = ()) -> Floor:
-    """The floor of one operation; ``kernels`` are those that serve it, for the instruction estimate."""
+    """Return the floor of one operation; ``kernels`` are those that serve it, for the instruction estimate."""
     times = times_of(work, gpu, instructions_of(work, kernels))
     limiter = max(times, key=lambda name: times[name])
     reached = {name: value / REACHED[name] for name, value in times.items()}
@@ -81,12 +82,12 @@ def floor_of(work: Work, gpu: Gpu = H100, kernels: Sequence[cubin.Kernel] = ()) 
 
 
 def instructions_of(work: Work, kernels: Sequence[cubin.Kernel]) -> float:
-    """Instructions of warps for the whole call, from the loops that do the work; 0 where nothing is known.
+    """Return the warp instructions of the whole call, estimated from the loops that do the work; 0 if unknown.
 
-    A loop's instructions, without those that rarely run (``cubin.usual``), are divided by what it does on one pass, in
-    flops on the tensor cores or in bytes of global memory, and multiplied by what the operation does; of a kernel
-    without loops all its code counts. Of several kernels the longest work counts: the rest finish sums. Optional terms
-    of a kernel are in its loop, on both sides of that division.
+    A loop's instructions, without those that rarely run (``cubin.usual``), are divided by its work per pass, in flops
+    on the tensor cores or in bytes of global memory, and multiplied by the work of the operation; in a kernel without
+    loops all its code counts. Of several kernels the longest work counts: the rest finish sums. Optional terms of a
+    kernel are in its loop, on both sides of that division.
     """
     estimates = []
     for kernel in kernels:
@@ -101,7 +102,7 @@ def instructions_of(work: Work, kernels: Sequence[cubin.Kernel]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A phase of a run: every operation, and the sums in milliseconds beside what was logged."""
+    """A step in one phase of a run: all operations, and sums in milliseconds beside the logged time."""
 
     passes: int
     floors: tuple[Floor, ...]
@@ -116,16 +117,16 @@ class Step:
         return sum(f.predicted_step_us for f in self.floors) / 1e3
 
     def share(self, op: str) -> float:
-        """Predicted milliseconds of an operation."""
+        """Return the predicted milliseconds of an operation."""
         return sum(f.predicted_step_us for f in self.floors if f.work.op == op) / 1e3
 
 
 def predict(recipe: RecipeConfig, kernels: Mapping[str, Sequence[cubin.Kernel]] | None = None) -> list[Step]:
-    """A recipe on eight H100s: before its depth recurrence begins, and when all of it runs.
+    """Predict a recipe's steps on eight H100s: before its depth recurrence begins, and when all of it runs.
 
     Args:
-        recipe: of a GPT.
-        kernels: those of an operation by its name, for the estimate of instructions.
+        recipe: a recipe of a GPT.
+        kernels: the kernels of each operation, by its name, for the estimate of instructions.
     """
     steps = []
     for phase in sorted({0, len(recipe.model.loop_starts)}):
@@ -138,12 +139,12 @@ def predict(recipe: RecipeConfig, kernels: Mapping[str, Sequence[cubin.Kernel]] 
 
 
 def packed_floors(shape: Shape, kernels: Mapping[str, Sequence[cubin.Kernel]] | None = None) -> list[Floor]:
-    """The quantized operations, which no step has, on the widest matrix of a layer in six bits."""
+    """Return the floors of the quantized operations, which no step has, on a layer's widest matrix in six bits."""
     return [floor_of(w, H100, (kernels or {}).get(w.name, ())) for w in bitpack(shape.hidden, shape.d, bits=6)]
 
 
 def document(steps: Sequence[Step], packed: Sequence[Floor]) -> dict[str, Any]:
-    """All of it, for programs."""
+    """Return all predictions as JSON values."""
 
     def row(f: Floor) -> dict[str, Any]:
         return asdict(f.work) | {

@@ -1,9 +1,9 @@
-"""Everything that a GPT's training step does on one GPU, counted: bytes, flops, special functions, calls.
+"""Count the work of a GPT's training step on one GPU: bytes, flops, special functions, calls.
 
-A count is of the operation, whoever serves it: each tensor that it needs is read once and each result written once.
-What several operations read at once (weights, tables, a chunk's logits) and what fits the L2 cache is counted once or
-not at all. Shape suffixes as elsewhere; n is tokens, d the residual stream's width. Activations are bf16, weights and
-their gradients fp32.
+Counts belong to the operation, not to the kernel that serves it: each tensor that it needs is read once and each result
+written once. Data that several operations read (weights, tables, a chunk's logits) or that fit the L2 cache are counted
+once or not at all. Shape suffixes as elsewhere; n is tokens, d the residual stream's width. Activations are bf16,
+weights and their gradients fp32.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ BF16, FP32, INT64 = 2, 4, 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One operation of a step on one GPU.
+    """The work of one operation of a step on one GPU.
 
     Attributes:
-        name: for people.
+        name: name for people.
         op: the operation that serves it (``norm``), or ``cublas``, ``torch``, ``nccl``.
         backward: whether it belongs to the gradient.
-        calls: of a step; everything below is of one call.
+        calls: calls per step; all counts below are per call.
         read, written: bytes of memory.
         cached: further bytes that a kernel reads or writes, which the L2 cache holds.
         products: flops of matrix products by cuBLAS.
@@ -53,16 +53,16 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a step works on: a GPT's sizes, one GPU's tokens, and which layers run.
+    """The sizes of a step: those of the GPT, one GPU's tokens, and the layers that run.
 
     Attributes:
-        tokens: of one GPU's step.
+        tokens: tokens of one GPU per step.
         order: layers in the order in which they run, repeats included.
         lanes_from: layers from here on have two lanes; 0 for none.
         skips: ``gated``, ``weighted`` or ``none``.
-        keys: what a query sees on average.
-        matrices: rows and columns of every matrix that Muon moves.
-        others: parameters that AdamW moves.
+        keys: keys that a query sees on average.
+        matrices: rows and columns of every matrix that Muon updates.
+        others: number of parameters that AdamW updates.
     """
 
     tokens: int
@@ -95,14 +95,17 @@ class Shape:
 
 
 def shape_of(recipe: RecipeConfig, phase: int = 0, gpus: int = 8) -> Shape:
-    """The shape of a GPT recipe in a phase of its depth recurrence.
+    """Return the shape of a GPT recipe in a phase of its depth recurrence.
 
     Raises:
-        UsageError: another family, or an activation that is no square.
+        UsageError: another family, or an activation other than relu2 and leaky2.
     """
     config, train = recipe.model, recipe.train
     if not isinstance(config, GPTConfig) or config.activation == "swiglu":
-        raise UsageError(f"the roofline knows GPTs with a squared activation, {recipe.name} is none: frontier_8xh100")
+        raise UsageError(
+            f"bench roofline supports GPT recipes with activation relu2 or leaky2; {recipe.name} is not one. "
+            "Try frontier_8xh100."
+        )
     vocab = recipe.data.vocab_size
     d, kv, hidden = config.model_dim, config.kv_dim, config.model_dim * config.mlp_mult
     layer = ((d, d), (kv, d), (kv, d), (d, d), (hidden, d), (d, hidden))
@@ -122,7 +125,7 @@ def shape_of(recipe: RecipeConfig, phase: int = 0, gpus: int = 8) -> Shape:
 
 
 def norm(n: int, d: int, *, branch: bool, mixed: bool, calls: int = 1, what: str = "") -> list[Work]:
-    """``ops.rms_norm``: forward and backward; ``branch``: adds ``s y``; ``mixed``: ``a`` and ``b x0``."""
+    """Count ``ops.rms_norm``, forward and backward; ``branch`` adds ``s y``, ``mixed`` has ``a`` and ``b x0``."""
     row, stored = BF16 * n * d, branch or mixed
     return [
         Work(
@@ -138,7 +141,7 @@ def norm(n: int, d: int, *, branch: bool, mixed: bool, calls: int = 1, what: str
 
 
 def qk(n: int, heads: int, kv_heads: int, head_dim: int, calls: int = 1) -> list[Work]:
-    """``ops.qk``: norm, rotation and gain of queries and keys."""
+    """Count ``ops.qk``: norm, rotation and gain of queries and keys."""
     size = n * (heads + kv_heads) * head_dim
     return [
         Work(name="q and k", op="qk", calls=calls, read=BF16 * size, written=BF16 * size, fp32=7.0 * size,
@@ -151,11 +154,11 @@ def qk(n: int, heads: int, kv_heads: int, head_dim: int, calls: int = 1) -> list
 def attention(
     n: int, heads: int, kv_heads: int, head_dim: int, keys: float, *, gated: bool, calls: int = 1
 ) -> list[Work]:
-    """``ops.attention``, causal: scores of ``keys`` keys a query on average; keys and values come from L2 again.
+    """Count ``ops.attention``, causal: ``keys`` keys per query on average; keys and values come from L2 again.
 
     A score takes one ex2. Its fp32 work: scale and shift, maximum, sum, half a conversion; backward adds
-    ``p (dp - delta)``. Sums in one order give dq and dk, dv blocks of their own: scores and dp are computed twice
-    there, seven products, where atomics would need five.
+    ``p (dp - delta)``. Sums in a fixed order need separate blocks for dq and for dk and dv, so scores and dp are
+    computed twice: seven products instead of five with atomics.
     """
     q, k = BF16 * n * heads * head_dim, BF16 * n * kv_heads * head_dim
     rows, scores = FP32 * n * heads, n * keys * heads
@@ -170,7 +173,7 @@ def attention(
 
 
 def activation(n: int, hidden: int, calls: int = 1) -> list[Work]:
-    """``ops.leaky2`` or ``ops.relu2``."""
+    """Count ``ops.leaky2`` or ``ops.relu2``."""
     size = n * hidden
     return [
         Work(name="activation", op="activation", calls=calls, read=BF16 * size, written=BF16 * size, fp32=3.0 * size),
@@ -180,7 +183,7 @@ def activation(n: int, hidden: int, calls: int = 1) -> list[Work]:
 
 
 def residual(n: int, d: int, calls: int = 1) -> list[Work]:
-    """``ops.residual``, ``x + s y``: the gradient of x is the result's own."""
+    """Count ``ops.residual``, ``x + s y``; the gradient of x is that of the result."""
     row = BF16 * n * d
     return [
         Work(name="residual", op="residual", calls=calls, read=2 * row, written=row, fp32=2.0 * n * d),
@@ -190,7 +193,7 @@ def residual(n: int, d: int, calls: int = 1) -> list[Work]:
 
 
 def embed(n: int, d: int, vocab: int) -> list[Work]:
-    """``ops.embed`` with the smear gate: the table and the token before come from L2."""
+    """Count ``ops.embed`` with the smear gate; the table and the token before come from L2."""
     table = FP32 * vocab * d
     return [
         Work(name="embedding", op="embed", read=INT64 * n + table, written=BF16 * n * d, fp32=2.0 * n * d, special=n,
@@ -201,10 +204,10 @@ def embed(n: int, d: int, vocab: int) -> list[Work]:
 
 
 def head(n: int, d: int, vocab: int) -> list[Work]:
-    """``ops.linear_cross_entropy``: losses and gradients in one go, a chunk's logits in L2.
+    """Count ``ops.linear_cross_entropy``: losses and gradients in one pass, a chunk's logits in L2.
 
-    A logit takes three special functions: ex2 and rcp for its tanh, since that of the GPU itself is too coarse for
-    scores, and ex2. The chunks' weight gradients are added up in fp32. The backward pass multiplies by the loss's
+    A logit takes three special functions: ex2 and rcp for its tanh, since the GPU's own tanh is too coarse for scores,
+    and ex2. The chunks' weight gradients are added up in fp32. The backward pass multiplies by the loss's
     gradient.
     """
     weight, chunks = n * d * vocab, -(-n * vocab // CHUNK_LOGITS_DEVICE)
@@ -221,7 +224,7 @@ def head(n: int, d: int, vocab: int) -> list[Work]:
 
 
 def product(name: str, n: int, inputs: int, outputs: int, calls: int = 1) -> list[Work]:
-    """A linear layer by cuBLAS: forward, and the gradients of its input and of its weights."""
+    """Count a linear layer by cuBLAS: forward, and the gradients of its input and of its weights."""
     x, y, flops = BF16 * n * inputs, BF16 * n * outputs, 2.0 * n * inputs * outputs
     w, dw = BF16 * inputs * outputs, FP32 * inputs * outputs
     return [
@@ -234,13 +237,13 @@ def product(name: str, n: int, inputs: int, outputs: int, calls: int = 1) -> lis
 
 
 def elementwise(name: str, size: float, reads: int, writes: int, *, backward: bool = False, calls: int = 1) -> Work:
-    """A pass of torch over ``reads`` tensors of ``size`` bytes that writes ``writes``."""
+    """Count a pass of torch over ``reads`` tensors of ``size`` bytes that writes ``writes`` tensors."""
     return Work(name=name, op="torch", backward=backward, calls=calls, read=reads * size, written=writes * size,
                 fp32=size / BF16 * (reads + writes))  # fmt: skip
 
 
 def adamw(parameters: int, *, averaged: bool) -> list[Work]:
-    """``ops.adamw_``: parameter, two moments, the average; reads a fp32 gradient."""
+    """Count ``ops.adamw_``: parameter, two moments, the average; reads an fp32 gradient."""
     kept = 3 + averaged
     return [
         Work(name="AdamW", op="optim", read=FP32 * parameters * (kept + 1), written=FP32 * parameters * kept,
@@ -249,13 +252,13 @@ def adamw(parameters: int, *, averaged: bool) -> list[Work]:
 
 
 def newton_schulz_flops(rows: int, columns: int, steps: int) -> float:
-    """Of one matrix, by three whole products a step: ``A = X X^T``, ``A^2``, and ``X <- a X + (b A + c A^2) X``."""
+    """Return the flops for one matrix, by three products per iteration: ``A = X X^T``, ``A^2``, ``(b A + c A^2) X``."""
     small, large = min(rows, columns), max(rows, columns)
     return steps * float(4 * small * small * large + 2 * small**3)
 
 
 def muon(shape: Shape) -> list[Work]:
-    """``ops.muon_`` over the ranks: each orthogonalizes its share, each moves every matrix."""
+    """Count ``ops.muon_`` over the ranks: each orthogonalizes its share and updates every matrix."""
     parameters, share = shape.matrix_parameters, -(-shape.matrix_parameters // shape.gpus)
     flops = sum(newton_schulz_flops(r, c, shape.newton_schulz) for r, c in shape.matrices) / shape.gpus
     kept = 1 + shape.averaged
@@ -268,7 +271,7 @@ def muon(shape: Shape) -> list[Work]:
 
 
 def collectives(shape: Shape) -> list[Work]:
-    """What crosses NVLink, by rings: each GPU sends all but its own part of every buffer."""
+    """Count the bytes over NVLink, by rings: each GPU sends all but its own part of every buffer."""
     if shape.gpus == 1:
         return []
     others = (shape.gpus - 1) / shape.gpus
@@ -280,7 +283,7 @@ def collectives(shape: Shape) -> list[Work]:
 
 
 def bitpack(rows: int, columns: int, bits: int) -> list[Work]:
-    """``ops.bitpack`` on one matrix: to bf16, rounded in place of a quantizer, and times one vector.
+    """Count ``ops.bitpack`` on one matrix: decoded to bf16, rounded in a quantizer, and multiplied by one vector.
 
     No part of a training step without quantization-aware training.
     """
@@ -299,12 +302,12 @@ def bitpack(rows: int, columns: int, bits: int) -> list[Work]:
 
 @dataclass(slots=True)
 class Path:
-    """How often the residual stream meets what, on its way through the layers of ``golfcore.model.gpt``.
+    """The number of passes of each kind over the residual stream, through the layers of ``golfcore.model.gpt``.
 
     Attributes:
-        plain, adding: first norms of a block, without and with an MLP's output that still waits to be added.
-        last_adds: whether the norm behind the last block adds one.
-        sums: outputs that are added by a pass of their own, since a skip or a second lane wants the stream itself.
+        plain, adding: first norms of a block, without and with an MLP's output that still has to be added.
+        last_adds: whether the norm behind the last block adds such an output.
+        sums: outputs that are added by a pass of their own, since a skip or a second lane needs the stream itself.
         skips, lanes: passes that a skip joins, and passes with two lanes.
     """
 
@@ -317,7 +320,7 @@ class Path:
 
 
 def walk(shape: Shape) -> Path:
-    """Counts the stream's way: outputs of the first half come back in the second, the last one first."""
+    """Count the passes over the stream; outputs of the first half come back in the second, the last one first."""
     path, waits, kept, half = Path(), False, 0, len(shape.order) // 2
     for place, layer in enumerate(shape.order):
         in_lanes = place >= half and (path.lanes > 0 or (shape.lanes_from > 0 and layer >= shape.lanes_from))
@@ -337,7 +340,7 @@ def walk(shape: Shape) -> Path:
 
 
 def step_work(shape: Shape) -> list[Work]:
-    """The whole step, as ``golfcore.model.gpt`` and ``golfcore.optim`` take it with torch.compile."""
+    """Count the whole step, as ``golfcore.model.gpt`` and ``golfcore.optim`` run it with torch.compile."""
     parts = [
         *_stream_work(shape, walk(shape)), *_layer_work(shape), *head(shape.tokens, shape.d, shape.vocab),
         *adamw(shape.others, averaged=shape.averaged), *muon(shape), *collectives(shape),

@@ -1,4 +1,4 @@
-"""Bench results as append-only CSV, and the comparison of a run with an earlier one."""
+"""Append bench results to CSV files, and compare a run with an earlier one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = (*ABOUT, *(field.name for field in fields(Row)))
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """``<folder>/<name>.csv``.
+    """Return ``<folder>/<name>.csv``.
 
     Raises:
         UsageError: ``name`` is not a plain name.
@@ -28,7 +28,7 @@ def path_of(folder: Path, name: str) -> Path:
 
 
 def about(environment: Mapping[str, Any], ceilings: Ceilings) -> dict[str, Any]:
-    """What a number means nothing without."""
+    """Return metadata saved with every row: date, commit, CPU, cores, threads, instruction set, torch, bandwidth."""
     return {
         "date": environment["started"],
         "commit": environment["commit"] + ("+" if environment["dirty"] else ""),
@@ -43,11 +43,11 @@ def about(environment: Mapping[str, Any], ceilings: Ceilings) -> dict[str, Any]:
 
 
 def save(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Appends ``rows``; earlier ones stay as they are.
+    """Append ``rows``; earlier rows stay as they are.
 
     Raises:
         FormatError: the file has other columns.
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     if path.exists():
         read(path)
@@ -55,11 +55,11 @@ def save(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
 
 
 def append(path: Path, header: Mapping[str, Any], rows: Sequence[Any]) -> None:
-    """Appends rows of one dataclass, whatever its fields; earlier rows stay.
+    """Append rows of one dataclass, with any fields; earlier rows stay.
 
     Raises:
         FormatError: the file has other columns.
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     columns = [*header, *(field.name for field in fields(rows[0]))]
     try:
@@ -80,11 +80,11 @@ def append(path: Path, header: Mapping[str, Any], rows: Sequence[Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Every row, oldest first.
+    """Read every row, oldest first.
 
     Raises:
         InputError: there is no such file.
-        FormatError: its columns are not a bench's.
+        FormatError: the columns are not those of a bench.
     """
     try:
         with path.open(newline="", encoding="utf-8") as f:
@@ -99,9 +99,9 @@ def read(path: Path) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Change:
-    """One row against the last saved one of the same case, dtype, shape and backend.
+    """The comparison of one row with the last saved row of the same case, dtype, shape and backend.
 
-    ``verdict`` is faster or slower only where the ranges p20..p80 lie apart.
+    ``verdict`` is faster or slower only if the ranges p20..p80 do not overlap.
     """
 
     case: str
@@ -115,7 +115,7 @@ class Change:
 
 
 def compare(before: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> list[Change]:
-    """The rows that were measured before, in their order.
+    """Compare rows with the last saved ones; rows that were never saved are left out.
 
     Raises:
         FormatError: a saved time is not a number.

@@ -1,9 +1,9 @@
-"""Case ``train_step``: one whole step of a recipe's model, against the same model in plain torch.
+"""Make the case ``train_step``: one whole training step of a recipe, against the same model in plain torch.
 
-Contenders: ours; ``torch``, the same formulas in torch's own operations, fused Adam and torch.optim.Muon; ``compile``,
-the same with the loss under torch.compile; and ``products``, the step's matrix products and nothing else, which is what
-a perfect fusion of all the rest would leave. All compute in the precision that the processor multiplies fast
-(``golfcore.ops.products``), so that on no machine a slow product decides.
+The contenders are ours; ``torch``, the same formulas in torch's own operations, fused Adam and torch.optim.Muon;
+``compile``, the same with the loss under torch.compile; and ``products``, only the matrix products of the step, which
+would remain if all else were fused perfectly. All compute in the precision that the processor multiplies fast
+(``golfcore.ops.products``), so that slow products do not decide on any machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from golfcore.optim.optimizers import Optimizers
 
 
 def train_step(recipe: RecipeConfig, rivals: Sequence[str]) -> Workload:
-    """The workload of one step of ``recipe`` on one process; ``rivals`` as for every case."""
+    """Return the workload of one step of ``recipe`` on one process; ``rivals`` as for every case."""
     train, vocab_size = recipe.train, recipe.data.vocab_size
     rows = train.batch_tokens // train.seq_len
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +49,7 @@ def train_step(recipe: RecipeConfig, rivals: Sequence[str]) -> Workload:
 
 def _model(recipe: RecipeConfig) -> GPT:
     model = get_family(recipe.model_family).build(recipe.model, recipe.data.vocab_size, recipe.train.seed)
-    require(isinstance(model, GPT), f"train_step knows the gpt family only, {recipe.name} has {recipe.model_family}")
+    require(isinstance(model, GPT), f"train_step supports the gpt family only; {recipe.name} has {recipe.model_family}")
     model.activation_dtype = products.fast_dtype()
     return model  # type: ignore[return-value]
 
@@ -97,7 +97,7 @@ def _plain(recipe: RecipeConfig, batch: Batch, *, compiled: bool) -> Callable[[i
 
 
 def plain_loss(model: GPT, batch: Batch) -> Tensor:
-    """The loss of ``model`` in torch's own operations, with its activations' dtype."""
+    """Return the loss of ``model`` in torch's own operations, in the dtype of its activations."""
     dtype = model.activation_dtype
     cos, sin = (t[:, None].to(dtype) for t in model.rotary.tables(batch.inputs_BT.size(1), batch.inputs_BT.device))
 
@@ -158,7 +158,7 @@ class _Products:
 
 
 def _check(recipe: RecipeConfig, batch: Batch) -> None:
-    """Raises RuleError unless plain torch has our loss and our gradients, to the rounding of their precision."""
+    """Raise RuleError unless plain torch has our loss and our gradients, but for the rounding of their precision."""
     model = _model(recipe)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # zero-initialized layers would hide mistakes behind them

@@ -1,4 +1,4 @@
-"""What can be timed: every bench row of the table of operations, and whole steps."""
+"""Select workloads to time: every case of the table of operations that has a bench, and whole steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RIVALS = ("torch", "compile", "reference", *ATTENTIONS)
 
 
 def parse_rivals(text: str) -> tuple[str, ...]:
-    """``"torch,compile"`` -> its names; empty for none.
+    """Parse ``"torch,compile"`` to its names; an empty text to none.
 
     Raises:
         UsageError: an unknown name.
@@ -47,12 +47,11 @@ def parse_rivals(text: str) -> tuple[str, ...]:
 
 
 def select(pattern: str | None, rivals: Sequence[str], device: str = "cpu") -> Iterator[Workload]:
-    """The workloads of an operation (``norm``), a case (``norm/all-pocket``), a pattern (``*/*-pocket``), or all.
+    """Yield the workloads of an operation (``norm``), a case (``norm/all-pocket``), a pattern (``*/*-pocket``), or all.
 
-    On the processor ``train_step`` is the whole step of the pocket recipe, ``ranks`` the same on two ranks,
-    ``checkpoint`` what saving costs meanwhile; on a GPU the cases are those of ``device_cases``, in bf16.
-
-    Each is built when its turn comes.
+    On the processor ``train_step`` is the whole step of the pocket recipe, ``ranks`` the same on two ranks, and
+    ``checkpoint`` the cost of saving during steps; on a GPU the cases are those of ``device_cases``, in bf16. A
+    workload is built when its turn comes.
 
     Raises:
         UsageError: nothing matches.
@@ -93,7 +92,7 @@ def _rival(case: Case, name: str) -> Callable[..., Any]:
 def of_case(
     case: Case, dtype: torch.dtype, rivals: Sequence[str], device: str = "cpu", checked: Case | None = None
 ) -> Workload:
-    """Forward and backward of one operation at one shape; ``checked`` is the same at a shape that can be judged."""
+    """Return the workload of one operation, forward and backward; ``checked`` is a smaller case that can be checked."""
     first = check.build(case, dtype, device=device)
     sets = sets_beyond_cache(first) if device == "cpu" else 1  # a GPU's cache is filled before each call
     arguments = [first, *(check.build(case, dtype, draw, device) for draw in range(1, sets))]
@@ -116,7 +115,7 @@ def of_case(
             # A rival must do the same work, but its roundings are its own: compiled code sums 8,192 rows one by one.
             factor = 1 if name == NATIVE else 50
             for finding in check.parity(checked or case, dtype, function, device):
-                require(finding.within(factor), f"{case.id} {dtype}: {name} is wrong, and was not timed: {finding}")
+                require(finding.within(factor), f"{case.id} {dtype}: {name} is wrong and was not timed: {finding}")
 
     return Workload(
         case=case.id, dtype=str(dtype).removeprefix("torch."), shape=case.shape,

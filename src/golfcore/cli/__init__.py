@@ -10,12 +10,12 @@ from types import FrameType
 
 import cyclopts
 
-from golfcore.environment import share_cores
 from golfcore.errors import GolfError
+from golfcore.openmp import share_cores
 
 
 def _version() -> str:
-    from golfcore.environment import version_text
+    from golfcore.machine import version_text
 
     return version_text()
 
@@ -28,31 +28,31 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 for _name, _target, _help in (
-    ("run", "run:run", "Text to a trained, quantized, packed model and its proven score."),
+    ("run", "run:run", "Train, quantize, pack and score a model from text."),
     ("train", "stages:train", "Train a recipe."),
     ("quantize", "stages:quantize", "Quantize a trained run."),
     ("pack", "stages:pack", "Pack a quantized run, an unpacked folder or .safetensors into a .golf file."),
-    ("eval", "stages:evaluate", "Score a packed model: bits per byte, each token once."),
-    ("plan", "plan:plan", "What a run will take: bytes, time, memory, dollars, scaling."),
-    ("sweep", "sweep:sweep", "Run many settings and seeds; goes on after a crash."),
-    ("report", "report:report", "Write a run's report.html."),
+    ("eval", "stages:evaluate", "Score a packed model in bits per byte."),
+    ("plan", "plan:plan", "Predict bytes, time, memory, dollars and scaling of a run."),
+    ("sweep", "sweep:sweep", "Run many settings and seeds; the same command goes on after a crash."),
+    ("report", "report:report", "Write the report.html of a run, or compare several runs."),
     ("inspect", "artifact:inspect", "Show where a .golf file's bytes go."),
-    ("verify", "artifact:verify", "Check a .golf file whole."),
-    ("diff", "artifact:diff", "What differs between two .golf files."),
-    ("unpack", "artifact:unpack", "Take a .golf file apart: a folder, or .safetensors."),
+    ("verify", "artifact:verify", "Check every checksum and tensor of a .golf file."),
+    ("diff", "artifact:diff", "Show the differences between two .golf files."),
+    ("unpack", "artifact:unpack", "Unpack a .golf file into a folder or a .safetensors file."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
     ("recipes", "recipes:app", "List, show, compare and explain recipes."),
     ("kernels", "kernels:app", "List and test the native operations."),
-    ("bench", "bench:bench", "Time operations against plain torch, checked first."),
-    ("ablate", "ablate:ablate", "What each part of a recipe is worth, over seeds, on held-out training text."),
-    ("doctor", "doctor:doctor", "What this machine has, and what to do about the rest."),
+    ("bench", "bench:bench", "Check operations, then time them against plain torch."),
+    ("ablate", "ablate:ablate", "Measure the effect of each part of a recipe, over seeds, on held-out training text."),
+    ("doctor", "doctor:doctor", "Show what this machine has, and what to do about the rest."),
 ):
     app.command(f"golfcore.cli.{_target}", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0 done, 1 a check failed or the input cannot serve, 2 wrong usage."""
+    """Run one command; return 0 if it is done, 1 if a check failed or the input cannot be used, 2 for wrong usage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

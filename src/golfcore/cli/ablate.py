@@ -1,4 +1,4 @@
-"""``golfcore ablate``: what each part of a recipe is worth, with confidence intervals."""
+"""``golfcore ablate``: measure the effect of each part of a recipe, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def ablate(
     save: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Train a recipe whole and without each of its parts in turn, and show what every part is worth.
+    """Train a recipe whole and without each of its parts in turn, and show the effect of every part.
 
     Runs are packed and scored from the packed bytes, on documents held out from the training text; the validation text
     is not touched. Rows saved before, of the same recipe, text and limit, are not run again.
 
     Args:
         recipe: A recipe that comes with golfcore, or a .toml file.
-        data: A folder of tokens instead of text.
-        seeds: One run of each part for each of these.
-        parts: Only these; () for the whole recipe alone; default: every part that the recipe has.
-        steps: Stop each run after so many steps, whatever the clock says: what a part costs in time then does not
-            count, and the machine may be busy. 0: the recipe's own clock.
+        data: A folder of tokens to use instead of text.
+        seeds: Seeds; each part is run once with each.
+        parts: Parts to leave out in turn; () for the whole recipe alone; default: every part that the recipe has.
+        steps: Stop each run after so many steps instead of by the clock. The time that a part costs then does not
+            count, and the machine may be busy. 0: by the recipe's clock.
         held_out: About how many tokens at the end of the training text are scored instead of trained on.
         save: Append each run to this .csv file, and go on from the rows in it.
         json: Print one JSON document instead of the table.

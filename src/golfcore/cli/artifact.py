@@ -1,4 +1,4 @@
-"""``golfcore inspect``, ``verify``, ``diff``, ``unpack`` and ``pack``: what a model file holds, and if it is whole."""
+"""``golfcore inspect``, ``verify``, ``diff`` and ``unpack``: look into a model file, check it, take it apart."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SEGMENTS = "█▓▒░"
 
 
 def inspect(file: Path, /, *, cap: int = 16_000_000, json: bool = False, markdown: bool = False) -> None:
-    """Show where a model file's bytes go.
+    """Show where the bytes of a model file go.
 
     Args:
         file: A model container (model.golf).
-        cap: The byte cap to measure the free bytes against.
+        cap: The byte cap from which free bytes are counted.
         json: Print one JSON object.
         markdown: Print Markdown tables.
     """
@@ -82,11 +82,11 @@ def verify(file: Path, /, *, json: bool = False) -> None:
 
 
 def diff(a: Path, b: Path, /, *, json: bool = False) -> int:
-    """Show what differs between two model files; exit code 1 if their tensors or manifests do.
+    """Show the differences between two model files; exit code 1 if tensors or manifests differ.
 
     Args:
         a: A model container (model.golf).
-        b: Another.
+        b: Another model container.
         json: Print one JSON object.
     """
     from golfcore.artifact.compare import compare
@@ -123,12 +123,12 @@ def unpack(
     to: Annotated[Literal["folder", "safetensors"], Parameter(name="--to")] = "folder",
     json: bool = False,
 ) -> None:
-    """Take a model file apart: a folder of .npy files and a manifest.json, or one .safetensors file.
+    """Unpack a model file into a folder of .npy files and a manifest.json, or into one .safetensors file.
 
     Args:
         file: A model container (model.golf).
         target: The folder to make, which must not exist or be empty; or the .safetensors file.
-        to: folder or safetensors.
+        to: The form of the target, folder or safetensors.
         json: Print one JSON object.
     """
     from golfcore.artifact import folder, interchange
@@ -152,7 +152,7 @@ def unpack(
 
 
 def pack_unpacked(source: Path, target: Path, *, coder: Coder = "fast", json: bool = False) -> None:
-    """Makes a model file of what unpack wrote, folder or .safetensors; unchanged, with its coder, the same bytes."""
+    """Make a model file of a folder or .safetensors file that unpack wrote; the same coder gives the same bytes."""
     from golfcore.artifact import folder, interchange
     from golfcore.container import write
     from golfcore.paths import sha256_file
@@ -220,7 +220,7 @@ def _size_line(found: dict[str, Any]) -> str:
 
 
 def _bar(found: dict[str, Any], width: int = 60) -> Text:
-    """One line: the largest roles, the rest with the framing, and what is free below the cap."""
+    """Return one line with the bytes of the largest roles, of the rest with the framing, and free below the cap."""
     size = found["bytes"]
     roles = sorted(found["roles"], key=lambda row: -row["coded"])[: len(_SEGMENTS) - 1]
     parts = [(row["role"], row["coded"]) for row in roles]

@@ -1,4 +1,4 @@
-"""``golfcore bench``: operations and steps, timed against plain torch in one process."""
+"""``golfcore bench``: time operations and steps against plain torch in one process."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ def bench(
 ) -> int:
     """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
 
-    ``golfcore bench roofline`` says what each operation of the frontier's step must take on an H100, on paper.
+    ``golfcore bench roofline`` predicts on paper the least time of each operation of the frontier's step on an H100.
     ``golfcore bench pack`` compares the bytes and speeds of the entropy coders with general compressors instead, and
     ``golfcore bench quant`` the quantizers with the contest's pipeline.
 
     Args:
         case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack,
             quant, or roofline.
-        vs: Whom to compare with: torch, compile (torch.compile of the same lines), reference; "" for nobody; default:
+        vs: Rivals to compare with: torch, compile (torch.compile of the same lines), reference; "" for none; default:
             torch,compile (on a GPU torch,compile,sdpa,fa3). With pack: brotli, zstd, lrzip; default: all of them.
-        seconds: Time for each case and dtype, over all contenders.
+        seconds: Seconds per case and dtype, over all contenders.
         save: Append the rows to RESULTS/SAVE.csv.
         compare: Show the change against the last rows in RESULTS/COMPARE.csv.
         results: Folder of saved results.
         weights: With pack, NAME=FILE: a run folder, a checkpoint or a .safetensors file whose matrices are coded. With
             quant, NAME=FOLDER: a run folder.
-        widths: With pack: int4, int6, int8, ternary.
-        script: With pack: a source file, to compare how code is carried.
-        methods: With quant: the contest's pipeline at its own k and at others, golfcore's at that k, its search;
-            lqer: that search with other ranks of corrections.
-        fit: With quant: bytes, code and tokenizer included, that both pipelines fill besides.
-        tokens: With quant: tokens of validation text; 0: all of it.
+        widths: With pack: widths of symbols, out of int4, int6, int8, ternary.
+        script: With pack: a source file on which ways to store code are compared.
+        methods: With quant: contest, the contest's pipeline at its own k; curve, at other k; states, golfcore's methods
+            at that k; fit, its search; lqer, its search with other ranks of corrections.
+        fit: With quant: bytes, with code and tokenizer, that both pipelines are also made to fill.
+        tokens: With quant: tokens of validation text; 0 for all.
         calibration_tokens: With quant: tokens of training text for Hessians.
-        wall: With quant: only times, ours and plain torch's.
+        wall: With quant: measure only times, ours and those of plain torch.
         device: cpu, or cuda (cuda:1): operations at the shapes of frontier_8xh100's step, timed by the GPU's events
-            with a cold L2 cache. Further rivals there: sdpa, fa3 (FlashAttention-3, where it is installed).
+            with a cold L2 cache. Further rivals there: sdpa, fa3 (FlashAttention-3, if it is installed).
         json: Print one JSON document instead of tables.
     """
     if case == "roofline":
@@ -85,8 +85,8 @@ def _operations(
     from golfcore.bench.device_cases import about, require_gpu
     from golfcore.bench.harness import measure_ceilings, run
     from golfcore.bench.workloads import parse_rivals, select
-    from golfcore.environment import environment
     from golfcore.errors import UsageError
+    from golfcore.machine import environment
     from golfcore.ops.memory import keep_freed_memory
 
     if not seconds > 0:
@@ -125,11 +125,11 @@ def _operations(
 
 
 def _roofline(json: bool) -> int:
-    from golfcore.bench.frontier import launches, served
+    from golfcore.bench.launch_shapes import launches, served
     from golfcore.bench.roofline import document, packed_floors, predict
     from golfcore.bench.step_work import shape_of
     from golfcore.errors import BuildError
-    from golfcore.gpu import H100
+    from golfcore.gpu_specs import H100
     from golfcore.ops.cubin import built_kernels
     from golfcore.recipes import load_recipe
 
@@ -146,7 +146,7 @@ def _roofline(json: bool) -> int:
         output.print_json(document(steps, packed) | {"note": note})
         return 0
     for step in steps:
-        output.out.print(f"{recipe.name}, {step.passes} layers run, {shape.tokens:,} tokens a GPU", markup=False)
+        output.out.print(f"{recipe.name}, {step.passes} layers run, {shape.tokens:,} tokens per GPU", markup=False)
         _print_floors(step.floors)
         logged = f"; the contest's best entry logged {step.logged_ms} ms" if step.logged_ms else ""
         output.out.print(f"floor {step.floor_ms:.1f} ms, predicted {step.predicted_ms:.1f} ms{logged}\n", markup=False)
@@ -157,7 +157,7 @@ def _roofline(json: bool) -> int:
 
 
 def _print_floors(floors: Sequence[Floor]) -> None:
-    numbers = ("calls", "MB", "GFLOP", "floor us", "issue us", "predicted us", "ms a step")
+    numbers = ("calls", "MB", "GFLOP", "floor us", "issue us", "predicted us", "ms per step")
     table = output.plain_table("operation", "by", *numbers, "limiter", right=numbers)
     for floor in floors:
         work = floor.work
@@ -174,7 +174,7 @@ def _pack(
     vs: str | None, weights: list[str], widths: str, script: Path | None, save: str | None, results: Path, json: bool
 ) -> int:
     from golfcore.bench import pack, store
-    from golfcore.environment import environment
+    from golfcore.machine import environment
 
     found = environment()
     header = pack.about(found)
@@ -211,8 +211,8 @@ def _quant(
 ) -> int:  # fmt: skip
     from golfcore.bench import quant, store
     from golfcore.bench.pack import parse_choice, parse_weights
-    from golfcore.environment import environment
     from golfcore.errors import UsageError
+    from golfcore.machine import environment
     from golfcore.ops.memory import keep_freed_memory
 
     if not weights or min(fit, *tokens) < 0:

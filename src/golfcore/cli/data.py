@@ -1,4 +1,4 @@
-"""``golfcore data``: fetch text and shards, prepare them, prove what is in them."""
+"""``golfcore data``: fetch text and shards, prepare them, verify them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSO
 
 @get.command
 def text(*, json: Json = False) -> None:
-    """Fetch the default text (13 MB of news articles) into the cache; print where it is."""
+    """Fetch the default text (13 MB of news articles) into the cache and print its path."""
     from golfcore.data.default_text import default_text
 
     with progress("text") as tick:
@@ -38,14 +38,14 @@ def fineweb(
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("data"),
     json: Json = False,
 ) -> None:
-    """Download the contest's FineWeb shards: all of validation and the first training shards.
+    """Download the contest's FineWeb shards: all validation shards and the first training shards.
 
     Parameters
     ----------
     variant
-        byte260, sp1024, sp4096, sp8192 or caseops.
+        The tokenization: byte260, sp1024, sp4096, sp8192 or caseops.
     shards
-        Training shards of 100 million tokens, 200 MB each.
+        Number of training shards, each of 100 million tokens and 200 MB.
     output
         Folder for datasets/, tokenizers/ and manifest.json.
     """
@@ -77,16 +77,16 @@ def prepare(
     output
         Folder to make; it must not exist yet, or be empty.
     text
-        .txt (one document a file) and .jsonl ({"text": ...} a line) files, plain, .gz or .zst, or folders of them;
-        the default text where none is given.
+        .txt files, .jsonl files (one {"text": ...} per line), plain, .gz or .zst, or folders of them; default: the
+        default text.
     tokenizer
-        A tokenizer file; where none is given, one is trained on the training documents.
+        A tokenizer file; default: one is trained on the training documents.
     vocab_size
-        Of the tokenizer that is trained.
+        Vocabulary of the tokenizer that is trained.
     val_fraction
         Share of the documents kept for validation, chosen by their hash.
     threads
-        0 for all cores.
+        Number of threads, 0 for all cores.
     """
     from golfcore.data.default_text import default_text
     from golfcore.data.prepare import prepare as run
@@ -127,9 +127,9 @@ def verify(folder: Path, /, *, vocab_size: int | None = None, json: Json = False
     Parameters
     ----------
     folder
-        A prepared folder, or one of contest shards (data/datasets/fineweb10B_...).
+        A prepared folder, or a folder of contest shards (data/datasets/fineweb10B_...).
     vocab_size
-        Ids must be below it; needed only where neither a manifest nor the folder's name says it.
+        Every id must be below it; needed only if neither a manifest nor the folder's name has it.
     """
     from golfcore.data.verify import verify as run
 

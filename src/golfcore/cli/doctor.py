@@ -1,4 +1,4 @@
-"""``golfcore doctor``: what this machine can do, what is slow or missing, and the one thing to do about each."""
+"""``golfcore doctor``: check this machine, and say what is slow or missing and how to mend it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from golfcore import environment
+from golfcore import machine
 from golfcore.cli import output
 from golfcore.errors import BuildError
 from golfcore.installed import TORCH_FIX, torch_trouble
@@ -40,7 +40,7 @@ class Row:
 def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Check this machine: Python, torch, compiled core, GPU, disk, memory, data and extras.
 
-    Exits with 0 unless golfcore itself cannot run.
+    The exit code is 0 unless golfcore itself cannot run.
 
     Args:
         json: Print one JSON document instead of the table.
@@ -58,19 +58,19 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     output.out.print(table)
     count = sum(row.status != OK for row in rows)
     notes = f"{count} of {len(rows)} parts are slow or missing" if count else f"all {len(rows)} parts are ok"
-    output.out.print(f"\n{environment.version_text()}: {'ready' if healthy else 'cannot run'}; {notes}", markup=False)
+    output.out.print(f"\n{machine.version_text()}: {'ready' if healthy else 'cannot run'}; {notes}", markup=False)
     return 0 if healthy else 1
 
 
 def described(row: Row) -> str:
-    """The detail and, below it, the fix, with square brackets kept from being read as markup."""
+    """Return the detail and, below it, the fix, with square brackets escaped."""
     from rich.markup import escape
 
     return escape(row.detail) + (f"\n[dim]-> {escape(row.fix)}[/]" if row.fix else "")
 
 
 def diagnose() -> list[Row]:
-    """Every row of the table. A check that fails in a way it did not foresee becomes a row too, never a traceback."""
+    """Return every row of the table; a check that fails unexpectedly becomes a row too, never a traceback."""
     checks: tuple[tuple[str, Callable[[], Row | list[Row]]], ...] = (
         ("python", check_python),
         ("compiler", check_compiler),
@@ -89,7 +89,7 @@ def diagnose() -> list[Row]:
         try:
             found = check()
         except Exception as error:
-            found = Row(name, MISSING, f"the check itself failed: {environment.one_line(error)}", "report this line")
+            found = Row(name, MISSING, f"the check itself failed: {machine.one_line(error)}", "report this line")
         rows += found if isinstance(found, list) else [found]
     return rows
 
@@ -99,7 +99,7 @@ def check_python() -> Row:
 
 
 def check_compiler() -> Row:
-    """g++ and nvcc: only building from source needs them."""
+    """Check g++ and nvcc, which only a build from source needs."""
     gxx, nvcc = first_line("g++", "--version"), nvcc_version()
     with_nvcc = f"; nvcc {nvcc}" if nvcc else "; no nvcc"
     if not gxx:
@@ -109,7 +109,7 @@ def check_compiler() -> Row:
 
 
 def first_line(*command: str) -> str:
-    """The first line that ``command`` prints, or an empty string where it is absent or fails."""
+    """Return the first line that ``command`` prints, or an empty string if it is absent or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
@@ -118,7 +118,7 @@ def first_line(*command: str) -> str:
 
 
 def nvcc_version() -> str:
-    """nvcc's release, also where it is installed but not on PATH; an empty string where there is none."""
+    """Return the release of nvcc, also if it is not on PATH; an empty string if there is none."""
     homes = [Path(home) / "bin" for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home]
     nvcc = shutil.which("nvcc") or next((str(path) for home in homes if (path := home / "nvcc").is_file()), None)
     if nvcc is None:
@@ -135,10 +135,10 @@ def check_torch() -> Row:
         import torch
     except Exception as error:  # a broken torch raises OSError, ImportError or worse
         fix = "pip install torch (the build that fits this machine: pytorch.org/get-started)"
-        return Row("torch", MISSING, environment.one_line(error), fix, required=True)
+        return Row("torch", MISSING, machine.one_line(error), fix, required=True)
     if trouble := torch_trouble(torch.__version__):
         return Row("torch", MISSING, trouble, TORCH_FIX, required=True)
-    threads, cores = torch.get_num_threads(), environment.cores()
+    threads, cores = torch.get_num_threads(), machine.cores()
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     text = f"{torch.__version__}, {build}, {threads} of {cores} threads"
     if threads < cores and "OMP_NUM_THREADS" in os.environ:
@@ -154,11 +154,11 @@ def has_nvidia_driver() -> bool:
 
 
 def check_core() -> Row:
-    core = environment.core_info()
+    core = machine.core_info()
     if core.error:
         detail, _, fix = core.error.rpartition("; ")
         return Row("core", MISSING, detail, fix, required=True)
-    text = f"commit {core.commit}, {core.active_isa}, cuda: {environment.cuda_text(core)}"
+    text = f"commit {core.commit}, {core.active_isa}, cuda: {machine.cuda_text(core)}"
     if core.active_isa != core.detected_isa:
         fix = f"GOLF_ISA lowers it: this processor has {core.detected_isa}; unset GOLF_ISA"
         return Row("core", SLOW, text, fix, required=True)
@@ -168,11 +168,11 @@ def check_core() -> Row:
 
 
 def check_products() -> Row:
-    """How fast this processor multiplies in each precision, measured now, and which one is used from here on."""
+    """Measure how fast this processor multiplies in each precision, and show which one golfcore uses."""
     try:
         from golfcore.ops import products
     except ImportError as error:
-        return Row("products", MISSING, environment.one_line(error), "see torch and core above")
+        return Row("products", MISSING, machine.one_line(error), "see torch and core above")
     found = products.remember(products.measure())
     text = f"{found}; matrix products on this processor go in {found.route}"
     if found.route.dtype == "fp32":
@@ -181,18 +181,18 @@ def check_products() -> Row:
 
 
 def check_gpus() -> Row | list[Row]:
-    """A row a device, with a kernel run on it; or one row that says why there is none."""
-    core = environment.core_info()
+    """Return one row per device, on which a kernel is run, or one row that says why there is no device."""
+    core = machine.core_info()
     if not core.has_cuda:
         text = f"golfcore's kernels are built for the CPU only ({core.cuda_reason})"
         if has_nvidia_driver():
             fix = "this machine has an NVIDIA driver: install nvcc, then GOLF_CUDA=ON pip install -e ."
             return Row("gpu", MISSING, text, fix)
         return Row("gpu", SLOW, text, "nothing to do here: training runs on the CPU, in minutes at pocket size")
-    devices, why = environment.cuda_devices()
+    devices, why = machine.cuda_devices()
     if devices:
         return [gpu_row(index, device) for index, device in enumerate(devices)]
-    if trouble := environment.driver_trouble():
+    if trouble := machine.driver_trouble():
         text = f"compiled only: {core.cuda_reason}, but no GPU to run on: {trouble}"
         if has_nvidia_driver():
             fix = "update the driver, or build golfcore with an older toolkit; in a container, start it with its GPUs"
@@ -203,19 +203,19 @@ def check_gpus() -> Row | list[Row]:
 
 
 def check_kernels() -> list[Row]:
-    """Which operations have kernels, and where they can run: a row a device, or one that says why on none."""
+    """Return one row per device on the kernels that can run there, or one row that says why none can."""
     try:
         from golfcore.ops.inventory import kernel_owners
     except (ImportError, BuildError) as error:
-        return [Row("kernels", MISSING, environment.one_line(error), "see torch and core above")]
-    core = environment.core_info()
+        return [Row("kernels", MISSING, machine.one_line(error), "see torch and core above")]
+    core = machine.core_info()
     own, rest = kernel_owners()
     names = ", ".join(own) + (f" (plain torch serves {', '.join(rest)})" if rest else "")
-    devices = environment.cuda_devices()[0] if core.has_cuda else []
+    devices = machine.cuda_devices()[0] if core.has_cuda else []
     if devices:
         found = (tuple(device["capability"]) for device in devices)
         return [kernel_row(index, capability, names, core.cuda_images) for index, capability in enumerate(found)]
-    why = environment.driver_trouble() or "no GPU is visible"
+    why = machine.driver_trouble() or "no GPU is visible"
     if not core.has_cuda:
         return [Row("kernels", OK, f"{names}: their source is checked on the host alone: {why}")]
     text = (
@@ -225,8 +225,8 @@ def check_kernels() -> list[Row]:
 
 
 def kernel_row(index: int, capability: tuple[int, int], names: str, images: str) -> Row:
-    """Whether the kernels run on one device, by which image, and why not."""
-    from golfcore.gpu import image_for
+    """Return the row on whether the kernels run on one device, by which image, or why not."""
+    from golfcore.gpu_specs import image_for
     from golfcore.ops.registry import why_not
 
     name, image = f"kernels {index}", image_for(images, capability)
@@ -254,7 +254,7 @@ def gpu_row(index: int, device: dict[str, Any]) -> Row:
 
 
 def fill_on_torch_stream(index: int) -> str:
-    """Runs one of our kernels on a stream that torch made; returns what went wrong, or an empty string.
+    """Run one of our kernels on a stream that torch made; return what went wrong, or an empty string.
 
     torch brings its own CUDA runtime: this proves that its streams and memory are valid in ours, and that this build
     holds an image for the device.
@@ -274,7 +274,7 @@ def fill_on_torch_stream(index: int) -> str:
             # Summed on the same stream: right only if the kernel ran on it, in order.
             total = float(out_N.sum())
     except Exception as error:
-        return f"the test kernel failed: {environment.one_line(error)}"
+        return f"the test kernel failed: {machine.one_line(error)}"
     return "" if total == 1.5 * 4097 else f"the test kernel wrote wrong values (sum {total}, expected {1.5 * 4097})"
 
 
@@ -296,7 +296,7 @@ def disk_row(name: str, path: Path) -> Row:
 
 
 def check_memory() -> Row:
-    found = environment.memory_bytes()
+    found = machine.memory_bytes()
     if found is None:
         return Row("memory", OK, "this system does not say how much there is")
     total, available = found
@@ -307,7 +307,7 @@ def check_memory() -> Row:
 
 
 def check_data() -> Row:
-    """Prepared folders in the cache: each holds a manifest.json, at most two levels down."""
+    """Count the prepared folders in the cache: each holds a manifest.json, at most two levels down."""
     cache = cache_dir()
     manifests = sorted({*cache.glob("*/manifest.json"), *cache.glob("*/*/manifest.json")})
     if not manifests:
@@ -319,7 +319,7 @@ def check_data() -> Row:
 
 
 def check_extras() -> list[Row]:
-    """The optional packages and what each is for."""
+    """Check the optional packages, and say what each is for."""
     extras = (
         ("huggingface_hub", "pip install 'golfcore[hub]' to download the contest's data"),
         ("sentencepiece", "pip install 'golfcore[sentencepiece]' to read the contest's tokenizers"),
@@ -327,6 +327,6 @@ def check_extras() -> list[Row]:
     )
     rows = []
     for name, fix in extras:
-        found = environment.package_version(name.replace("_", "-"))
+        found = machine.package_version(name.replace("_", "-"))
         rows.append(Row(name, OK, found) if found else Row(name, MISSING, "not installed (optional)", fix))
     return rows

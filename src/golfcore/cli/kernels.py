@@ -1,4 +1,4 @@
-"""``golfcore kernels``: which native operations there are, what compilers made of them, and whether they are right."""
+"""``golfcore kernels``: list the native operations and their machine code, and test their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = App(name="kernels", help="List and test the native operations.")
 def list_(
     *, resources: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False
 ) -> int:
-    """Show each operation, what serves it here, its functions under torch.ops.golf, and its cases.
+    """Show each operation, the code that serves it here, its functions under torch.ops.golf, and its cases.
 
     Args:
         resources: Show the kernels for GPUs instead: registers, memory, occupancy, and instructions by kind, from the
@@ -50,11 +50,11 @@ def list_(
 def test(op: str | None = None, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Test operations against their reference in fp64, on every instruction set of this processor.
 
-    Exits with 1 where a result is off by more than twice what plain torch in the same dtype is off, or depends on the
-    number of threads.
+    The exit code is 1 if the error of a result is more than twice that of plain torch in the same dtype, or if a result
+    depends on the number of threads.
 
     Args:
-        op: An operation; default: all.
+        op: Name of an operation; default: all.
         json: Print one JSON document instead of the table.
     """
     from golfcore.ops.inventory import examine, names

@@ -1,4 +1,4 @@
-"""How every command speaks: tables and progress for people, JSON for programs, one line for an error.
+"""Print the output of commands: tables and progress for people, JSON for programs, one line for an error.
 
 Standard output carries results (a table, or with ``--json`` one JSON object and nothing else); progress goes to
 standard error, as bars on a terminal and as plain lines elsewhere.
@@ -25,13 +25,13 @@ err = Console(stderr=True, highlight=False)
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    """One JSON document on one line of standard output."""
+    """Print one JSON document on one line of standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
 def plain_table(*headings: str, right: Collection[str] = ()) -> Table:
-    """A borderless table, its columns left-aligned but for those named in ``right``, cells never wrapped."""
+    """Return a table without borders; columns named in ``right`` are right-aligned, and cells never wrap."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -41,7 +41,7 @@ def plain_table(*headings: str, right: Collection[str] = ()) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Prints at full width where standard output is no terminal: a program or a file has no edge to wrap at."""
+    """Print a table; at full width if standard output is no terminal, since a file has no edge to wrap at."""
     if out.is_terminal:
         out.print(table)
     else:
@@ -50,7 +50,7 @@ def print_table(table: Table) -> None:
 
 @contextmanager
 def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
-    """A progress bar with time left on a terminal; elsewhere a plain line at most every ten seconds.
+    """Show progress: a bar with the time left on a terminal, elsewhere a plain line at most every ten seconds.
 
     Ranks other than the first pass ``shown=False``.
     """

@@ -1,4 +1,4 @@
-"""``golfcore plan``: parameters, bytes, time, memory and dollars of a recipe before it is run."""
+"""``golfcore plan``: predict parameters, bytes, time, memory and dollars of a recipe."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def plan(
     fit: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Parameters, bytes, operations, memory, time and dollars of a run, each marked as to how it is known.
+    """Predict parameters, bytes, operations, memory, time and dollars of a run, each marked by how it is known.
 
     Parameters
     ----------
     recipe
         A recipe that comes with golfcore, or a .toml file.
     gpus
-        Predict for so many H100s, and simulate 1 to 64; without it this machine is measured.
+        Number of H100s to predict for; 1 to 64 are simulated too. Default: measure this machine instead.
     price
-        Dollars a GPU-hour.
+        Dollars per GPU-hour.
     attention
         The attention kernel assumed on H100s: PyTorch's, or FlashAttention-3.
     data
         A folder of tokens, for their vocabulary and tokenizer.
     seconds
-        Of measuring.
+        Seconds of measuring.
     fit
-        Instead of a plan: what the time and memory models were fitted on, and their errors on what they have not seen.
+        Show, instead of a plan, the data of the time and memory models and their errors on entries kept out of the fit.
     json
-        One JSON document instead of tables.
+        Print one JSON document instead of tables.
     """
     if fit:
         _show_fit(json)
@@ -60,7 +60,7 @@ def plan(
     if gpus < 0 or gpus > 4096:
         raise UsageError(f"--gpus {gpus}: expected 1 to 4096, or 0 to measure this machine")
     if price is not None and not 0 <= price < 1e6:
-        raise UsageError(f"--price {price}: expected dollars a GPU-hour")
+        raise UsageError(f"--price {price}: expected dollars per GPU-hour")
     if not 0 < seconds <= 600:
         raise UsageError(f"--seconds {seconds}: expected more than 0 and at most 600")
     from golfcore.plan.outline import make_plan
@@ -80,7 +80,7 @@ def plan(
 
 
 def _tokens(config: RecipeConfig, wanted: bool) -> tuple[int, bytes | None]:
-    """Vocabulary and tokenizer of the recipe's tokens; where they are not at hand, 0 and what will be there."""
+    """Return vocabulary and tokenizer of the recipe's tokens; if they are not at hand, 0 and the expected tokenizer."""
     from golfcore.data.tokens import open_tokens
     from golfcore.errors import GolfError
     from golfcore.tokenizer import Tokenizer
@@ -116,7 +116,7 @@ def _show(plan: dict[str, Any], config: RecipeConfig) -> None:
         facts.add_row(
             "operations",
             f"{span}{stage['flops_a_step'] / 1e12:,.3g} TFLOP a step of {stage['batch_tokens']:,} tokens, "
-            f"{stage['flops_a_token'] / 1e6:,.1f} MFLOP a token",
+            f"{stage['flops_a_token'] / 1e6:,.1f} MFLOP per token",
             plan["operations"]["basis"],
         )
     facts.add_row("state", f"{plan['state']['bytes'] / 1e6:,.1f} MB of weights, gradients, moments", "counted")
@@ -131,7 +131,7 @@ def _show(plan: dict[str, Any], config: RecipeConfig) -> None:
 
 
 def _run_facts(run: dict[str, Any], config: RecipeConfig) -> list[tuple[str, str, str]]:
-    """``(what, value, basis)`` of the run on its device."""
+    """Return rows of ``(what, value, basis)`` of the run on its device."""
     basis, where = run["basis"], f"{run['gpus']} x {run['device']}" if run["device"] == "H100" else run["device"]
     between = f" ({run['ms_low']:,.1f} to {run['ms_high']:,.1f})" if "ms_low" in run else ""
     memory = f"{run['memory_bytes'] / 2**30:,.2f} GiB at the peak"
@@ -194,7 +194,7 @@ def _show_fit(json: bool) -> None:
                 table.add_row(
                     part, run.entry[:44], run.log, f"{getattr(run, key):,.1f}", f"{value:,.1f}", f"{error:+.1%}"
                 )
-        out.print(f"[bold]{name}[/] ({'ms a step' if name == 'time' else 'peak MiB'})")
+        out.print(f"[bold]{name}[/] ({'ms per step' if name == 'time' else 'peak MiB'})")
         print_table(table)
         factors = ", ".join(f"{term} {factor:.2f}" for term, factor in zip(model.terms, model.factors, strict=True))
         out.print(f"factors: {factors}", markup=False)

@@ -59,7 +59,7 @@ def show(recipe: str, /, *, resolved: Json = False, json: Json = False) -> int:
 
     Args:
         recipe: A recipe's name or a .toml file.
-        resolved: Print every key, those left at their default too.
+        resolved: Print every key, also those left at their default.
         json: Print every key as one JSON document.
     """
     tree = to_tree(_load(recipe))
@@ -76,7 +76,7 @@ def diff(a: str, b: str, /, *, json: Json = False) -> int:
 
     Args:
         a: A recipe's name or a .toml file.
-        b: Another.
+        b: Another recipe's name or .toml file.
         json: Print one JSON document instead of the table.
     """
     rows = [{"key": key, "a": x, "b": y} for key, x, y in differences(_load(a), _load(b))]

@@ -1,4 +1,4 @@
-"""``golfcore report``: one page that tells a run, or several against a base."""
+"""``golfcore report``: write a page on a run, or on several runs compared with a base."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def report(
     """Write a run's report.html, or with --compare a folder's compare.html, and print where it is.
 
     Args:
-        run: The run folder, as runs/q1, in whatever state the run is; with --compare a folder of runs, as a sweep's.
-        compare: The base: a run in the folder by name, or any run folder. Runs that differ in the seed alone are one.
-        out: Where the comparison goes instead of compare.html in the folder.
-        json: Print the numbers as one JSON document, with the page's path.
+        run: The run's folder, such as runs/q1, in any state; with --compare a folder of runs, such as that of a sweep.
+        compare: The base: the name of a run in the folder, or any run's folder. Runs that differ only in the seed count
+            as one variant.
+        out: File of the comparison; default: compare.html in the folder.
+        json: Print the numbers and the page's path as one JSON document.
     """
     if compare:
         from golfcore.report.compare import build_comparison, comparison
@@ -36,7 +37,7 @@ def report(
         from golfcore.report import build_report, load_run, summarize
 
         if out is not None:
-            raise UsageError("--output is for --compare: a run's report lies in its folder")
+            raise UsageError("--output is for --compare: the report of a run goes into its folder")
         page = build_report(run)
         found = summarize(load_run(run)) if json else {}
     if json:

@@ -1,4 +1,4 @@
-"""``golfcore run``: from text to a proven score."""
+"""``golfcore run``: train, quantize, pack and score a model from text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ from golfcore.run_folder import ARTIFACT, CHECKPOINT, LOG, REPORT
 if TYPE_CHECKING:
     from golfcore.pipeline.whole import RunResult
 
-Sets = Annotated[Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=value, over the recipe's")]
-Texts = Annotated[Sequence[Path], Parameter(name=["--text"], negative=(), help="own text: txt, jsonl, gz, zst, folder")]
+Sets = Annotated[
+    Sequence[str], Parameter(name=["--set"], negative=(), help="a key of the recipe, as section.key=value")
+]
+Texts = Annotated[
+    Sequence[Path], Parameter(name=["--text"], negative=(), help="your own text: txt, jsonl, gz, zst, folder")
+]
 
 
 def run(
@@ -34,20 +38,20 @@ def run(
     run_id: str = "",
     resume: Path | None = None,
 ) -> int:
-    """Text -> tokens -> training -> quantized weights -> model.golf -> its score, read in a new process -> report.
+    """Prepare text, train, quantize, pack into model.golf, score that file in a new process, and write a report.
 
     Parameters
     ----------
     recipe
         A recipe that comes with golfcore, or a .toml file; auto sizes pocket_frontier to this machine.
     data
-        A folder of tokens (golfcore data prepare, or contest shards) instead of text.
+        A folder of tokens (golfcore data prepare, or contest shards) to use instead of text.
     runs
-        Where run folders are made.
+        The folder in which the run's folder is made.
     run_id
-        The run folder's name; default: recipe and time.
+        The name of the run's folder; default: recipe and time.
     resume
-        A run folder that was cut off; goes on from its last checkpoint.
+        The folder of an interrupted run, which goes on from its last checkpoint.
     """
     from golfcore.api import run_wish
     from golfcore.pipeline.start import Wish
@@ -64,7 +68,7 @@ def run(
 
 @contextmanager
 def resumable(run_dir: Path) -> Iterator[None]:
-    """Say at an interrupt how to go on, if there is a checkpoint to go on from."""
+    """Add to an interrupt how to go on, if there is a checkpoint to go on from."""
     try:
         yield
     except KeyboardInterrupt:
@@ -74,7 +78,7 @@ def resumable(run_dir: Path) -> Iterator[None]:
 
 
 def closing_panel(result: RunResult) -> Panel:
-    """Lay out the score, the bytes, the seconds, where things are, and what to do next."""
+    """Return a panel with the score, the bytes, the seconds, the paths of the files, and commands to try next."""
     from golfcore.pipeline.pack import packed_bytes
 
     config, size = result.config, result.packed["bytes"]

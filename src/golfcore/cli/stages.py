@@ -1,4 +1,4 @@
-"""The stages of a run, one command each: train, quantize, pack, eval."""
+"""``golfcore train``, ``quantize``, ``pack`` and ``eval``: the stages of a run, one command each."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def train(
     resume: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Train a recipe; leaves checkpoint.pt in the run folder.
+    """Train a recipe and write checkpoint.pt into the run's folder.
 
     Parameters
     ----------
     recipe
         A recipe that comes with golfcore, or a .toml file.
     data
-        A folder of tokens instead of text.
+        A folder of tokens to use instead of text.
     runs
-        Where run folders are made.
+        The folder in which the run's folder is made.
     run_id
-        The run folder's name; default: recipe and time.
+        The name of the run's folder; default: recipe and time.
     resume
-        A run folder that was cut off; goes on from its last checkpoint.
+        The folder of an interrupted run, which goes on from its last checkpoint.
     """
     from golfcore.api import train_wish
     from golfcore.pipeline.start import Wish
@@ -69,23 +69,23 @@ def quantize(
     set_: Sets = (),
     json: bool = False,
 ) -> None:
-    """Quantize a trained run; leaves quantised.pt and quantised.json in its folder, the checkpoint as it is.
+    """Quantize a trained run, into quantised.pt and quantised.json in its folder; the checkpoint stays as it is.
 
     Parameters
     ----------
     run
-        The run folder.
+        The run's folder.
     fit
-        Choose the step of each tensor so that the packed file ends at most 0.1 % below this many bytes, never above;
-        implies quant.method = gptq.
+        Choose the step size of each tensor so that the packed file ends at most 0.1 % below this many bytes, never
+        above; implies quant.method = gptq.
     margin
         Bytes below --fit that stay free.
     dry_run
-        Print the plan of --fit (default: the track's cap), write nothing.
+        Print the plan of --fit (default: the track's cap) and write nothing.
     text
-        Calibration text instead of training text.
+        Calibration text to use instead of training text.
     json
-        One JSON document instead of a table.
+        Print one JSON document instead of a table.
     """
     from golfcore import api
 
@@ -142,7 +142,7 @@ def _error_table(result: dict[str, Any]) -> Table:
 
 
 def _measured_on(total: dict[str, Any]) -> str:
-    """What the last columns of the table were measured on."""
+    """Return a line on the tokens that the last columns of the table were measured on."""
     tokens = f"{total['tokens']:,} tokens of calibration text; Hessians on {total['calibration_tokens']:,}"
     before = "" if total["bpb_before"] is None else f"{total['bpb_before']:.4f} bits per byte before, "
     return f"each tensor quantized alone, and all; {before}on {tokens}"
@@ -160,27 +160,29 @@ def pack(
     coder: Literal["fast", "smallest"] | None = None,
     json: bool = False,
 ) -> None:
-    """Pack a quantized run, or what unpack made, into a .golf file.
+    """Pack a quantized run, or files that unpack wrote, into a .golf file.
 
     Parameters
     ----------
     source
-        A run folder, an unpacked one, or a .safetensors file.
+        The folder of a run, an unpacked folder, or a .safetensors file.
     output
-        Where to; default: model.golf in the run folder.
+        The file to write; default: model.golf in the run's folder.
     from_
-        What source is; default: told by its look.
+        The kind of source: run, folder or safetensors; default: found out from its content.
     coder
         smallest saves a few hundredths of a percent and decodes slower; default: the run's quant.coder, else fast.
     json
-        One JSON document instead of a line.
+        Print one JSON document instead of a line.
     """
     from golfcore import api
 
     is_run = (source / CONFIG).is_file() if from_ is None else from_ == "run"
     if not is_run:
         if output is None:
-            raise UsageError(f"{source} is not a run folder; to pack what unpack made say where to: -o model.golf")
+            raise UsageError(
+                f"{source} is not a run folder; to pack files that unpack wrote, name the output: -o model.golf"
+            )
         if from_ is not None and source.exists() and source.is_dir() != (from_ == "folder"):
             raise UsageError(f"--from {from_}: {source} is {'a folder' if source.is_dir() else 'a file'}")
         from golfcore.cli.artifact import pack_unpacked
@@ -210,28 +212,30 @@ def evaluate(
     began: Annotated[float, Parameter(show=False)] = 0.0,
     json: bool = False,
 ) -> None:
-    """Score a packed model: bits per byte over the whole validation text. Under torchrun the ranks share the work.
+    """Score a packed model in bits per byte over the whole validation text; under torchrun the ranks share the work.
 
     Parameters
     ----------
     artifact
         A .golf file.
     data
-        A folder of tokens whose validation split is scored.
+        A folder of tokens, of which the validation split is scored.
     text
-        Text that is scored whole instead, with the model's own tokenizer.
+        Text to score whole instead, with the model's own tokenizer.
     tokenizer
-        For contest shards: a SentencePiece .model or a .bpe file.
+        A SentencePiece .model or a .bpe file; needed only for contest shards.
     context
-        Tokens a window; default: the artifact's.
+        Tokens per window; default: as the artifact says.
     stride
-        Tokens scored a window after the first, or auto for the finest that ends in time; default: the artifact's.
+        Tokens scored per window after the first, or auto for the finest that ends in time; default: as the artifact
+        says.
     budget
-        Seconds that the evaluation may take, 0 for no clock; default: the artifact's.
+        Seconds that the evaluation may take, 0 for no limit; default: as the artifact says.
     batch_tokens
-        Tokens a forward pass, 0 for what is fast; changes speed and memory, not the score.
+        Tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
     began
-        The Unix time at which the budget began; default: now. How golfcore run counts this process's start.
+        The Unix time at which the budget began; default: now. golfcore run gives it, so that the start of this process
+        counts.
     """
     from golfcore import api
 

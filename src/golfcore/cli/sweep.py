@@ -1,4 +1,4 @@
-"""``golfcore sweep``: many runs of one recipe, on every local device or a cluster, resumable at any point."""
+"""``golfcore sweep``: run many variants of one recipe, on local devices or a cluster, resumable at any point."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from golfcore.cli.run import Texts
 from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
 from golfcore.errors import UsageError
 from golfcore.paths import atomic_write
+from golfcore.processes import python_command
 from golfcore.recipes import load_recipe
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from golfcore.sweep.hopeless import Rule
+    from golfcore.sweep.early_stopping import Rule
     from golfcore.sweep.launch import Launcher
     from golfcore.sweep.queue import Entry, Queue
     from golfcore.sweep.runner import Search, Sweep
@@ -39,12 +40,12 @@ ClusterArgs = Annotated[Sequence[str], Parameter(name=["--cluster-arg"], negativ
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """When a run that falls behind is stopped.
+    """Options that stop a run that falls behind.
 
     Attributes
     ----------
     reference
-        A run of the same recipe that all are held against; default: the best that has ended.
+        A run of the same recipe with which all are compared; default: the best that has ended.
     stop_margin
         Share of the loss that a run may be behind at the same share of the clock before it is stopped; 0: never.
     stop_after
@@ -59,7 +60,7 @@ class Stopping:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Where the runs go instead of this machine.
+    """Options that run the sweep elsewhere than on this machine.
 
     Attributes
     ----------
@@ -70,9 +71,9 @@ class Cluster:
     sky
         Write a SkyPilot task that runs this sweep, and run nothing.
     accelerators
-        What the SkyPilot task asks for.
+        Accelerators that the SkyPilot task asks for.
     sky_hours
-        After which the SkyPilot task ends.
+        Hours after which the SkyPilot task ends.
     """
 
     cluster: Literal["slurm", "local"] | None = None
@@ -97,28 +98,28 @@ def sweep(
     cluster: Cluster | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Run every combination of values with every seed; the same command again goes on with what is left.
+    """Run every combination of values with every seed; the same command again runs those that are left.
 
     Parameters
     ----------
     recipe
         A recipe that comes with golfcore, or a .toml file.
     seeds
-        How many seeds a combination is run with.
+        Number of seeds per combination.
     first_seed
-        The first of them; default: the recipe's.
+        The first seed; default: the recipe's.
     trials
-        How many combinations Optuna draws where a value is a range.
+        Number of combinations that Optuna draws if a value is a range.
     folder
-        Holds the journal and the runs; default: sweeps/RECIPE-HASH, the same for the same command.
+        The folder of the journal and the runs; default: sweeps/RECIPE-HASH, the same for the same command.
     data
-        A folder of tokens instead of text.
+        A folder of tokens to use instead of text.
     jobs
-        Runs at once; default: one a GPU, or one. On a CPU they share the cores.
+        Number of runs at once; default: one per GPU, or one. On a CPU they share the cores.
     json
-        One JSON document instead of a table.
+        Print one JSON document instead of a table.
     """
-    from golfcore.sweep.hopeless import read_reference
+    from golfcore.sweep.early_stopping import read_reference
     from golfcore.sweep.runner import Sweep
 
     stopping, cluster = stopping or Stopping(), cluster or Cluster()
@@ -133,7 +134,7 @@ def sweep(
     try:
         running = Sweep(
             folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, jobs),
-            command=[sys.executable, "-m", "golfcore", "run"], rule=rule, extra=extra,
+            command=[*python_command("golfcore"), "run"], rule=rule, extra=extra,
             reference=read_reference(stopping.reference, config) if stopping.reference else None,
             search=_search(folder, queue, axes, seeds_list, trials),
         )  # fmt: skip
@@ -148,7 +149,7 @@ def sweep(
 
 
 def _resolved(recipe: str, options: Sequence[str], data: Path | None) -> tuple[RecipeConfig, list[Axis]]:
-    """The recipe that all runs share, and the keys that vary; every value is tried on the recipe first."""
+    """Return the recipe that all runs share and the keys that vary; every value is first tried on the recipe."""
     from golfcore.sweep.spec import parse_axis
 
     axes = [parse_axis(option) for option in options]
@@ -187,7 +188,7 @@ def _check(axes: Sequence[Axis], trials: int, rule: Any) -> None:
 
 
 def _with_data(config: RecipeConfig, axes: Sequence[Axis], text: Sequence[Path]) -> tuple[RecipeConfig, list[str]]:
-    """The recipe with its tokens prepared once; where the tokens vary, each run prepares its own from the same text."""
+    """Return the recipe with its tokens prepared once; if the tokens vary, each run prepares its own from the text."""
     from golfcore.data.tokens import prepare_data
 
     if any(axis.key.startswith("data.") for axis in axes):
@@ -199,10 +200,10 @@ def _with_data(config: RecipeConfig, axes: Sequence[Axis], text: Sequence[Path])
 def _open(
     folder: Path | None, config: RecipeConfig, axes: Sequence[Axis], seeds: Sequence[int], trials: int, rule: Any
 ) -> tuple[Path, Queue]:
-    """The sweep's folder and journal: a new one, or the one that this very sweep has begun.
+    """Open the folder and journal of the sweep, new or begun by the same command.
 
     Raises:
-        UsageError: the folder holds another sweep; names what differs.
+        UsageError: the folder holds another sweep; the message has the differences.
     """
     from golfcore.sweep.queue import Queue
     from golfcore.sweep.runner import JOURNAL, RECIPE
@@ -228,7 +229,7 @@ def _open(
 
 
 def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
-    from golfcore.environment import cuda_devices
+    from golfcore.machine import cuda_devices
     from golfcore.sweep.launch import LocalLauncher, SubmititLauncher
 
     if cluster.cluster is None:
@@ -245,7 +246,7 @@ def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
 
 
 def _rule(stopping: Stopping, axes: Sequence[Axis]) -> Rule:
-    from golfcore.sweep.hopeless import Rule
+    from golfcore.sweep.early_stopping import Rule
 
     if stopping.stop_margin and any(axis.key.startswith("data.") for axis in axes):
         output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
@@ -264,8 +265,8 @@ def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[in
 
 
 def _write_sky(path: Path, cluster: Cluster) -> int:
-    """Write a task with the words of this very command, without those that are about the file."""
-    from golfcore.sweep.sky import sky_task
+    """Write a task with the words of this command, without the options about the task itself."""
+    from golfcore.sweep.skypilot import sky_task
 
     hours = cluster.sky_hours
     if not 0 < hours <= 24 * 30:
@@ -298,7 +299,7 @@ def _run(running: Sweep, folder: Path) -> list[Entry]:
 
 @contextmanager
 def _live(folder: Path) -> Iterator[Callable[[list[Entry]], None]]:
-    """A table that renews itself on a terminal; elsewhere a line whenever a job ends."""
+    """Show a table that renews itself on a terminal; elsewhere print a line whenever a job ends."""
     if output.err.is_terminal:
         from rich.live import Live
 
@@ -365,5 +366,5 @@ def _report(folder: Path, entries: list[Entry], json: bool) -> None:
 
 
 def _base(entries: Sequence[Entry]) -> str:
-    """The first run that was scored: what the others are told apart from."""
+    """Return the first run that was scored, with which the others are compared."""
     return next(entry.job.name for entry in entries if entry.state == "done")

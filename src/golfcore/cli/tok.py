@@ -1,4 +1,4 @@
-"""``golfcore tok``: train a tokenizer, use it, prove that it loses nothing."""
+"""``golfcore tok``: train a tokenizer, use it, and check that it loses nothing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSO
 TokenizerFile = Annotated[Path, Parameter(name=["--tokenizer", "-t"], help="A file that `tok train` wrote.")]
 Text = Annotated[Path, Parameter(help=".txt and .jsonl files of documents, plain, .gz or .zst, or folders of them.")]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True)]  # for -
-Threads = Annotated[int, Parameter(help="0 for all cores.")]
+Threads = Annotated[int, Parameter(help="Number of threads, 0 for all cores.")]
 
 
 @app.command
 def train(
     *texts: Text,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The tokenizer file to write.")],
-    vocab_size: Annotated[int, Parameter(help="From 260 (bytes alone) to 65536.")],
+    vocab_size: Annotated[int, Parameter(help="Size of the vocabulary, from 260 (bytes only) to 65536.")],
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -64,7 +64,7 @@ def encode(source: Source, /, *, tokenizer: TokenizerFile, json: Json = False) -
     Parameters
     ----------
     source
-        A file, taken whole as it is, or - for standard input.
+        A file, encoded whole, or - for standard input.
     """
     loaded = _load(tokenizer)
     content = _read(source)
@@ -77,7 +77,7 @@ def encode(source: Source, /, *, tokenizer: TokenizerFile, json: Json = False) -
 
 @app.command
 def decode(source: Source, /, *, tokenizer: TokenizerFile, json: Json = False) -> None:
-    """Write the exact bytes that ids stand for; specials stand for none.
+    """Write the exact bytes that ids stand for; special ids stand for none.
 
     Parameters
     ----------

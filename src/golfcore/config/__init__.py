@@ -1,4 +1,4 @@
-"""Recipes: frozen dataclasses read from TOML, then the environment, then the command line.
+"""The sections and keys of a recipe: frozen dataclasses, read from TOML, the environment and the command line.
 
 Later sources win: command line > environment (the contest's names, ``MATRIX_LR=0.03``) > recipe file > default. An
 unknown key is an error that names the nearest known one. Nothing below the command line reads the environment.

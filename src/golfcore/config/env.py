@@ -1,4 +1,4 @@
-"""The environment variables of the contest's scripts, and the keys of a recipe that they set."""
+"""The environment variables of the contest's scripts, each with the key of a recipe that it sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole recipe as a tree of tables, and back."""
+"""Build a whole recipe from a tree of tables, and turn it back into one."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class GivenText(str):
-    """A value as it stands on the command line or in the environment; the type of its key decides how it is read."""
+    """A value from the command line or the environment; the type of its key decides how it is parsed."""
 
     __slots__ = ()
 
@@ -70,7 +70,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
 
 
 def read_text(text: str, kind: Any) -> Any:
-    """Return the value that ``text`` stands for where a value of type ``kind`` is wanted.
+    """Return the value of type ``kind`` that ``text`` stands for.
 
     A string keeps ``text`` exactly, so that ``1.10`` and ``007`` stay what they are; only a string in the quotes of
     TOML loses them. Every other type is read as TOML.
@@ -83,7 +83,7 @@ def read_text(text: str, kind: Any) -> Any:
 
 
 def parse_value(text: str) -> Any:
-    """Return the TOML value that ``text`` is (``8``, ``0.03``, ``true``, ``[1, 2]``), or ``text`` if it is none."""
+    """Return the TOML value that ``text`` is (``8``, ``0.03``, ``true``, ``[1, 2]``), or ``text`` if it is not TOML."""
     text = text.strip()
     try:
         return tomllib.loads(f"v = {text}")["v"]
@@ -92,7 +92,7 @@ def parse_value(text: str) -> Any:
 
 
 def describe(kind: Any) -> str:
-    """Return what a value of type ``kind`` may be, in words for an error or a help text."""
+    """Return the allowed values of type ``kind``, in words for an error or a help text."""
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     if _is_union(kind):
@@ -127,7 +127,7 @@ def parse_set(option: str) -> tuple[str, GivenText]:
 
 
 def _adapted(value: Any, kind: Any) -> Any:
-    """Return ``value``, or its equal of a type that msgspec accepts for ``kind``."""
+    """Return ``value``, or an equal value of a type that msgspec accepts for ``kind``."""
     if typing.get_origin(kind) in (tuple, list) and isinstance(value, (list, tuple)):
         return [_adapted(item, typing.get_args(kind)[0]) for item in value]
     if kind is bool and isinstance(value, int) and value in (0, 1):

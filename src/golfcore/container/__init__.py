@@ -1,6 +1,6 @@
-"""The container of packed models (docs/reference/formats.md): named tensors and a manifest in one file, bytes alone.
+"""The file format GCF1 (docs/reference/formats.md): named tensors and a manifest, coded in few bytes.
 
-What the tensors mean is ``golfcore.artifact``'s business; nothing here knows models or imports torch.
+Nothing here knows models or imports torch; ``golfcore.artifact`` knows what the tensors mean.
 """
 
 from golfcore.container.directory import TensorInfo

@@ -1,4 +1,4 @@
-"""What a codec is, and what it sees of a chunk."""
+"""The interface of a codec (one way to code a chunk of bytes), and the facts that it gets about a chunk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Coder = Literal["fast", "smallest"]
 
 
 class CodecError(ValueError):
-    """Coded bytes that a codec refuses; the container adds the tensor and the offset."""
+    """Raised for coded bytes that a codec refuses; the container adds the tensor and the offset."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a chunk before it is decoded."""
+    """Facts about a chunk that are known before it is decoded."""
 
     kind: Kind
     shapes: tuple[tuple[int, ...], ...]
@@ -32,12 +32,12 @@ class Layout:
 
     @functools.cached_property
     def matrices(self) -> tuple[tuple[int, int], ...]:
-        """(rows, columns) of the tensors that are not empty; columns are the last dimension, of a vector 1."""
+        """(rows, columns) of each tensor that is not empty; columns are the last dimension, or 1 for a vector."""
         return tuple(_matrix(shape) for shape in self.shapes if math.prod(shape))
 
 
 class Codec(Protocol):
-    """One way to code a chunk. Pure functions of their arguments: equal input gives equal bytes on every machine."""
+    """One way to code a chunk. Its methods are pure functions: equal input gives equal bytes on every machine."""
 
     @property
     def id(self) -> int: ...
@@ -46,21 +46,21 @@ class Codec(Protocol):
     def name(self) -> str: ...
 
     def params(self, layout: Layout) -> Iterable[bytes]:
-        """The parameters the encoder tries for a chunk (at most 255 bytes each); none where the codec has no use."""
+        """Return the parameters that the encoder tries for a chunk, at most 255 bytes each; none to skip the codec."""
 
     def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes | None:
-        """Codes ``layout.raw_len`` bytes; None where the codec cannot code these values."""
+        """Code ``layout.raw_len`` bytes; return None if the codec cannot code these values."""
 
     def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
-        """The inverse, for untrusted ``coded`` and ``params``; allocates in proportion to ``layout.raw_len``.
+        """Decode untrusted ``coded`` bytes with ``params``; memory stays in proportion to ``layout.raw_len``.
 
         Raises:
-            CodecError: ``coded`` or ``params`` is not something ``encode`` writes.
+            CodecError: ``encode`` would not write such ``coded`` or ``params``.
         """
 
 
 def no_params(params: bytes) -> None:
-    """Refuses parameters of a codec that has none."""
+    """Raise CodecError if there are parameters, for a codec that has none."""
     if params:
         raise CodecError(f"{len(params)} bytes of codec parameters, expected none")
 

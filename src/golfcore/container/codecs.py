@@ -1,7 +1,7 @@
-"""How a chunk's bytes are coded. A codec is one class and one row of ``CODECS``; its id is part of the format.
+"""The list of codecs. A codec is one class and one entry of ``CODECS``; its id is part of the format.
 
 A chunk is all tensors of one role and kind, concatenated in C order, little-endian. A codec sees the kind and the
-shapes (``Layout``), so an adaptive one can learn once for a whole role and still know its rows and columns.
+shapes (``Layout``), so an adaptive codec can learn once for a whole role and still know rows and columns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Attempt = tuple[int, bytes, bytes]
 
 
 def attempts(layout: Layout, coder: Coder = "fast") -> list[tuple[int, bytes]]:
-    """What the encoder tries for a chunk, in the order that decides ties: (codec id, params)."""
+    """Return the (codec id, params) that the encoder tries for a chunk; the first wins a tie."""
     tried = [(codec.id, params) for codec in CODECS.values() for params in codec.params(layout)]
     if coder == "smallest":
         tried += smallest(layout)
@@ -36,6 +36,6 @@ def attempts(layout: Layout, coder: Coder = "fast") -> list[tuple[int, bytes]]:
 
 
 def attempt(raw: bytes, layout: Layout, codec: int, params: bytes) -> Attempt | None:
-    """One coding of a chunk; None where its values do not suit the codec."""
+    """Code a chunk with one codec; return None if the codec cannot code its values."""
     coded = CODECS[codec].encode(raw, layout, params)
     return None if coded is None else (codec, params, coded)

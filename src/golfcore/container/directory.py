@@ -1,4 +1,4 @@
-"""The directory: the manifest, the chunks and their tensors (docs/reference/formats.md, 3)."""
+"""Write and parse the directory of a container: manifest, chunks and their tensors (docs/reference/formats.md, 3)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TensorInfo:
 
     @property
     def bits(self) -> int:
-        """Bits of a symbol, 0 for a plain array."""
+        """Bits per symbol, 0 for a plain array."""
         return self.kind.bits
 
     @property
@@ -52,7 +52,7 @@ class TensorInfo:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
@@ -76,7 +76,7 @@ class ChunkInfo:
 
 @dataclass(frozen=True)
 class Directory:
-    """Everything but the coded bytes. Tensors stand in chunk order."""
+    """The content of a container but for the coded bytes. Tensors stand in chunk order."""
 
     manifest: dict[str, Any]
     chunks: tuple[ChunkInfo, ...]
@@ -84,7 +84,7 @@ class Directory:
 
 
 def to_bytes(manifest: Mapping[str, Any], chunks: Sequence[ChunkInfo], names: Sequence[str]) -> bytes:
-    """The raw directory; ``names`` are those of all tensors, in chunk order."""
+    """Return the raw directory; ``names`` are the names of all tensors, in chunk order."""
     text = manifest_json.to_bytes(manifest)
     out = [varint(len(text)), text, varint(len(chunks))]
     for chunk in chunks:
@@ -103,10 +103,10 @@ def to_bytes(manifest: Mapping[str, Any], chunks: Sequence[ChunkInfo], names: Se
 
 
 def from_bytes(data: bytes, where: str) -> Directory:
-    """Parses a raw directory of untrusted bytes.
+    """Parse a raw directory of untrusted bytes.
 
     Raises:
-        FormatError: what is wrong, with its byte in the raw directory.
+        FormatError: a rule of the format is broken; the message has the byte in the raw directory.
     """
     reader = Reader(data, where)
     manifest = _read_manifest(reader)
@@ -163,7 +163,7 @@ def _read_chunk_heads(reader: Reader) -> list[_ChunkHead]:
         start = reader.position
         codec = reader.u8(f"codec of chunk {i}")
         if codec not in CODECS:
-            raise reader.fail(f"chunk {i} has the unknown codec {codec}; it needs a newer golfcore", start)
+            raise reader.fail(f"chunk {i} has the unknown codec {codec}; written by a newer golfcore", start)
         code = reader.u8(f"kind of chunk {i}")
         kind = Kind.from_code(code)
         if kind is None:
@@ -210,7 +210,7 @@ def _read_shape(reader: Reader, kind: Kind, name: str) -> tuple[int, ...]:
 
 
 def shared_prefix(a: bytes, b: bytes) -> int:
-    """Bytes at the start of both; at most 255, the longest name."""
+    """Return how many bytes both names share at their start; at most 255, the longest name."""
     n = 0
     for x, y in zip(a[:MAX_NAME], b, strict=False):
         if x != y:

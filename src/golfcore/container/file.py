@@ -1,9 +1,9 @@
-"""The artifact container GCF1: named tensors and a manifest in few bytes, deterministic, safe to open.
+"""Open a container file: check its directory and decode tensors on demand (docs/reference/formats.md).
 
-    Header 24 | directory (one zstd frame) | chunks, back to back | trailer 8        (docs/reference/formats.md)
+    Header 24 | directory (one zstd frame) | chunks, back to back | trailer 8
 
-Opening reads the header and the directory only; a tensor is decoded when it is asked for. Nothing is executed and
-nothing is allocated before the length it needs has been checked against the caller's limit.
+Opening reads only the header and the directory; a tensor is decoded when it is asked for. A file is untrusted: nothing
+in it is executed, and nothing is allocated before its length has been checked against the caller's limit.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from golfcore.container.writing import (
     MAJOR,
     TRAILER,
 )
-from golfcore.environment import cores
 from golfcore.errors import FormatError, InputError
+from golfcore.machine import cores
 from golfcore.suggest import nearest
 
 DEFAULT_LIMIT = 1 << 30
@@ -45,17 +45,17 @@ class Container:
     Use it as a context manager. Several threads may read from one object.
 
     Attributes:
-        path: where it came from, for messages.
+        path: path of the file, for messages.
         manifest: the manifest.
-        tensors: name -> what the directory says of it, in file order.
-        chunks: in file order.
+        tensors: the directory's entry of each tensor by name, in file order.
+        chunks: the directory's entries of the chunks, in file order.
         minor: minor format version of the file.
-        directory_raw, directory_coded, payload_len, file_len: bytes.
+        directory_raw, directory_coded, payload_len, file_len: sizes in bytes.
         directory_crc32c: checksum over header and directory, as stored.
     """
 
     def __init__(self, source: BinaryIO, path: str, limit: int = DEFAULT_LIMIT) -> None:
-        """Reads from a seekable ``source``, of which it takes ownership; see ``open`` and ``from_bytes``."""
+        """Read from a seekable ``source`` and take ownership of it; see ``open`` and ``from_bytes``."""
         self.path = path
         self._source = source
         self._lock = threading.Lock()  # of the file's position
@@ -69,7 +69,7 @@ class Container:
 
     @classmethod
     def open(cls, path: Path | str, limit: int = DEFAULT_LIMIT) -> Container:
-        """Opens a file.
+        """Open a container file.
 
         Args:
             path: a regular file.
@@ -77,7 +77,7 @@ class Container:
 
         Raises:
             InputError: no such file, or it cannot be read.
-            FormatError: not a container this version reads, with the reason and the byte.
+            FormatError: this version cannot read the file; the message has the reason and the byte.
         """
         try:
             mode = Path(path).stat().st_mode
@@ -91,7 +91,7 @@ class Container:
 
     @classmethod
     def from_bytes(cls, data: bytes, limit: int = DEFAULT_LIMIT, path: str = "container") -> Container:
-        """Opens a container held in memory; raises as ``open``."""
+        """Open a container that is held in memory; raises as ``open`` does."""
         return cls(io.BytesIO(data), path, limit)
 
     def __enter__(self) -> Container:
@@ -103,18 +103,18 @@ class Container:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; nothing can be read afterwards."""
+        """Close the file; nothing can be read afterwards."""
         self._source.close()
         self._decoded = None
 
     def read(self, name: str) -> Array:
-        """A tensor's values as a new C-contiguous little-endian array of its shape.
+        """Return a tensor's values as a new C-contiguous little-endian array of its shape.
 
-        ``bf16`` comes as uint16 patterns, quantized symbols as int8.
+        A bf16 tensor is returned as uint16 patterns, a tensor of quantized symbols as int8.
 
         Raises:
             InputError: no tensor has this name.
-            FormatError: its chunk is damaged, with the tensor and the byte.
+            FormatError: its chunk is damaged; the message has the tensor and the byte.
         """
         info = self.tensors.get(name)
         if info is None:
@@ -122,13 +122,13 @@ class Container:
         return self._cut(info, self._decode(info))
 
     def read_all(self, threads: int = 0) -> dict[str, Array]:
-        """Every tensor, in file order, chunks decoded side by side.
+        """Return all tensors in file order; several threads decode the chunks.
 
         Args:
-            threads: 0 for one a core.
+            threads: number of threads; 0 for one per core.
 
         Raises:
-            FormatError: the first damaged chunk, with its tensor and byte.
+            FormatError: a damaged chunk; the message has its tensor and byte.
         """
         heads: dict[int, TensorInfo] = {}  # a chunk's first tensor
         for info in self.tensors.values():
@@ -149,7 +149,7 @@ class Container:
         return array.copy()
 
     def verify(self) -> None:
-        """Checks the trailer, every chunk's checksum, and that every tensor decodes.
+        """Check the trailer, every chunk's checksum, and that every tensor decodes.
 
         Raises:
             FormatError: the first failure.
@@ -216,10 +216,11 @@ class Container:
         )
         if major != MAJOR:
             raise FormatError(
-                f"{self.path} byte 4: format version {major}, expected {MAJOR}; it needs another golfcore"
+                f"{self.path} byte 4: written by an incompatible version of golfcore "
+                f"(format {major}, this one reads {MAJOR})"
             )
         if flags:
-            raise FormatError(f"{self.path} byte 6: unknown flags 0x{flags:04x}; it needs a newer golfcore")
+            raise FormatError(f"{self.path} byte 6: unknown flags 0x{flags:04x}; written by a newer golfcore")
         self._payload_start = HEADER.size + self.directory_coded
         expected = self._payload_start + self.payload_len + TRAILER.size
         if self.file_len < expected:

@@ -1,4 +1,4 @@
-"""Codecs of plain bytes: raw, zstd, shuffle and LZMA."""
+"""Codecs for any bytes: raw, zstd, shuffled zstd and LZMA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_SYMBOLS = 1 << 16  # more quantized symbols than this are not given to zstd
 
 
 class Raw:
-    """The bytes themselves."""
+    """Codec 0: the bytes as they are."""
 
     id = 0
     name = "raw"
@@ -35,7 +35,7 @@ class Raw:
 
 
 class Zstd:
-    """One magicless zstd frame."""
+    """A codec that writes one zstd frame without its magic number."""
 
     id = 2
     name = "zstd"
@@ -54,7 +54,7 @@ class Zstd:
 
 
 class ShuffleZstd:
-    """The first bytes of all elements, then the second bytes, ...; then one magicless zstd frame."""
+    """A codec that puts the first bytes of all elements together, then the second bytes, ..., before zstd."""
 
     id = 3
     name = "shuffle"
@@ -74,7 +74,7 @@ class ShuffleZstd:
 
 
 class Lzma:
-    """One raw LZMA stream, for text: bytes of role ``code`` and other u8 tensors."""
+    """A codec that writes one raw LZMA stream, for text: role ``code`` and other u8 tensors."""
 
     id = 8
     name = "lzma"
@@ -107,7 +107,7 @@ class Lzma:
 
 
 def zstd_compress(data: bytes) -> bytes:
-    """One magicless frame at level 19: no content size, checksum or dictionary; window fitted to ``data``."""
+    """Compress into one frame at level 19 without magic number, content size, checksum or dictionary."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
         ZSTD_LEVEL,
         source_size=len(data),
@@ -120,7 +120,7 @@ def zstd_compress(data: bytes) -> bytes:
 
 
 def zstd_decompress(frame: bytes, raw_len: int) -> bytes:
-    """Exactly ``raw_len`` > 0 bytes from one frame as ``zstd_compress`` writes it.
+    """Decompress exactly ``raw_len`` > 0 bytes from one frame as ``zstd_compress`` writes it.
 
     The frame header is read here first, because zstandard would allocate whatever content size a frame claims.
 

@@ -1,4 +1,4 @@
-"""The log2/8 grid of row scales: fp16 numbers an eighth of an octave apart, and their indices.
+"""The logarithmic grid of row scales: fp16 numbers an eighth of an octave apart, and their indices.
 
 Index 0 is zero; index 1 + 8 e + j is ``2^(e - 14) * MANTISSA[j] / 1024``, the fp16 number nearest to
 ``2^(e - 14 + j/8)``, from 2^-14 (the smallest normal fp16 number) to about 60,000.
@@ -23,19 +23,19 @@ VALUES: npt.NDArray[np.float16] = _PATTERNS.view(np.float16)
 
 
 def to_index(patterns: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8] | None:
-    """Grid indices of fp16 bit patterns, or None if one of them is not on the grid."""
+    """Return the grid indices of fp16 bit patterns, or None if one of them is not on the grid."""
     index = np.minimum(np.searchsorted(_PATTERNS, patterns), SIZE - 1)
     return index.astype(np.uint8) if np.array_equal(_PATTERNS[index], patterns) else None
 
 
 def from_index(index: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """fp16 bit patterns of grid indices below ``SIZE``."""
+    """Return the fp16 bit patterns of grid indices below ``SIZE``."""
     patterns: npt.NDArray[np.uint16] = _PATTERNS[index]
     return patterns
 
 
 def nearest(scale: npt.NDArray[np.float32], *, up: bool = False) -> npt.NDArray[np.float16]:
-    """The grid value nearest to each scale in ratio, or with ``up`` the least that is not below it.
+    """Return the grid value nearest in ratio to each scale, or with ``up`` the least that is not below it.
 
     Below half the smallest value (with ``up``: only for zero) it is 0; above the largest it is infinite.
     """

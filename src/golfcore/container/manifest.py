@@ -1,4 +1,4 @@
-"""The manifest: a small tree of plain values, stored as canonical JSON so that equal trees are equal bytes."""
+"""Write and parse the manifest: a small tree of values as canonical JSON, so that equal trees are equal bytes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _INT64 = 1 << 63
 
 
 class ManifestError(ValueError):
-    """A value or text that a manifest cannot hold; the container adds where it was met."""
+    """Raised for a value or text that a manifest cannot hold; the container adds the place."""
 
 
 def to_bytes(manifest: Mapping[str, Any]) -> bytes:
-    """Canonical JSON: keys sorted by code point, no spaces, UTF-8, shortest round-trip floats; ``{}`` is no bytes.
+    """Return canonical JSON: keys sorted by code point, no spaces, UTF-8, shortest floats; b"" for an empty tree.
 
     Raises:
         ManifestError: a value other than str, int of 64 bits, finite float, bool, None, list or mapping with str keys;
@@ -37,10 +37,10 @@ def to_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 
 def from_bytes(data: bytes) -> dict[str, Any]:
-    """The tree of ``to_bytes``; anything but its exact output is refused.
+    """Parse the output of ``to_bytes``; any other bytes are refused.
 
     Raises:
-        ManifestError: what ``data`` breaks.
+        ManifestError: ``data`` breaks a rule, which the message names.
     """
     if not data:
         return {}

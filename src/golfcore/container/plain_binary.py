@@ -1,4 +1,4 @@
-"""Codec 9 of GCF1 in numpy: what ``plain_decoder.py`` needs beside it where a file has such chunks."""
+"""Decode codec 9 of GCF1 in numpy; ``plain_decoder.py`` needs this file only if there are such chunks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ BIT_BLOCK, BIT_HALVE = 1024, 1 << 20
 
 
 class Bits:
-    """Interleaved binary rANS: every step of numpy takes one decision in each lane."""
+    """A decoder of interleaved binary rANS: every numpy step decodes one decision per lane."""
 
     def __init__(self, coded: bytes, lanes: int) -> None:
         raw = np.frombuffer(coded, np.uint8, 5 * lanes).reshape(lanes, 5).astype(np.uint64)
@@ -24,7 +24,7 @@ class Bits:
         self.words, self.word = words.astype(np.uint64), 0
 
     def plane(self, one: Array) -> Array:
-        """Decisions with the given probabilities of a yes, uint64 of 2^15."""
+        """Decode decisions, given the probability of a yes for each, uint64 in units of 2^-15."""
         lanes, yes = self.x.size, np.empty(one.size, np.bool_)
         none = BIT_ONE - one
         for i in range(0, one.size, lanes):
@@ -53,9 +53,9 @@ def binary(
     code: tuple[int, int],
     first_counts: Callable[[int, int, int, int], Array],
 ) -> Array:
-    """Codec 9: yes-or-no decisions, place by place; their probabilities are learned from the blocks before.
+    """Decode a chunk of codec 9: yes-or-no decisions whose probabilities are learned from the blocks before.
 
-    ``thresholds``, the trellis's ``code`` and ``first_counts`` are ``plain_decoder``'s.
+    ``thresholds``, the trellis's ``code`` and ``first_counts`` come from ``plain_decoder``.
     """
     lanes_log2, prior_log2, shift = params
     mean, prior, per_class = int.from_bytes(coded[:2], "little"), 1 << prior_log2, 2 if trellis else 1
@@ -100,7 +100,7 @@ def binary(
 
 
 def decisions(decide: Bits, one: Array, context_W: Array, z_W: Array, half: int) -> tuple[Array, Array, Array]:
-    """Read the decisions of a block: sizes, signs, and where each answer is counted.
+    """Decode the decisions of a block: sizes, signs, and the place where each answer is counted.
 
     ``one``: by context and place, the probability of yes; ``context_W``: of each weight, its first place.
     """
@@ -128,7 +128,7 @@ def decisions(decide: Bits, one: Array, context_W: Array, z_W: Array, half: int)
 
 
 def first_decisions(counts: Array, z: int, bits: int) -> Array:
-    """What a class's first counts of symbols say of each decision: [place, no or yes]."""
+    """Return the first counts of each decision [place, no or yes], from a class's first counts of symbols."""
     k = np.arange(1 << bits) - (1 << bits - 1)
     size = np.where(k < 0, -k, k + z)
     of_size = np.bincount(size, counts, (1 << bits - 1) + 2).astype(np.int64)

@@ -1,7 +1,7 @@
-"""A second decoder of GCF1, written from docs/reference/formats.md: numpy and zstandard, nothing of golfcore.
+"""Decode GCF1 with numpy and zstandard alone: a second decoder, without golfcore.
 
-An entry that must run without golfcore carries this file, and with chunks of codec 9 ``plain_binary.py`` beside it.
-``decode`` trusts its input beyond the checksums.
+It is written from docs/reference/formats.md. A contest entry that must run without golfcore carries this file, and ``plain_binary.py`` if it has chunks of codec 9.
+``decode`` checks the checksums and trusts the rest of its input.
 """
 
 import importlib
@@ -40,7 +40,7 @@ CODES = [
 
 
 def decode(data: bytes) -> tuple[dict[str, Any], list[tuple[str, str, int, Array]]]:
-    """The manifest, and (name, role, kind code, array) of each tensor in file order."""
+    """Decode a file; return its manifest and (name, role, kind code, array) of each tensor in file order."""
     magic, major, _, flags, raw_len, coded_len, payload_len, crc = struct.unpack("<4sBBHIIII", data[:24])
     payload = data[24 + coded_len : -8]
     if (magic, major, flags, len(payload)) != (b"GCF1", 1, 0, payload_len):
@@ -75,7 +75,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], list[tuple[str, str, int, Array
 
 
 def decode_chunk(codec: int, kind: int, params: bytes, coded: bytes, shapes: list[tuple[int, ...]], dtype: Any) -> Any:
-    """A chunk's raw bytes."""
+    """Decode a chunk to its raw bytes."""
     n = sum(math.prod(shape) for shape in shapes)
     raw_len = n * dtype.itemsize
     matrices = [(math.prod(s[:-1]), s[-1]) if len(s) > 1 else (math.prod(s), 1) for s in shapes if math.prod(s)]
@@ -112,7 +112,7 @@ def decode_chunk(codec: int, kind: int, params: bytes, coded: bytes, shapes: lis
 
 
 class Lanes:
-    """Interleaved rANS: every step of numpy decodes one symbol in each lane."""
+    """A decoder of interleaved rANS: every numpy step decodes one symbol per lane."""
 
     def __init__(self, coded: bytes, lanes_log2: int, bits: int, trellis: int, contexts: int) -> None:
         self.lanes, self.half, self.alphabet = 1 << lanes_log2, 1 << (bits - 1), 1 << bits
@@ -128,14 +128,14 @@ class Lanes:
         self.flat_step, self.flat_symbol = self.step.reshape(-1), self.symbol.reshape(-1)
 
     def set_table(self, context: int, freq: Array) -> None:
-        """Frequencies of the alphabet; what is missing to 2^14 is the escape's."""
+        """Set the frequencies of the alphabet; the rest up to 2^14 belongs to the escape."""
         freq = np.append(freq, SLOTS - freq.sum())
         start = np.cumsum(freq) - freq
         self.step[context] = np.repeat(((freq << 16) - start).astype(np.uint32), freq) + SLOT
         self.symbol[context] = np.repeat(np.append(np.arange(self.alphabet) - self.half, ESCAPE), freq)
 
     def advance(self, index: Array) -> None:
-        """Moves as many lanes past the symbols at ``index``, which is where the flat tables' contexts begin."""
+        """Move as many lanes past the symbols at ``index``, where their contexts begin in the flat tables."""
         x = self.x[: index.size]
         index += x & SLOT_MASK
         packed = self.flat_step.take(index)
@@ -154,7 +154,7 @@ class Lanes:
         self.escape += escaped.size
 
     def run(self, context_C: Array, rows: int) -> Array:
-        """The next rows, int16 [rows, C]."""
+        """Decode the next rows, int16 [rows, C]."""
         base = np.tile(context_C.astype(np.int64) * SLOTS, rows)
         whole = base.size - base.size % self.lanes
         for index in base[:whole].reshape(-1, self.lanes):
@@ -165,7 +165,7 @@ class Lanes:
         return symbols.reshape(rows, -1)
 
     def run_trellis(self, context_C: Array, rows: int, state_C: Array) -> tuple[Array, Array]:
-        """As ``run`` for trellis-coded symbols; also the lowest bits of the states, [rows, C]. Moves ``state_C`` on."""
+        """Decode rows of trellis-coded symbols and the states' lowest bits, both [rows, C]; advance ``state_C``."""
         base = np.tile(context_C.astype(np.int64) * SLOTS, rows)
         column = np.tile(np.arange(context_C.size), rows)
         symbols, z = np.empty(base.size, np.int16), np.empty(base.size, np.int64)
@@ -185,7 +185,7 @@ class Lanes:
 
 
 def static(coded: bytes, params: bytes, bits: int, trellis: int, matrices: list[tuple[int, int]]) -> Array:
-    """Codec 4: stored tables, a stored class for each column."""
+    """Decode a chunk of codec 4: stored tables, a stored class for each column."""
     lanes_log2, classes_log2 = params
     per_class = 2 if trellis else 1
     r, tables = Cursor(coded), []
@@ -212,7 +212,7 @@ def static(coded: bytes, params: bytes, bits: int, trellis: int, matrices: list[
 
 
 def adaptive(coded: bytes, params: bytes, bits: int, trellis: int, matrices: list[tuple[int, int]]) -> Array:
-    """Codec 5: tables and column magnitudes are learned from the blocks before."""
+    """Decode a chunk of codec 5: tables and column magnitudes are learned from the blocks before."""
     lanes_log2, prior_log2, shift = params
     mean, prior, per_class = int.from_bytes(coded[:2], "little"), 1 << prior_log2, 2 if trellis else 1
     contexts = per_class * len(THRESHOLDS)
@@ -257,7 +257,7 @@ def adaptive(coded: bytes, params: bytes, bits: int, trellis: int, matrices: lis
 
 
 def first_counts(column_class: int, z: int, shift: int, bits: int) -> Array:
-    """A class starts from 128 symbols of a Gaussian of its mean magnitude."""
+    """Return the counts that a class starts from: 128 symbols of a Gaussian of its mean magnitude."""
     mean = int(THRESHOLDS[min((column_class << shift) + (1 << shift) // 2, len(THRESHOLDS) - 1)])
     u = np.abs(2 * (np.arange(1 << bits) - (1 << bits - 1)) + z)
     t = u * u * 1926128 // (mean * mean)
@@ -267,7 +267,7 @@ def first_counts(column_class: int, z: int, shift: int, bits: int) -> Array:
 
 
 def frequencies(counts: Array, total: int) -> Array:
-    """Counts scaled to 2^14 less the escape's share, the rest of the rounding to the most frequent symbol."""
+    """Scale counts to 2^14 less the escape's share; what rounding leaves goes to the most frequent symbol."""
     freq = counts * (SLOTS - 8) // total
     rare = freq == 0
     escape = max(1, int(counts[rare].sum()) * SLOTS // int(total)) if rare.any() else 0
@@ -276,7 +276,7 @@ def frequencies(counts: Array, total: int) -> Array:
 
 
 class Cursor:
-    """Reads the directory's and the tables' integers in turn."""
+    """A reader of the integers of directory and tables, one after the other."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -296,12 +296,12 @@ class Cursor:
 
 
 def unzstd(frame: bytes, n: int) -> bytes:
-    """A frame without its magic bytes."""
+    """Decompress a zstd frame that lacks its magic bytes."""
     return zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS).decompress(frame, max_output_size=n)
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C, 1024 columns at once: the register is linear in the data, and zeros in front of it change nothing."""
+    """Return the CRC-32C of data, 1024 columns at once: the register is linear, and zeros in front change nothing."""
     head = (bytes(255 - byte for byte in data[:4]) + data[4:]) if len(data) >= 4 else b""
     columns = np.frombuffer(bytes(-len(head) % 1024) + head, np.uint8).reshape(-1, 1024)
     r = np.zeros(1024, np.uint32)
@@ -316,7 +316,7 @@ def crc32c(data: bytes) -> int:
 
 
 def crc_tables() -> tuple[Array, Array]:
-    """The register after one byte more, and after 1024 zero bytes for each byte of it."""
+    """Return tables of the register after one more byte, and after 1024 zero bytes for each byte of it."""
     byte: Array = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         byte = byte >> 1 ^ (byte & 1) * np.uint32(0x82F63B78)

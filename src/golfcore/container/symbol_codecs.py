@@ -1,4 +1,4 @@
-"""Codecs of quantized symbols: bit-packing, base 3, rANS with static or learned tables; and of scales on a log grid."""
+"""Codecs for quantized symbols (bit-packing, base 3, rANS, binary decisions) and for scales on a log grid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)
 
 
 class BitPack:
-    """Symbols as unsigned numbers of as many bits as the kind has, the lowest bit first."""
+    """A codec that packs symbols as unsigned numbers of the kind's bits, the lowest bit first."""
 
     id = 1
     name = "bitpack"
@@ -57,7 +57,7 @@ class BitPack:
 
 
 class Base3:
-    """Five symbols of -1, 0 and 1 a byte."""
+    """A codec that packs five symbols of -1, 0 and 1 into a byte."""
 
     id = 6
     name = "base3"
@@ -86,7 +86,7 @@ class Base3:
 
 
 class StaticRans:
-    """rANS with stored tables, one for each class of columns. Parameters: log2 of lanes, log2 of classes."""
+    """An rANS codec with stored tables, one per class of columns. Parameters: log2 of lanes, log2 of classes."""
 
     id = 4
     name = "rans"
@@ -107,7 +107,7 @@ class StaticRans:
 
 
 class AdaptiveRans:
-    """rANS with tables learned on the way. Parameters: log2 of lanes, log2 of a prior's rows, width of classes."""
+    """An rANS codec that learns its tables. Parameters: log2 of lanes, log2 of a prior's rows, width of classes."""
 
     id = 5
     name = "adaptive"
@@ -128,9 +128,9 @@ class AdaptiveRans:
 
 
 class Binary:
-    """Binary arithmetic coding of yes-or-no decisions. Parameters: as of ``AdaptiveRans``.
+    """A binary arithmetic codec of yes-or-no decisions. Parameters: those of ``AdaptiveRans``.
 
-    It saves a little against whole symbols and takes several steps a symbol, so that only ``smallest`` tries it.
+    It saves a little against whole symbols and takes several steps per symbol, so only ``smallest`` tries it.
     """
 
     id = 9
@@ -151,7 +151,7 @@ class Binary:
 
 
 class LogGrid:
-    """fp16 scales on the log2/8 grid: each tensor's median index, then the distances from it as ``AdaptiveRans``."""
+    """A codec of fp16 scales on the log grid: per tensor the median index, then distances by ``AdaptiveRans``."""
 
     id = 7
     name = "loggrid"
@@ -181,10 +181,11 @@ class LogGrid:
 
 
 def lanes_log2(layout: Layout) -> int | None:
-    """Lanes that the encoder uses, as their log2; None where the entropy coders do not apply.
+    """Return log2 of the number of lanes that the encoder uses, or None if the entropy coders do not apply.
 
-    numpy takes a step for all lanes of a chunk at once, and a lane costs three bytes: for given bytes, lanes that grow
-    with the root of the weights make the steps of a file fewest. In small chunks bytes count for more than steps.
+    A decoder in numpy takes one step for all lanes of a chunk at once, and a lane costs three bytes. For a given number
+    of bytes, lanes that grow with the root of the weights need the fewest steps per file. In small chunks bytes count
+    for more than steps.
     With a trellis, a step must not meet a column twice.
     """
     if not layout.kind.bits or not layout.raw_len or max(cols for _, cols in layout.matrices) > MAX_COLUMNS:
@@ -197,9 +198,9 @@ def lanes_log2(layout: Layout) -> int | None:
 
 
 def smallest(layout: Layout) -> list[tuple[int, bytes]]:
-    """What is tried where bytes count for more than the time of decoding: (codec id, params).
+    """Return further (codec id, params) to try if bytes count for more than the time of decoding.
 
-    Lanes cost bytes: rANS with few of them, and binary decisions with more only where those are lost among the rest.
+    Lanes cost bytes: rANS is tried with few of them, binary decisions with more only if their bytes do not matter.
     """
     most = lanes_log2(layout)
     if most is None:
@@ -225,5 +226,5 @@ def _shapes(layout: Layout) -> npt.NDArray[np.uint64]:
 
 
 def _columns(layout: Layout) -> Layout:
-    """The layout of eight-bit distances, each tensor one column."""
+    """Return the layout of eight-bit distances, each tensor as one column."""
     return Layout(Kind("i8", 8), tuple((rows * cols,) for rows, cols in layout.matrices))

@@ -1,4 +1,4 @@
-"""What a container holds: named arrays of a few kinds, and the limits on their names, roles and shapes."""
+"""The arrays that a container holds: their kinds, and the limits on their names, roles and shapes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 class Kind:
     """The element type of a chunk: a dtype of ``DTYPES``, or int8 symbols of ``bits`` bits (dtype ``"i8"``).
 
-    ``trellis`` above 0: the symbols are trellis-coded, with that many bits of state (``golfcore.container.trellis``).
+    If ``trellis`` is above 0, the symbols are trellis-coded, with that many bits of state
+    (``golfcore.container.trellis``).
     """
 
     dtype: str
@@ -67,7 +68,7 @@ class Kind:
 
     @classmethod
     def from_code(cls, code: int) -> Kind | None:
-        """The kind of a code, None for an unknown one."""
+        """Return the kind with this code, or None if there is none."""
         bits, trellis = code & 0x0F, code >> 4 & 0x07
         if code & QUANTIZED and 0 < bits <= MAX_BITS:
             return cls("i8", bits, trellis + 1 if trellis else 0)
@@ -80,12 +81,12 @@ class Tensor:
 
     Attributes:
         name: 1 to 255 bytes of UTF-8 without control characters, unique in its container.
-        role: what it is for (``"matrix"``, ``"scale"``, ``"control"``, ``"code"``): ``[a-z0-9][a-z0-9_.-]*``, at most
+        role: its purpose (``"matrix"``, ``"scale"``, ``"control"``, ``"code"``): ``[a-z0-9][a-z0-9_.-]*``, at most
             32 characters. Tensors of one role and kind are coded together, in the order given.
         array: the values; any memory layout and byte order.
-        bits: above 0, ``array`` is int8 and holds symbols in [-2**(bits-1), 2**(bits-1)).
+        bits: if above 0, ``array`` is int8 and holds symbols in [-2**(bits-1), 2**(bits-1)).
         dtype: one of ``DTYPES``; empty for the array's own. Only ``"bf16"`` needs naming (a uint16 array of patterns).
-        trellis: with bits: 0, or 2 to 8 bits of trellis state.
+        trellis: bits of trellis state, 2 to 8, if ``bits`` is above 0; 0 for no trellis.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Tensor:
 
 
 def kind_of(tensor: Tensor) -> Kind | str:
-    """The kind of a tensor, or what is wrong with its array, dtype or bits."""
+    """Return the kind of a tensor, or a text on what is wrong with its array, dtype or bits."""
     array = tensor.array
     if not isinstance(array, np.ndarray):
         return f"array is a {type(array).__name__}, expected a numpy array (np.asarray)"
@@ -118,7 +119,7 @@ def kind_of(tensor: Tensor) -> Kind | str:
 
 
 def symbol_problem(symbols: Array, bits: int) -> str | None:
-    """Names the first symbol outside the range of ``bits`` bits, None if all are inside."""
+    """Return a text that names the first symbol outside the range of ``bits`` bits, or None."""
     half = 1 << (bits - 1)
     if not symbols.size or (int(symbols.min()) >= -half and int(symbols.max()) < half):
         return None
@@ -128,7 +129,7 @@ def symbol_problem(symbols: Array, bits: int) -> str | None:
 
 
 def name_problem(name: bytes) -> str | None:
-    """What is wrong with a tensor's name in UTF-8, None if nothing is."""
+    """Return a text on what is wrong with a tensor's name in UTF-8, or None."""
     if not 0 < len(name) <= MAX_NAME:
         return f"a name of {len(name)} bytes, expected 1 to {MAX_NAME}"
     try:
@@ -139,12 +140,12 @@ def name_problem(name: bytes) -> str | None:
 
 
 def role_problem(role: str) -> str | None:
-    """What is wrong with a role, None if nothing is."""
+    """Return a text on what is wrong with a role, or None."""
     return None if _ROLE.fullmatch(role) else f"role {role!r}, expected [a-z0-9][a-z0-9_.-]* of at most 32 characters"
 
 
 def shape_problem(shape: tuple[int, ...], itemsize: int) -> str | None:
-    """What is wrong with a shape, None if nothing is."""
+    """Return a text on what is wrong with a shape, or None."""
     if len(shape) > MAX_NDIM:
         return f"{len(shape)} dimensions, expected at most {MAX_NDIM}"
     if any(d > MAX_DIM for d in shape) or math.prod(max(d, 1) for d in shape) * itemsize > MAX_TENSOR_BYTES:

@@ -1,6 +1,7 @@
-"""Trellis-coded symbols (docs/reference/formats.md, 4): from symbols to points of a grid of half steps.
+"""Decode trellis-coded symbols to points of a grid of half steps (docs/reference/formats.md, 4).
 
-The lowest bit of a column's state makes symbol k the point ``2k + (state & 1)``; the weight is the point times half the
+In a trellis code the value of a symbol depends on a state that the symbols before it in its column have set. The lowest
+bit of the state makes symbol k the point ``2k + (state & 1)``; the weight is the point times half the
 row's scale. Down a column, ``state = (state >> 1) ^ MASKS[bits][point & 3]``, from 0 in the first row.
 """
 
@@ -20,10 +21,10 @@ MASKS = {bits: (0, h0 >> 1, h1 >> 1, (h0 ^ h1) >> 1) for bits, (h0, h1) in _CODE
 
 
 def points(symbols: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int16]:
-    """The points of symbols that were coded with ``bits`` bits of state, in their shape.
+    """Return the points of symbols that were coded with ``bits`` bits of state, in the same shape.
 
-    The last axis is the column, all others together the row; a vector is one column. One shift and one exclusive or a
-    symbol, a run of columns a thread.
+    The last axis is the column, all others together the row; a vector is one column. The cost is one shift and one
+    exclusive or per symbol; each thread takes a run of columns.
     """
     flat = np.ascontiguousarray(symbols)
     columns = symbols.shape[-1] if symbols.ndim > 1 else 1
@@ -36,7 +37,7 @@ def points(symbols: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int16]:
 
 
 def points_in_numpy(symbols: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int16]:
-    """``points`` without the compiled core: a row at a time."""
+    """Return ``points`` without the compiled core, row by row."""
     rows = symbols.reshape(-1, symbols.shape[-1] if symbols.ndim > 1 else 1)
     points_RL, state_L = 2 * rows.astype(np.int16), np.zeros(rows.shape[1], np.uint8)
     masks = np.array(MASKS[bits], np.uint8)

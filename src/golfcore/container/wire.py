@@ -1,4 +1,4 @@
-"""Bounded reading and writing of the directory's integers and byte strings (docs/reference/formats.md, 3)."""
+"""Read and write the directory's integers and byte strings, within bounds (docs/reference/formats.md, 3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_VARINT = (1 << 32) - 1
 
 
 def varint(value: int) -> bytes:
-    """``value`` (0 to 2**32 - 1) as LEB128: seven bits a byte, the lowest first, in as few bytes as possible."""
+    """Return ``value`` (0 to 2**32 - 1) as LEB128: seven bits per byte, the lowest first, as few bytes as possible."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -18,11 +18,11 @@ def varint(value: int) -> bytes:
 
 
 class Reader:
-    """Walks the raw directory; every read is bounded and every failure names its byte.
+    """A reader that walks the raw directory; every read is bounded, and every error names its byte.
 
     Args:
         data: the bytes to read.
-        where: what they are, for messages, for example ``"model.golf: directory"``.
+        where: name of the bytes for messages, such as ``"model.golf: directory"``.
     """
 
     def __init__(self, data: bytes, where: str) -> None:
@@ -31,11 +31,11 @@ class Reader:
         self.position = 0
 
     def fail(self, problem: str, at: int | None = None) -> FormatError:
-        """The error to raise for a problem at byte ``at`` (where reading stands, if not given)."""
+        """Return the error to raise for a problem at byte ``at``; default: where reading stands."""
         return FormatError(f"{self.where} byte {self.position if at is None else at}: {problem}")
 
     def take(self, n: int, what: str) -> bytes:
-        """The next ``n`` bytes."""
+        """Read the next ``n`` bytes."""
         left = len(self.data) - self.position
         if n > left:
             raise self.fail(f"{what} needs {n} bytes, {left} are left")
@@ -49,7 +49,7 @@ class Reader:
         return int.from_bytes(self.take(4, what), "little")
 
     def varint(self, what: str, low: int, high: int) -> int:
-        """A varint in its shortest form, within ``low`` and ``high``."""
+        """Read a varint in its shortest form, from ``low`` to ``high``."""
         start = self.position
         value = shift = 0
         while True:
@@ -67,6 +67,6 @@ class Reader:
         return value
 
     def end(self) -> None:
-        """Raises unless everything has been read."""
+        """Raise FormatError if not everything has been read."""
         if self.position != len(self.data):
             raise self.fail(f"{len(self.data) - self.position} bytes follow the last field")

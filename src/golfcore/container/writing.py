@@ -1,4 +1,4 @@
-"""Writing a container: which tensors make a chunk, which codec each chunk gets, and the bytes around them."""
+"""Write a container: group tensors into chunks, choose the codec of each chunk, and add the bytes around them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from golfcore.container.codecs import Attempt, Coder, Layout, attempt, attempts,
 from golfcore.container.directory import MAX_DIRECTORY, ChunkInfo
 from golfcore.container.manifest import ManifestError
 from golfcore.container.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
-from golfcore.environment import cores
 from golfcore.errors import InputError
+from golfcore.machine import cores
 from golfcore.paths import atomic_write
 from golfcore.progress import Tick, silent
 
@@ -35,18 +35,18 @@ def encode(
     threads: int = 0,
     tick: Tick = silent,
 ) -> bytes:
-    """A container's bytes; equal input gives equal bytes, with any number of threads.
+    """Return the bytes of a container; equal input gives equal bytes, with any number of threads.
 
     Args:
-        tensors: stored grouped by role and kind; groups stand in the order of their first tensor, tensors in the order
-            given.
-        manifest: str, int, float, bool, None, lists and mappings of them; the order of keys does not matter.
+        tensors: the tensors. They are grouped by role and kind; groups stand in the order of their first tensor,
+            tensors of a group in the order given.
+        manifest: a tree of str, int, float, bool, None, lists and mappings; the order of keys does not matter.
         coder: "smallest" tries more codecs, among them one that decodes slowly.
-        threads: that try codecs side by side; 0 for one a core.
-        tick: told about progress, in raw bytes times codecs tried.
+        threads: number of threads that try codecs; 0 for one per core.
+        tick: called with the progress so far, in raw bytes times codecs tried.
 
     Raises:
-        InputError: what a container cannot hold, naming the tensor.
+        InputError: a container cannot hold a tensor, which the message names.
     """
     groups: dict[tuple[str, Kind], list[Tensor]] = {}
     for tensor, kind in _checked(tensors):
@@ -68,7 +68,7 @@ def encode(
 def _encode_chunks(
     groups: Sequence[Sequence[Tensor]], layouts: Sequence[Layout], coder: Coder, threads: int, tick: Tick
 ) -> list[Attempt]:
-    """The smallest coding of every chunk."""
+    """Return the smallest coding of each chunk."""
     raws = [
         b"".join(t.array.astype(layout.kind.numpy, order="C", copy=False).tobytes() for t in group)
         for group, layout in zip(groups, layouts, strict=True)
@@ -93,7 +93,7 @@ def _encode_chunks(
 
 
 def _side_by_side(run: Callable[[int], T], count: int, threads: int) -> Iterator[tuple[int, T]]:
-    """``(n, run(n))`` for n < count, as they are done.
+    """Yield ``(n, run(n))`` for n < count, in the order in which they end.
 
     Not a ThreadPoolExecutor: zstd needs minutes for a chunk of 100 MB, and after an interrupt the interpreter would not
     exit before it. Its threads are daemons, which take nothing new once the iterator is closed.
@@ -168,10 +168,10 @@ def write(
     threads: int = 0,
     tick: Tick = silent,
 ) -> None:
-    """Writes ``encode(tensors, manifest, coder=coder)``; ``path`` never holds half a container.
+    """Write ``encode(tensors, manifest, coder=coder)`` to ``path``, which never holds half a container.
 
     Raises:
-        InputError: as ``encode``, or the file cannot be written.
+        InputError: as for ``encode``, or the file cannot be written.
     """
     data = encode(tensors, manifest, coder=coder, threads=threads, tick=tick)
     with atomic_write(Path(path)) as f:
@@ -179,5 +179,5 @@ def write(
 
 
 def predict_size(tensors: Iterable[Tensor], manifest: Mapping[str, Any], *, coder: Coder = "fast") -> int:
-    """Bytes that ``write`` would write: the real coders run, so it is exact and as slow."""
+    """Return the number of bytes that ``write`` would write: exact and as slow, since the real coders run."""
     return len(encode(tensors, manifest, coder=coder))

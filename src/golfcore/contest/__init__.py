@@ -1,1 +1,1 @@
-"""The contest: its rules, records and logs. Nothing here imports torch at module level."""
+"""The contest's logs. Nothing here imports torch at module level."""

@@ -1,7 +1,7 @@
-"""Reads training logs of the contest: both dialects in use, and the lines that end a run.
+"""Parse training logs of the contest: both dialects in use, and the lines that end a run.
 
-Logs are outside bytes: only the first ``MAX_LINE`` characters of a line are looked at, and every repeat in a pattern is
-bounded, so that the time spent grows with the log's length and nothing else.
+Logs are untrusted: only the first ``MAX_LINE`` characters of a line are read, and every repeat in a pattern is bounded,
+so that the time grows only with the length of the log.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _DIAGNOSTIC = ("diagnostic", "pre-quantization", "pre_quant", "post_ema")
 
 
 def parse_log(text: str) -> list[dict[str, Any]]:
-    """What a log tells, line by line, in its order.
+    """Parse a log into events, line by line, in its order.
 
-    Times are milliseconds, losses nats a token; a loss that is not finite is None. A key is absent where the line does
+    Times are milliseconds, losses nats per token; a loss that is not finite is None. A key is absent if the line does
     not have it; ``line`` counts from 1. The kinds, and their keys beside ``kind`` and ``line``:
 
     - ``train``: step, total, train_loss, train_ms, step_ms (average so far), tokens_per_s
@@ -40,9 +40,9 @@ def parse_log(text: str) -> list[dict[str, Any]]:
     - ``stop``: reason, step, total, train_ms
     - ``memory``: allocated_mib, reserved_mib
     - ``size``: what (code, model, total), codec, bytes
-    - ``final``: name, val_loss, val_bpb, eval_ms: a score of packed weights, as ``final_int8_zlib_roundtrip_exact``
-    - ``diagnostic``: the same of other weights, as before quantization
-    - ``resume``: step
+    - ``final``: name, val_loss, val_bpb, eval_ms: a score of packed weights, such as
+    ``final_int8_zlib_roundtrip_exact`` - ``diagnostic``: the same of other weights, as before quantization -
+    ``resume``: step
     """
     events = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -53,7 +53,7 @@ def parse_log(text: str) -> list[dict[str, Any]]:
 
 
 def final_score(events: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The last ``final`` event, which is the score that a log claims; its 8-digit twin where the log has one."""
+    """Return the last ``final`` event, the score that a log claims, or its 8-digit twin if the log has one."""
     finals = [event for event in events if event["kind"] == "final"]
     if not finals:
         return None
@@ -123,7 +123,7 @@ def _event(kind: str, **values: Any) -> dict[str, Any]:
 
 
 def _pairs(line: str) -> Pairs:
-    """The ``key:number`` and ``key=number`` of a line; of a repeated key the first counts."""
+    """Return the ``key:number`` and ``key=number`` of a line; of a repeated key the first counts."""
     result: Pairs = {}
     for key, number, unit in _PAIR.findall(line):
         value = float(number)

@@ -1,5 +1,6 @@
-"""From text to token shards and from shards to batches: reading, preparing, downloading, proving, loading.
+"""Turn text into token shards and shards into batches: read, prepare, download, verify, load.
 
-A document is its UTF-8 bytes; in a shard it is BOS (id 1) and its tokens, and documents run on across shard ends.
-Nothing here imports torch: arrays are numpy's, and the trainer converts them.
+A document is a sequence of UTF-8 bytes. A shard is a file of token ids: each document is BOS (id 1) and its tokens, and
+a document may continue in the next shard.
+Nothing here imports torch: arrays are numpy arrays, and the trainer converts them.
 """

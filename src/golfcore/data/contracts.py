@@ -1,4 +1,4 @@
-"""What this package asks of a tokenizer."""
+"""The interfaces that data needs: a tokenizer, and a source of tokens."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Ids = NDArray[np.uint16]
 
 
 class TokenizerLike(Protocol):
-    """The part of ``golfcore.tokenizer.Tokenizer`` that data needs."""
+    """The methods of ``golfcore.tokenizer.Tokenizer`` that data needs."""
 
     @property
     def vocab_size(self) -> int: ...
 
     @property
     def token_bytes(self) -> NDArray[np.int32]:
-        """Byte length of each id, shape ``[vocab_size]``; specials 0."""
+        """Byte length of each id, shape ``[vocab_size]``; 0 for special ids."""
         ...
 
     @property
@@ -34,7 +34,7 @@ class TokenizerLike(Protocol):
         ...
 
     def encode_batch(self, docs: Sequence[bytes], threads: int = 0) -> tuple[Ids, NDArray[np.int64]]:
-        """Ids of all documents end to end, and where each begins (``n + 1`` offsets); no BOS."""
+        """Return the ids of all documents end to end, without BOS, and where each begins (``n + 1`` offsets)."""
         ...
 
     def decode(self, ids: Ids) -> bytes: ...
@@ -43,7 +43,7 @@ class TokenizerLike(Protocol):
 
 
 class TokenSource(Protocol):
-    """Tokens as one array, read in slices: ``golfcore.data.shards.ShardSet``, or a part of one."""
+    """Tokens as one array that is read in slices: a ``golfcore.data.shards.ShardSet``, or a part of one."""
 
     def __len__(self) -> int: ...
 

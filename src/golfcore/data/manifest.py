@@ -1,7 +1,7 @@
-"""The prepared folder: its files, and the manifest that ties them together by hash.
+"""The files of a prepared folder, and the manifest that lists their counts and hashes.
 
 fineweb_train_*.bin  fineweb_val_*.bin   token shards
-tokenizer.bpe                            what made them
+tokenizer.bpe                            the tokenizer that made them
 val_text.zst                             the validation documents' exact bytes
 train_docs.sha  val_docs.sha             the first 8 bytes of each document's SHA-256, in the shards' order
 manifest.json                            counts and hashes of all of these
@@ -36,18 +36,18 @@ T = TypeVar("T")
 
 
 def doc_hash(document: bytes) -> bytes:
-    """The 8 bytes that stand for a document: they choose its split and prove that the splits are disjoint."""
+    """Return the 8 bytes that stand for a document: they choose its split and prove that the splits are disjoint."""
     return hashlib.sha256(document).digest()[:DOC_HASH_BYTES]
 
 
 def doc_hash_name(split: str) -> str:
-    """``train_docs.sha`` or ``val_docs.sha``."""
+    """Return ``train_docs.sha`` or ``val_docs.sha``."""
     return f"{split}_docs.sha"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitRecord:
-    """One split: ``tokens`` counts BOS, ``bytes`` is the text's UTF-8 length."""
+    """Counts of one split: ``tokens`` includes BOS, ``bytes`` is the UTF-8 length of the text."""
 
     docs: int
     tokens: int
@@ -58,7 +58,7 @@ class SplitRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What ``manifest.json`` holds."""
+    """The content of ``manifest.json``."""
 
     format: int
     source: str
@@ -72,25 +72,25 @@ class Manifest:
     val: SplitRecord
 
     def split(self, name: str) -> SplitRecord:
-        """The record of ``train`` or ``val``."""
+        """Return the record of ``train`` or ``val``."""
         return {"train": self.train, "val": self.val}[name]
 
     def as_tree(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the manifest as values that JSON can hold."""
         return dataclasses.asdict(self)
 
     def save(self, folder: Path) -> None:
-        """Writes ``manifest.json`` into the folder."""
+        """Write ``manifest.json`` into the folder."""
         with atomic_write(folder / MANIFEST) as f:
             f.write(json.dumps(self.as_tree(), indent=1).encode() + b"\n")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Reads and checks ``manifest.json``; says nothing yet about the files it names.
+        """Read and check ``manifest.json``, but not the files that it names.
 
         Raises:
             InputError: the folder has no manifest.
-            FormatError: the manifest is not one of ours.
+            FormatError: the file is not a manifest of golfcore.
         """
         path = folder / MANIFEST
         try:
@@ -129,7 +129,7 @@ _KINDS: Mapping[str, type] = {"int": int, "float": float, "str": str, "tuple[Sha
 
 
 def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """``cls`` from exactly its fields, each of its own type, counts not negative."""
+    """Build ``cls`` from exactly its fields, each of its own type; counts must not be negative."""
     fields = {f.name: str(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if values.keys() != fields.keys():
         odd = sorted(values.keys() ^ fields.keys())
@@ -144,21 +144,21 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prepared folder whose cheap facts were checked (``golfcore.data.prepare.load_prepared``)."""
+    """A prepared folder, its files and sizes checked (``golfcore.data.prepare.load_prepared``)."""
 
     folder: Path
     manifest: Manifest
 
     def shards(self, split: str) -> ShardSet:
-        """The tokens of ``train`` or ``val``."""
+        """Return the tokens of ``train`` or ``val``."""
         return ShardSet([self.folder / s.name for s in self.manifest.split(split).shards])
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that made the tokens."""
+        """Load the tokenizer that made the tokens."""
         from golfcore.tokenizer import Tokenizer
 
         return Tokenizer.load(self.folder / TOKENIZER)
 
     def val_documents(self) -> list[bytes]:
-        """The validation documents' exact bytes, in the order of the tokens."""
+        """Load the exact bytes of the validation documents, in the order of the tokens."""
         return read_val_text(self.folder / VAL_TEXT)

@@ -1,4 +1,4 @@
-"""From text to a prepared folder (``manifest.py`` says what is in one).
+"""Prepare text: write a folder of token shards, tokenizer, validation text and manifest (see ``manifest.py``).
 
 The text is read twice, so that memory holds neither all of it nor all tokens: once to find doubles, the split and a
 sample for the tokenizer; once to tokenize. A document's split follows from its own bytes, so that more text never
@@ -53,17 +53,17 @@ def prepare(
     shard_tokens: int = TOKENS_PER_SHARD,
     tick: Tick = silent,
 ) -> Manifest:
-    """Splits, tokenizes and stores text; ``out_dir`` appears only when everything in it is complete.
+    """Split, tokenize and store text; ``out_dir`` appears only when everything in it is complete.
 
     Documents with the same bytes as an earlier one are dropped. A document is validation when its hash falls into the
-    lowest ``val_fraction`` of all hashes; where that leaves a split empty, the document nearest to it goes there.
+    lowest ``val_fraction`` of all hashes; if that leaves a split empty, the document nearest to the border goes there.
 
     Args:
         paths: files and folders as ``read_documents`` takes them.
-        out_dir: must not exist, or be empty.
-        vocab_size: of the tokenizer that is trained, on training documents only; unused where one is given.
-        tokenizer: used instead of training one.
-        threads: for training and encoding; 0 for all cores. The result does not depend on it.
+        out_dir: a folder that does not exist or is empty.
+        vocab_size: vocabulary of the tokenizer that is trained, on training documents only.
+        tokenizer: a tokenizer to use instead of training one; ``vocab_size`` is then unused.
+        threads: threads for training and encoding; 0 for all cores. The result does not depend on it.
 
     Raises:
         UsageError: a value outside its range.
@@ -98,12 +98,12 @@ def prepare(
 
 
 def load_prepared(folder: Path) -> Prepared:
-    """A prepared folder, with its cheap facts checked: files are there, sizes and the tokenizer's hash are right.
+    """Open a prepared folder after a quick check: its files exist, sizes and the tokenizer's hash are right.
 
     ``golfcore.data.verify`` checks everything.
 
     Raises:
-        InputError: no prepared folder there, or a file of it is missing.
+        InputError: the folder is not prepared, or a file of it is missing.
         FormatError: a file does not belong to the manifest.
     """
     manifest = Manifest.load(folder)
@@ -132,10 +132,10 @@ def cached_prepare(
     threads: int = 0,
     tick: Tick = silent,
 ) -> Path:
-    """``prepare`` into the user's cache, under a name made of the text's hash and the settings; later calls find it.
+    """Prepare text in the user's cache, in a folder named by the hash of text and settings; later calls find it.
 
     Raises:
-        UsageError, InputError: as ``prepare``.
+        UsageError, InputError: as for ``prepare``.
     """
     key = hashlib.sha256(f"{FORMAT} {__version__} {vocab_size} {float(val_fraction)!r}".encode())
     for path in text_files(paths):
@@ -162,7 +162,7 @@ def _is_whole(folder: Path) -> bool:
 
 @dataclass(slots=True)
 class _Survey:
-    """What the first reading found. Hashes are those of ``doc_hash``, as numbers."""
+    """Result of the first reading. Hashes are those of ``doc_hash``, as numbers."""
 
     threshold: int  # hashes below it are validation
     documents: int = 0
@@ -196,7 +196,7 @@ def _survey(paths: Sequence[Path], val_fraction: float, *, sample: bool, tick: T
     if len(seen) < 2:
         raise InputError(
             f"{_describe(paths)}: {len(seen)} different document, expected at least 2 (one to train on, one to "
-            'validate on); give more files, or a .jsonl file with one {"text": ...} a line'
+            'validate on); give more files, or a .jsonl file with one {"text": ...} per line'
         )
     lowest, highest = min(seen), max(seen)
     survey.threshold = min(max(survey.threshold, lowest + 1), highest)
@@ -243,7 +243,7 @@ def _train(sample: list[bytes], vocab_size: int, threads: int) -> TokenizerLike:
 
 
 class _Split:
-    """One split under construction: documents come in, shards and hashes go out."""
+    """One split under construction: it takes documents and writes shards and hashes."""
 
     def __init__(self, writer: ShardWriter, tokenizer: TokenizerLike, threads: int) -> None:
         self.docs = self.tokens = self.bytes = 0
@@ -288,7 +288,7 @@ def _tokenize(
     shard_tokens: int,
     tick: Tick,
 ) -> dict[str, SplitRecord]:
-    """The second reading: everything in the folder but the tokenizer and the manifest."""
+    """Read the text a second time and write all files but the tokenizer and the manifest."""
     seen: set[int] = set()
     stream = hashlib.sha256()
     val_documents: list[bytes] = []
@@ -334,14 +334,14 @@ def _record(folder: Path, name: str, split: _Split, writer: ShardWriter) -> Spli
 
 
 def _describe(paths: Sequence[Path]) -> str:
-    """The files' names, without their folders: a manifest is passed on to others."""
+    """Return the names of the text files without their folders, since a manifest is passed on to others."""
     names = [path.name or str(path) for path in paths]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @contextlib.contextmanager
 def _new_folder(out_dir: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out_dir`` that takes its name when the block ends well, and else is removed."""
+    """Yield a temporary folder beside ``out_dir``; it takes that name if the block ends well, and is removed if not."""
     folder = out_dir.parent / f".{out_dir.name}.{secrets.token_hex(4)}.tmp"
     try:
         folder.mkdir(parents=True)
@@ -352,7 +352,9 @@ def _new_folder(out_dir: Path) -> Iterator[Path]:
         folder.replace(out_dir)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise InputError(f"{out_dir} appeared meanwhile and is not empty; choose another folder") from error
+            raise InputError(
+                f"{out_dir} was made by another process meanwhile and is not empty; choose another folder"
+            ) from error
         raise InputError(write_failure(out_dir, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

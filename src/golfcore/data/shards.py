@@ -1,4 +1,4 @@
-"""Token shards in the contest's own format, written and memory-mapped.
+"""Write and memory-map token shards in the contest's format.
 
 A shard is a header of 256 little-endian int32 ([0] magic 20240520, [1] version 1, [2] number of tokens, the rest 0)
 and exactly that many little-endian uint16 ids. ``fineweb_train_000000.bin`` and so on are one stream in sorted order.
@@ -31,7 +31,7 @@ _SHARD_NAME = re.compile(r"fineweb_(train|val|val_bytes)_(\d{6})\.bin")
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """A shard as a manifest names it."""
+    """Name, token count and hash of a shard, as a manifest lists them."""
 
     name: str
     tokens: int
@@ -39,21 +39,23 @@ class ShardRecord:
 
 
 def shard_name(split: str, index: int) -> str:
-    """``fineweb_train_000000.bin`` for ``("train", 0)``; splits are train, val and val_bytes (CaseOps byte counts)."""
+    """Return ``fineweb_train_000000.bin`` for ``("train", 0)``.
+
+    Splits are train, val and val_bytes (the byte counts that the contest's CaseOps variant keeps beside its tokens)."""
     return f"fineweb_{split}_{index:06d}.bin"
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The shards of one split in a folder, sorted; the byte counts beside validation shards are no tokens of it."""
+    """Return the shards of one split in a folder, sorted; files of byte counts are not among those of val."""
     found = (p for p in folder.iterdir() if (m := _SHARD_NAME.fullmatch(p.name)) and m[1] == split)
     return sorted(found)
 
 
 def shard_index(path: Path) -> int:
-    """The number in a shard's name.
+    """Return the number in a shard's name.
 
     Raises:
-        FormatError: it is not a shard's name.
+        FormatError: the name is not that of a shard.
     """
     match = _SHARD_NAME.fullmatch(path.name)
     if match is None:
@@ -62,17 +64,17 @@ def shard_index(path: Path) -> int:
 
 
 def header(tokens: int) -> bytes:
-    """The 1,024 bytes before ``tokens`` ids."""
+    """Return the header of a shard of ``tokens`` ids, 1,024 bytes."""
     ints = np.zeros(HEADER_BYTES // 4, dtype="<i4")
     ints[:3] = MAGIC, VERSION, tokens
     return ints.tobytes()
 
 
 def read_header(path: Path) -> int:
-    """The number of tokens of a shard, checked against magic, version and the file's size.
+    """Read a shard's header and return its number of tokens; magic, version and file size are checked.
 
     Raises:
-        FormatError: any of them is wrong; the message names the file.
+        FormatError: magic, version or size is wrong; the message names the file.
         InputError: the file cannot be read.
     """
     again = "delete the file and fetch or prepare it again"
@@ -100,13 +102,13 @@ def read_header(path: Path) -> int:
 
 
 def map_shard(path: Path) -> Ids:
-    """A shard's ids, uint16 ``[tokens]``, memory-mapped read-only; errors as ``read_header``."""
+    """Memory-map a shard's ids, uint16 ``[tokens]``, read-only; raises as ``read_header`` does."""
     tokens = read_header(path)
     return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(tokens,))
 
 
 def check_ids(ids: Ids, vocab_size: int, where: str) -> None:
-    """Raises a FormatError that names the first id outside the vocabulary."""
+    """Raise FormatError if an id is outside the vocabulary; the message names the first."""
     if ids.size and int(ids.max()) >= vocab_size:
         at = int(np.argmax(ids >= vocab_size))
         raise FormatError(f"{where}: id {int(ids[at])} at token {at}, expected below vocab_size = {vocab_size}")
@@ -119,11 +121,11 @@ class ShardSet:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Maps every file.
+        """Memory-map every file.
 
         Raises:
-            InputError: no file at all.
-            FormatError: a file that breaks the format.
+            InputError: the list of files is empty.
+            FormatError: a file breaks the format.
         """
         if not files:
             raise InputError("no token shards were given; make some with: golfcore data prepare")
@@ -133,7 +135,7 @@ class ShardSet:
 
     @classmethod
     def of_split(cls, folder: Path, split: str) -> ShardSet:
-        """The shards of a folder's ``train`` or ``val`` split.
+        """Open the shards of a folder's ``train`` or ``val`` split.
 
         Raises:
             InputError: no such folder or no such shard in it.
@@ -164,13 +166,14 @@ class ShardSet:
 
 
 class ShardWriter:
-    """Writes a split's ids as shards of a fixed number of tokens; each appears under its name only when complete.
+    """A writer of ids into shards of a fixed number of tokens; a shard appears under its name only when complete.
 
     Use it as a context manager: leaving by an exception drops the shard in progress.
     """
 
     def __init__(self, folder: Path, split: str, shard_tokens: int = TOKENS_PER_SHARD) -> None:
-        """
+        """Start a stream at shard 0; nothing is written yet.
+
         Raises:
             InputError: ``shard_tokens`` does not fit the header.
         """
@@ -194,7 +197,7 @@ class ShardWriter:
         self._open.__exit__(kind, error, trace)
 
     def append(self, ids: Ids) -> None:
-        """Adds ids to the stream, over as many shards as they need."""
+        """Append ids to the stream, over as many shards as they need."""
         while len(ids):
             if self._file is None:
                 path = self._folder / shard_name(self._split, len(self.records))

@@ -1,4 +1,4 @@
-"""Documents from files: ``.txt`` and ``.jsonl`` (``{"text": ...}`` a line), plain, ``.gz`` or ``.zst``.
+"""Read documents from ``.txt`` and ``.jsonl`` files (one ``{"text": ...}`` per line), plain, ``.gz`` or ``.zst``.
 
 A ``.txt`` file is one document, or, above 8 KiB, several: it is cut at the blank lines, so that one long text, a book
 say, can be split into training and validation. The pieces end to end are the file.
@@ -33,7 +33,7 @@ _ZSTD_PIECE = 4096
 
 
 def read_documents(paths: Sequence[Path]) -> Iterator[bytes]:
-    """The documents of files and folders, in the order given; folders are walked in sorted order.
+    """Return an iterator over the documents of files and folders, in the order given; folders are walked sorted.
 
     In a folder, hidden files and files of other kinds are passed over. Blank lines of a ``.jsonl`` file and lines whose
     text is empty are passed over too, and so is a byte order mark.
@@ -49,7 +49,7 @@ def read_documents(paths: Sequence[Path]) -> Iterator[bytes]:
 
 
 def text_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that ``read_documents`` reads for these paths, in its order.
+    """Return the files that ``read_documents`` reads for these paths, in the same order.
 
     Raises:
         InputError: a missing path, an unknown kind of file, or nothing to read.
@@ -73,7 +73,7 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _kind(path: Path) -> str:
-    """``.txt`` or ``.jsonl`` under any compression, or an empty string."""
+    """Return ``.txt`` or ``.jsonl``, whatever the compression, or an empty string for other kinds."""
     name = path.with_suffix("") if path.suffix in PACKED else path
     return name.suffix if name.suffix in KINDS else ""
 
@@ -95,7 +95,7 @@ def _read(files: list[Path]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The decompressed bytes of ``path``; what goes wrong while reading them becomes one line."""
+    """Open ``path`` for its decompressed bytes; an error while reading becomes an InputError of one line."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rb") as packed:
@@ -113,7 +113,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _ZstdReader(io.RawIOBase):
-    """Frames of a ``.zst`` file end to end; unlike zstandard's own reader it tells a cut-off file from a whole one."""
+    """A reader of all frames of a ``.zst`` file; unlike zstandard's own it tells a cut-off file from a whole one."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
@@ -148,14 +148,14 @@ def _whole(path: Path, f: IO[bytes]) -> Iterator[bytes]:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InputError(
             f"{path}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into several .txt files, "
-            'or write it as .jsonl with one {"text": ...} a line'
+            'or write it as .jsonl with one {"text": ...} per line'
         )
     _check_text(data, str(path), 0)
     yield from _pieces(data.removeprefix(_BOM))
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """``data`` cut after the first blank line, or failing that the first line, beyond each ``_PIECE`` bytes."""
+    """Yield pieces of ``data``, each cut at the first blank line (or else line) beyond ``_PIECE`` bytes."""
     start = 0
     while start < len(data):
         end = len(data)
@@ -185,7 +185,7 @@ def _lines(path: Path, f: IO[bytes]) -> Iterator[bytes]:
 
 
 def _check_text(data: bytes, where: str, offset: int) -> None:
-    """``offset`` is that of ``data`` in its (decompressed) file."""
+    """Raise InputError if ``data`` is not UTF-8 text; ``offset`` is where it begins in its (decompressed) file."""
     nul = data.find(0)
     if nul >= 0:
         raise InputError(f"{where}: binary data, a NUL byte at offset {offset + nul}; expected UTF-8 text")

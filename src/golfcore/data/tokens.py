@@ -1,4 +1,4 @@
-"""The tokens of a run: text prepared into the cache, a prepared folder, or the contest's shards."""
+"""Open the tokens of a run: text prepared into the cache, a prepared folder, or the contest's shards."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FINGERPRINT_BYTES = 1 << 16  # each sample of a shard; hashing the contest's 16 
 
 
 def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent) -> RecipeConfig:
-    """The recipe with ``data.path`` naming a folder of tokens; text is prepared into the cache, once.
+    """Return the recipe with ``data.path`` set to a folder of tokens; text is prepared into the cache once.
 
     Args:
-        recipe: its ``data.path`` wins where it is set; otherwise ``text`` is used, or the default text.
-        text: files or folders of the user's.
-        tick: told about progress.
+        recipe: its ``data.path`` wins if it is set; otherwise ``text`` is used, or the default text.
+        text: files or folders of the user's text.
+        tick: called with the progress so far.
     """
     if recipe.data.path:
         if text:
@@ -47,7 +47,7 @@ def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of a run: a prepared folder's, or the contest's shards with a tokenizer from elsewhere."""
+    """The tokens of a run, from a prepared folder or from the contest's shards with a tokenizer given beside them."""
 
     folder: Path
     vocab_size: int
@@ -61,7 +61,7 @@ class Tokens:
         return ShardSet.of_split(self.folder, split)
 
     def fingerprint(self) -> str:
-        """Equal on machines that hold the same tokens: tokenizer, and each shard's name, size and samples of it."""
+        """Return a hash that is equal for the same tokens: of tokenizer, shard names, sizes and samples."""
         digest = hashlib.sha256(self.tokenizer_sha256.encode())
         for path in (*self.shards("train").files, *self.shards("val").files):
             size = path.stat().st_size
@@ -73,7 +73,7 @@ class Tokens:
         return digest.hexdigest()
 
     def count_bytes(self, ids: NDArray[np.uint16]) -> NDArray[np.int32]:
-        """Bytes of text of each of ``ids[1:]``, given the id before it."""
+        """Return the bytes of text of each of ``ids[1:]``, given the id before it."""
         from golfcore.tokenizer import Tokenizer
 
         if isinstance(self.tokenizer, Tokenizer):
@@ -82,15 +82,15 @@ class Tokens:
 
 
 def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
-    """Opens a folder of tokens.
+    """Open a folder of tokens.
 
     Args:
         data: a prepared folder, or one of contest shards.
         tokenizer: a SentencePiece ``.model`` or a ``.bpe`` file, for contest shards.
-        vocab_size: expected of contest shards; 0 for whatever the tokenizer has.
+        vocab_size: vocabulary that contest shards must have; 0 for any.
 
     Raises:
-        InputError: no tokens there, or no tokenizer for them.
+        InputError: the folder has no tokens, or there is no tokenizer for them.
     """
     from golfcore.data.manifest import MANIFEST
     from golfcore.data.prepare import load_prepared

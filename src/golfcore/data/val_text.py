@@ -1,4 +1,4 @@
-"""``val_text.zst``: the validation documents' exact bytes, from which a score's bytes are counted.
+"""Write and read ``val_text.zst``: the exact bytes of the validation documents, which a score is counted on.
 
 One zstd frame with content size and checksum. Inside, little-endian: the 8 bytes ``GOLFTXT1``, uint64 count, count
 uint64 lengths, then the documents end to end.
@@ -22,7 +22,7 @@ _PREFIX = len(_MAGIC) + 8
 
 
 def write_val_text(path: Path, documents: Sequence[bytes]) -> None:
-    """Writes the documents atomically; the bytes depend on nothing but them and zstd's version.
+    """Write the documents atomically; the file depends on nothing but them and zstd's version.
 
     Raises:
         InputError: more than 2 GiB of text, or the disk is full.
@@ -39,7 +39,7 @@ def write_val_text(path: Path, documents: Sequence[bytes]) -> None:
 
 
 def read_val_text(path: Path) -> list[bytes]:
-    """The documents of ``write_val_text``.
+    """Read the documents that ``write_val_text`` wrote.
 
     Raises:
         FormatError: the file is damaged, or claims more than 2 GiB.

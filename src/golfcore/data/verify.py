@@ -1,4 +1,4 @@
-"""Proof that a folder of tokens is what it claims to be, above all that no validation document is in training.
+"""Verify a folder of tokens: counts, hashes, and that no validation document is in training.
 
 A prepared folder is checked down to the text: every document is decoded and hashed again. A folder of contest shards
 has no manifest and perhaps no tokenizer; there, documents are compared by their tokens, which says the same, since one
@@ -43,7 +43,7 @@ _SPLITS = ("train", "val")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at, and what was found."""
+    """One check of a folder: its name, whether it passed, and what was found."""
 
     name: str
     ok: bool
@@ -51,15 +51,15 @@ class Check:
 
 
 def verify(folder: Path, *, vocab_size: int | None = None, tick: Tick = silent) -> list[Check]:
-    """Checks a prepared folder or one of contest shards; the folder is sound when every check is ok.
+    """Check a prepared folder or a folder of contest shards; it is sound if every check is ok.
 
-    A check that fails hides those that need what it found broken.
+    A failed check leaves out the later ones that depend on it.
 
     Args:
-        vocab_size: ids must be below it; a prepared folder's manifest and a contest folder's name say it themselves.
+        vocab_size: every id must be below it; default: from the manifest, or from the contest folder's name.
 
     Raises:
-        InputError: no such folder, or neither a manifest nor a shard in it.
+        InputError: no such folder, or it holds neither a manifest nor a shard.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -74,7 +74,7 @@ def verify(folder: Path, *, vocab_size: int | None = None, tick: Tick = silent) 
 
 
 class _Run:
-    """Collects checks; ``probe`` returns what to say when all is well, and raises a GolfError when it is not."""
+    """A list of checks; each ``probe`` returns a text on success and raises a GolfError on failure."""
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
@@ -89,7 +89,7 @@ class _Run:
 
 @dataclass(slots=True)
 class _Scan:
-    """What one pass over a split's tokens found."""
+    """Result of one pass over the tokens of a split."""
 
     tokens: int = 0
     max_id: int = 0
@@ -222,7 +222,7 @@ def _sidecars_match(shards: list[Path], sidecars: list[Path]) -> str:
 
 
 def whole_documents(shards: ShardSet, chunk_tokens: int = CHUNK_TOKENS) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
-    """Pieces of the stream that hold whole documents: their ids, and where in them each document's BOS is.
+    """Yield pieces of the stream that hold whole documents: the ids, and the positions of each BOS in them.
 
     Raises:
         FormatError: the stream does not start with BOS, or a document is longer than 2^28 tokens.
@@ -245,7 +245,7 @@ def whole_documents(shards: ShardSet, chunk_tokens: int = CHUNK_TOKENS) -> Itera
 
 
 def _hash_tokens(ids: Ids, starts: NDArray[np.int64]) -> list[bytes]:
-    """Documents without a tokenizer: the hash of their little-endian ids, BOS aside."""
+    """Return a hash per document without a tokenizer: that of its little-endian ids without BOS."""
     raw = memoryview(ids.astype("<u2", copy=False).tobytes())
     ends = np.append(starts[1:], len(ids))
     spans = zip((2 * starts + 2).tolist(), (2 * ends).tolist(), strict=True)
@@ -253,7 +253,7 @@ def _hash_tokens(ids: Ids, starts: NDArray[np.int64]) -> list[bytes]:
 
 
 class _Decoder:
-    """Documents with a tokenizer: the hash of their text. The text's total hash is kept to compare it exactly."""
+    """A hasher of decoded documents; it also keeps the hash of the whole text, to compare it exactly."""
 
     def __init__(self, tokenizer: TokenizerLike) -> None:
         self._decode, self._token_bytes = tokenizer.decode, tokenizer.token_bytes
@@ -292,7 +292,7 @@ def _scan_split(
 
 
 def _text_matches(prepared: Prepared, split: str, scan: _Scan, text: _Decoder) -> str:
-    """Counts and document hashes of the decoded tokens against the manifest; for val the very bytes."""
+    """Compare counts and document hashes of the decoded tokens with the manifest; for val every byte."""
     record = prepared.manifest.split(split)
     if scan.other_specials:
         raise FormatError(f"{scan.other_specials} pad, eos or unk tokens, expected none")
@@ -307,7 +307,7 @@ def _text_matches(prepared: Prepared, split: str, scan: _Scan, text: _Decoder) -
         same = hashlib.sha256(b"".join(documents)).digest() == text.sha256.digest()
         if not same or [len(d) for d in documents] != text.lengths:
             raise FormatError(f"the tokens do not decode to the text in {VAL_TEXT}")
-    return f"{text.bytes:,} bytes, {text.bytes / max(1, scan.tokens - len(scan.hashes)):.3f} a token"
+    return f"{text.bytes:,} bytes, {text.bytes / max(1, scan.tokens - len(scan.hashes)):.3f} per token"
 
 
 def _whole_validation(val: _Scan) -> str:

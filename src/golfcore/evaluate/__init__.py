@@ -1,1 +1,1 @@
-"""Evaluation: the scorer, the text it holds, and the probes."""
+"""Evaluate models: the scorer, the text that it holds, the clock, and the probes for look-ahead."""

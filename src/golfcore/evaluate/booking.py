@@ -1,4 +1,4 @@
-"""Windows, the losses that a model gives their targets, and the ledger that books each target once."""
+"""Plan the windows of a text, compute the losses of their targets, and book each target once in a ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNK_LOGITS = 1 << 18  # of the log-softmax: 1 MB, which stays in a core's cach
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Inputs ``tokens[start : start + length]``; the last ``scored`` of its targets count."""
+    """A window with inputs ``tokens[start : start + length]``; the last ``scored`` of its targets count."""
 
     start: int
     length: int
@@ -29,13 +29,13 @@ class Window:
 
 
 def plan_windows(n_tokens: int, context: int, stride: int, first: int = 0) -> list[Window]:
-    """Windows that score each target from ``first`` to ``n_tokens - 2`` once; target i is token i + 1.
+    """Return windows that score each target from ``first`` to ``n_tokens - 2`` once; target i is token i + 1.
 
     Args:
-        n_tokens: of the text, or of its beginning.
-        context: tokens a window.
+        n_tokens: number of tokens of the text, or of a beginning of it.
+        context: tokens per window.
         stride: targets that a window scores.
-        first: 0, or the end of windows planned before: at least ``context``.
+        first: 0, or the end of the windows planned before, which is at least ``context``.
     """
     targets = n_tokens - 1
     windows, done = [], first
@@ -50,7 +50,7 @@ def plan_windows(n_tokens: int, context: int, stride: int, first: int = 0) -> li
 
 
 def plan_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Window]]:
-    """Windows in their order, those of one shape together; about ``batch_tokens`` tokens in each batch."""
+    """Group windows of one shape into batches of about ``batch_tokens`` tokens, in their order."""
     batches: list[list[Window]] = []
     for window in windows:
         last = batches[-1] if batches else []
@@ -63,18 +63,18 @@ def plan_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Wind
 
 
 def rows_of(length: int, batch_tokens: int) -> int:
-    """Windows of ``length`` tokens in a batch."""
+    """Return how many windows of ``length`` tokens make a batch."""
     return max(1, batch_tokens // length)
 
 
 class Ledger:
-    """When each token was scored, and its loss. A second score of a token, or a missing one, is a RuleError."""
+    """A record of each token's loss. Scoring a token twice, or never, is a RuleError."""
 
     def __init__(self, n_targets: int) -> None:
         self.loss = np.full(n_targets, np.nan)
 
     def book(self, first_target: int, losses: np.ndarray) -> None:
-        """Books fp64 ``losses`` (nats) of consecutive targets; target i is token i + 1."""
+        """Record fp64 ``losses`` (nats) of consecutive targets; target i is token i + 1."""
         place = self.loss[first_target : first_target + len(losses)]
         if len(place) != len(losses) or not np.isnan(place).all():
             raise RuleError(f"tokens {first_target + 1} to {first_target + len(losses)} were scored twice")
@@ -83,7 +83,7 @@ class Ledger:
         place[:] = losses
 
     def close(self) -> np.ndarray:
-        """All losses; every token must have been scored."""
+        """Return all losses; raises RuleError if a token was not scored."""
         if missing := int(np.isnan(self.loss).sum()):
             raise RuleError(f"{missing} tokens were never scored")
         return self.loss
@@ -91,7 +91,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that share the windows; ``combine`` sums a tensor over them."""
+    """This process's rank among those that share the windows; ``combine`` sums a tensor over all of them."""
 
     rank: int = 0
     size: int = 1
@@ -105,7 +105,7 @@ class Ranks:
         return self.combine(value)
 
     def slowest(self, seconds: float) -> float:
-        """The largest of the ranks' ``seconds``, the same number on each."""
+        """Return the largest of the ranks' ``seconds``, the same number on each rank."""
         if self.size == 1:
             return seconds
         seconds_R = torch.zeros(self.size, dtype=torch.float64)
@@ -114,15 +114,15 @@ class Ranks:
 
 
 class Booking:
-    """Books the losses of a text from its first target on, in windows that the caller chooses as it goes.
+    """A booking of a text's losses from its first target on, in windows that the caller chooses on the way.
 
     Args:
-        model: in evaluation mode.
+        model: the model, in evaluation mode.
         tokens: uint16 [n], the whole text.
-        context: tokens a window.
-        batch_tokens: tokens a forward pass; 0 for those of ``BATCH_TOKENS``.
+        context: tokens per window.
+        batch_tokens: tokens per forward pass; 0 for ``BATCH_TOKENS``.
         ranks: each books every ``size``-th batch; ``close`` joins their ledgers.
-        tick: told about targets.
+        tick: called with the number of targets so far.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Booking:
         self._ledger = Ledger(self.targets)
 
     def book_until(self, stop: int, stride: int) -> None:
-        """Books the targets up to ``stop``, which is the text's end or leaves whole batches behind."""
+        """Book the targets up to ``stop``, which is the end of the text or of a whole batch."""
         # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
         batches = plan_batches(plan_windows(stop + 1, self.context, stride, self.done), self.batch_tokens)
         for batch in batches[self.ranks.rank :: self.ranks.size]:
@@ -148,18 +148,18 @@ class Booking:
         self.done = stop
 
     def stop_after(self, batches: int, stride: int) -> int:
-        """Where ``batches`` more batches end: the ``stop`` that cuts none."""
+        """Return the target at which ``batches`` more batches end, so that no batch is cut."""
         first = self.context if self.done == 0 and stride < self.context else self.done
         return min(self.targets, first + batches * stride * rows_of(self.context, self.batch_tokens))
 
     def seconds_per_window(self, stride: int, now: Callable[[], float], batches: int, limit_s: float) -> float:
-        """Time windows of this stride without booking them; the slowest rank's mean.
+        """Time windows of this stride without booking them; return the mean of the slowest rank, in seconds.
 
         Args:
-            stride: targets a window scores.
-            now: the timer.
-            batches: how many to time, after one that is not timed.
-            limit_s: no further batch is begun after it.
+            stride: targets that a window scores.
+            now: the timer, in seconds.
+            batches: number of batches to time, after one that is not timed.
+            limit_s: seconds after which no further batch is begun.
         """
         rows = rows_of(self.context, self.batch_tokens)
         starts = [min(row * stride, self.targets - self.context) for row in range(rows)]
@@ -172,7 +172,7 @@ class Booking:
         return self.ranks.slowest((now() - began) / (done * rows))
 
     def close(self) -> np.ndarray:
-        """The losses of all targets, those of the other ranks among them; each must have been scored."""
+        """Return the losses of all targets, of all ranks; raises RuleError if one was not scored."""
         if self.ranks.size > 1:
             loss = torch.from_numpy(self._ledger.loss)
             booked = self.ranks.sum(torch.isfinite(loss).to(torch.float64))
@@ -183,7 +183,7 @@ class Booking:
 
     @torch.no_grad()
     def _losses(self, windows: Sequence[Window]) -> np.ndarray:
-        """fp64 losses [B, S] of the scored targets of windows of one shape."""
+        """Return the fp64 losses [B, S] of the scored targets of windows of one shape."""
         length, scored = windows[0].length, windows[0].scored
         ids_BT = np.stack([self._tokens[w.start : w.start + length + 1] for w in windows]).astype(np.int64)
         ids = torch.from_numpy(ids_BT).to(self._device)
@@ -198,7 +198,7 @@ class Booking:
 
 
 def _losses_of(logits_NV: Tensor, target_N: Tensor) -> Tensor:
-    """``-log softmax(logits)[target]``, fp32: the only place where logits become probabilities."""
+    """Return ``-log softmax(logits)[target]``, fp32: the only place where logits become probabilities."""
     rows = max(1, CHUNK_LOGITS // logits_NV.size(1)) if logits_NV.device.type == "cpu" else len(target_N)
     pieces = zip(torch.split(logits_NV, rows), torch.split(target_N, rows), strict=True)
     return torch.cat([F.cross_entropy(logits.float(), target, reduction="none") for logits, target in pieces])

@@ -1,8 +1,8 @@
-"""Evaluation's clock: how fine the sliding window may be so that the score is there when the budget ends.
+"""The clock of an evaluation: choose the finest sliding window with which the score is there within the budget.
 
 With a context of L tokens a stride of S scores each token with at least L - S tokens before it, and costs L / S passes
-over the text: half the stride is a better score at about twice the price. What it costs on this machine is measured
-before the long work, on windows of the text that are not booked. Time is the only input: nothing here looks at a loss.
+over the text: half the stride is a better score at about twice the price. The cost on this machine is measured before
+the long work, on windows of the text that are not booked. Time is the only input: nothing here looks at a loss.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ CHECKS = 16  # how often a plan that was taken is held against the clock
 
 @dataclass(frozen=True)
 class Clock:
-    """A budget and how much of it is spent.
+    """A budget of seconds, and how much of it is spent.
 
     Attributes:
         budget_s: seconds for the whole evaluation: reading, probing and measuring are on the clock too.
         began: the reading of ``now`` at which the budget began.
-        now: the timer.
+        now: the timer, in seconds.
     """
 
     budget_s: float
@@ -33,12 +33,12 @@ class Clock:
     now: Callable[[], float] = time.perf_counter
 
     def spent(self) -> float:
-        """Seconds of the budget that are gone."""
+        """Return the seconds of the budget that are spent."""
         return self.now() - self.began
 
 
 def strides(context: int, finest: int) -> list[int]:
-    """The strides that a clock may take, from ``context`` down by halves to the last that is not below ``finest``.
+    """Return the strides that a clock may take: ``context`` halved again and again, down to at least ``finest``.
 
     >>> strides(256, 16)
     [256, 128, 64, 32, 16]
@@ -51,7 +51,7 @@ def strides(context: int, finest: int) -> list[int]:
 
 @dataclass(frozen=True)
 class WindowCost:
-    """Seconds per window: a line through two measurements, since work per window grows with the positions scored."""
+    """Seconds per window, as a line through two measurements, since the work grows with the positions scored."""
 
     fine: tuple[int, float]  # positions scored, seconds
     coarse: tuple[int, float]
@@ -64,23 +64,23 @@ class WindowCost:
 
 
 def finest_within(cost: WindowCost, tokens: int, candidates: list[int], left_s: float) -> int | None:
-    """The smallest of the strides with which ``tokens`` targets are predicted to take at most ``left_s``."""
+    """Return the smallest stride with which ``tokens`` targets should take at most ``left_s`` seconds, or None."""
     fitting = [stride for stride in candidates if cost.seconds(tokens, stride) <= left_s]
     return min(fitting, default=None)
 
 
 @dataclass
 class Pace:
-    """What an evaluation took and why: part of ``score.json``.
+    """The strides that an evaluation took and why: part of ``score.json``.
 
     Attributes:
         asked: the stride that was asked for, a number or "auto".
         budget_s: the clock's budget.
-        before_s: seconds of it that were spent when the plan was made, measuring included.
-        predicted_s: seconds that the rest was then predicted to take.
+        before_s: seconds of the budget that were spent when the plan was made, measuring included.
+        predicted_s: predicted seconds for the rest at that time.
         tokens_per_s: scored tokens per second that were measured with the stride taken, all ranks together.
         strides: ``[first token, stride]``, one entry each time that another stride was taken.
-        warnings: what was said on the way.
+        warnings: the warnings given on the way.
     """
 
     asked: int | str
@@ -92,7 +92,7 @@ class Pace:
     warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """One line for the log."""
+        """Return one line for the log."""
         how = "auto" if self.asked == "auto" else "as asked"
         taken = ", ".join(
             f"{stride}" if token == 1 else f"{stride} from token {token:,} on" for token, stride in self.strides

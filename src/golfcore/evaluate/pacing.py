@@ -1,4 +1,4 @@
-"""Scores a text against a clock: measures, takes a stride, and holds it against the clock on the way."""
+"""Score a text within a time budget: measure, choose a stride, and adapt it on the way."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from golfcore.evaluate.clock import (
 def book_paced(
     booking: Booking, clock: Clock, asked: int | Literal["auto"], finest: int, tell: Callable[[str], None]
 ) -> Pace:
-    """Books the whole text in windows that the clock allows, on all ranks the same.
+    """Book the whole text in windows that the clock allows, the same windows on all ranks.
 
     Args:
-        booking: nothing is booked yet.
+        booking: a booking at the start of the text.
         clock: the budget.
-        asked: the stride, which stays whatever it costs, or "auto": the finest that ends inside the budget.
+        asked: a stride, which stays whatever it costs, or "auto" for the finest that ends within the budget.
         finest: the smallest stride that "auto" may take.
-        tell: gets warnings before the long work and on the way.
+        tell: called with each warning, before the long work and on the way.
     """
     pace = Pace(asked=asked, budget_s=clock.budget_s)
     if booking.targets <= booking.context:  # one window: there is nothing to choose
@@ -47,7 +47,7 @@ def book_paced(
 
 
 class _Plan:
-    """The stride of what is left of the text. Ranks decide alike: every time in it is that of the slowest rank."""
+    """The stride for the rest of the text. All ranks decide alike, since every time is that of the slowest rank."""
 
     def __init__(
         self, booking: Booking, clock: Clock, pace: Pace, asked: int | Literal["auto"], finest: int,
@@ -69,7 +69,7 @@ class _Plan:
             self._warn_of_overrun(spent_s, needed_s, within if asked != "auto" else None)
 
     def book(self) -> None:
-        """Books the text piece by piece, with a coarser stride where the machine has become too slow for this one."""
+        """Book the text piece by piece, with a coarser stride if the machine has become too slow for this one."""
         booking, finest = self._booking, self._stride
         rows = rows_of(booking.context, booking.batch_tokens)
         while booking.done < booking.targets:
@@ -81,7 +81,7 @@ class _Plan:
                 self._hold_against_clock((self._spent() - began_s) / max(expected_s, 1e-9), finest)
 
     def _hold_against_clock(self, slowdown: float, finest: int) -> None:
-        """Takes another stride for the rest where this one ends late, or a finer one, down to the first, fits again."""
+        """Change the stride for the rest if the present one would end late, or if a finer one fits again."""
         booking, budget_s, spent_s = self._booking, self._clock.budget_s, self._spent()
         rest = booking.targets - booking.done
         possible = [stride for stride in self._strides if stride >= finest]

@@ -1,4 +1,4 @@
-"""Probes that a model must pass before its score is believed (the contest's conditions, future-flip among them)."""
+"""Probe a model for look-ahead before it is scored (the contest's conditions ask for it)."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def future_flip(
     seed: int = 0,
     cuts: int = 3,
 ) -> float:
-    """Replaces every token after a cut and looks whether an earlier distribution moves.
+    """Replace every token after a random cut, and raise if the prediction at an earlier position changes.
 
     Args:
         model: the model.
-        tokens: uint16 [n]; the first window of them is used.
-        context: tokens a window.
-        strides: how many positions the scorer may ask for besides a whole window; each is probed on its own, so that
-            a model cannot look ahead only there.
-        seed: of the cuts and the replacements.
-        cuts: how many cuts are tried.
+        tokens: uint16 [n]; only the first window is used.
+        context: tokens per window.
+        strides: numbers of positions that the scorer may ask for besides a whole window. Each is probed on its own, so
+            that a model cannot look ahead only there.
+        seed: seed of the cuts and the replacements.
+        cuts: number of cuts to try.
 
     Returns:
         The largest change of a log-probability at or before a cut, in nats.
 
     Raises:
-        RuleError: it is above ``TOLERANCE``: the model reads the tokens that it is to predict.
+        RuleError: the change is above ``TOLERANCE``: the model reads the tokens that it is to predict.
     """
     model.eval()
     rng = np.random.default_rng(seed)
@@ -66,5 +66,5 @@ def future_flip(
 
 
 def _log_probabilities(model: LanguageModel, window_1T: torch.Tensor, scored: int) -> torch.Tensor:
-    """[scored, V], read as the scorer reads a model."""
+    """Return the log-probabilities [scored, V], read as the scorer reads a model."""
     return torch.log_softmax(model.last_logits(window_1T, scored)[0], -1)

@@ -1,21 +1,22 @@
-"""The scorer: bits per byte that cannot be wrong.
+"""Score a model: compute bits per byte of a text, with checks that make a wrong number an error.
 
-It is prequential. The scorer holds the text and its bytes; a model only ever supplies full distributions over the
-vocabulary. The scorer applies log-softmax itself, books each token's loss once in a ledger, and compares the bytes of
-the table with those of the text before it divides. That a model does not look at tokens to come is probed, see
-``golfcore.evaluate.probes``.
+The scorer holds the text and its bytes; a model only supplies distributions over the whole vocabulary, each from the
+tokens before (prequential coding). The scorer, not the model, computes log-softmax. It records each token's loss
+exactly once, and compares the bytes of the token table with those of the text before it divides.
+``golfcore.evaluate.probes`` tests that a model does not look at later tokens.
 
 Windows: with context L and stride S, the first window scores its L tokens, each later one its last S with L - S tokens
-of context before them; the last window is moved back so that it ends with the text. No tail is dropped. Every token of
-the stream after the first is a target, the marks between documents included: they cost bits and carry no bytes.
+of context before them; the last window is moved back so that it ends with the text. No token at the end is dropped.
+Every token of the stream after the first is a target, also the marks between documents: they cost bits and carry no
+bytes.
 
-A model is asked for the logits of the scored positions alone. Nothing is kept from one window to the next: the first
+A model is asked only for the logits of the scored positions. Nothing is kept from one window to the next: the first
 token of a window sees no earlier one, and every hidden state above the first layer depends on where its window begins.
 Keys and values kept from the window before would be those of tokens that saw more, which is another score.
 
-With a ``Clock`` the stride may be "auto": the finest that the clock allows (``golfcore.evaluate.clock``), held against
-the clock on the way. Where the machine slows down, the rest of the text takes a coarser one; each token is still scored
-once, with at least the context that the coarsest stride leaves it.
+With a ``Clock`` the stride may be "auto": the finest that the clock allows (``golfcore.evaluate.clock``), compared
+with the clock on the way. If the machine slows down, the rest of the text takes a coarser stride; each token is still
+scored once, with at least the context that the coarsest stride leaves it.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ from golfcore.progress import Tick, silent
 
 @dataclass(frozen=True)
 class ScoredText:
-    """The text that is scored, as the harness holds it.
+    """A text to score: its tokens and their bytes.
 
     Attributes:
         tokens: uint16 [n], the whole stream, document marks included.
         token_bytes: int64 [n], bytes of text that each token stands for; 0 for marks.
         total_bytes: bytes of the text itself, counted on the text.
-        sha256: of the text (or of the shards where there is no text).
+        sha256: hash of the text, or of the shards if there is no text.
     """
 
     tokens: np.ndarray
@@ -69,10 +70,10 @@ class ScoredText:
 
 @dataclass(frozen=True)
 class Score:
-    """A score and what it rests on; ``val_loss`` in nats per token, ``val_bpb`` in bits per byte of text.
+    """A score and the facts behind it; ``val_loss`` in nats per token, ``val_bpb`` in bits per byte of text.
 
     ``stride`` is the coarsest that was taken: every token after the first window had ``context - stride`` or more
-    before it. ``pace`` says what a clock made of it; None without one.
+    before it. ``pace`` has the strides that a clock chose; None without a clock.
     """
 
     val_bpb: float
@@ -109,21 +110,21 @@ def score(
     finest: int = 1,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Score:
-    """Scores ``text`` under ``model``.
+    """Score ``text`` with ``model``.
 
     Args:
         model: gives fp32 logits over the whole vocabulary.
-        text: what to score.
-        context: tokens a window, L.
-        stride: tokens scored a window after the first, S; 0 means L; "auto" what ``clock`` allows.
-        batch_tokens: tokens a forward pass, 0 for what is fast; changes speed and memory, not the score.
+        text: the text to score.
+        context: tokens per window, L.
+        stride: tokens scored per window after the first, S; 0 means L; "auto" the finest that ``clock`` allows.
+        batch_tokens: tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
         rank, world_size: this process scores every ``world_size``-th batch.
         combine: sums a tensor over the ranks, if there are several.
-        tick: told about tokens scored.
-        clock: the evaluation's budget. A stride that is a number stays whatever it says; ``tell`` gets a warning before
-            the long work where the budget is too small for it.
+        tick: called with the number of tokens scored.
+        clock: the evaluation's budget. A stride that is a number stays even if the budget is too small for it; ``tell``
+            then gets a warning before the long work.
         finest: the smallest stride that "auto" may take.
-        tell: gets warnings, and what "auto" took.
+        tell: called with each warning, and with the stride that "auto" took.
 
     Raises:
         RuleError: a token scored twice or never, a probability of 0, a vocabulary that does not cover the text.

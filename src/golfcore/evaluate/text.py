@@ -1,4 +1,4 @@
-"""The text that is scored: a prepared folder's own, or the contest's shards with a byte table."""
+"""Load the text to score, from a prepared folder or from the contest's shards with a byte table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from golfcore.tokenizer import Tokenizer
 
 
 def documents_text(documents: Sequence[bytes], tokenizer: Tokenizer) -> ScoredText:
-    """Documents as the scorer holds them: a BOS before each, bytes counted on the documents themselves.
+    """Encode documents for the scorer: a BOS before each, bytes counted on the documents themselves.
 
     Raises:
         RuleError: a document does not decode to itself.
@@ -52,7 +52,7 @@ def validation_text(tokens: Tokens, seq_len: int) -> ScoredText:
 
 
 def prepared_text(prepared: Prepared) -> ScoredText:
-    """The validation text of a prepared folder, encoded again; it must give the shards' tokens.
+    """Load the validation text of a prepared folder and encode it again; it must give the tokens of the shards.
 
     Raises:
         RuleError: tokens, table and text disagree.
@@ -68,13 +68,13 @@ def prepared_text(prepared: Prepared) -> ScoredText:
 
 
 def contest_text(folder: Path, count_bytes: Callable[[np.ndarray], np.ndarray], seq_len: int) -> ScoredText:
-    """The contest's validation split: all shards joined, cut to whole rows of ``seq_len`` targets.
+    """Load the contest's validation split: all shards joined, cut to whole rows of ``seq_len`` targets.
 
-    There is no text beside the shards, so the bytes are the table's.
+    There is no text beside the shards, so the bytes are counted with the table of token bytes.
 
     Args:
         folder: holds ``fineweb_val_*.bin``.
-        count_bytes: bytes of text of each target ``ids[1:]`` given the token before it, as
+        count_bytes: returns the bytes of text of each target ``ids[1:]`` given the token before it, such as
             ``SentencePieceTable.count_bytes``.
         seq_len: the contest's row length.
 

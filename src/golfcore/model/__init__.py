@@ -1,4 +1,4 @@
-"""Models: the families a recipe can name. Torch-free until one is built (``interface`` imports torch)."""
+"""Model families that a recipe can name. Nothing but ``interface`` imports torch before a model is built."""
 
 from golfcore.model.gpt.family import GPT_FAMILY
 from golfcore.model.registry import Family, family_configs, get_family, register

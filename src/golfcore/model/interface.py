@@ -12,45 +12,46 @@ from golfcore.model.roles import Role
 
 
 class Batch(NamedTuple):
-    """One forward pass: ``targets_BT[b, t]`` is the token after ``inputs_BT[b, t]``; both int64."""
+    """Inputs and targets, both int64: ``targets_BT[b, t]`` is the token after ``inputs_BT[b, t]``."""
 
     inputs_BT: Tensor
     targets_BT: Tensor
 
 
 class Context(NamedTuple):
-    """Where training stands. A 0-d tensor, not a number: a Python branch on it would be frozen by torch.compile."""
+    """The progress of training, as a 0-d tensor: torch.compile would freeze a Python branch on a number."""
 
-    progress: Tensor  # share of the clock that is spent, 0 to 1
+    progress: Tensor  # share of the run that is over, 0 to 1
 
 
 class LanguageModel(nn.Module, ABC):
-    """What every family's module offers besides being a torch module.
+    """The torch module of a model family; trainer, quantizer, packer and scorer use these methods.
 
     Attributes:
-        activation_dtype: what the forward pass computes in; logits and losses are fp32 whatever it is.
-        phase: how many of ``phase_starts`` have come: 0 for the first graph, and from the start, and in a loaded model,
-            the last. The trainer sets it; a compiled forward is traced once for each value, in the warm-up.
+        activation_dtype: dtype of the forward pass; logits and losses are fp32 in any case.
+        phase: index of the current phase. The trainer raises it from 0 as the run passes each value of
+            ``phase_starts()``; a new or loaded model is in its last phase. A compiled forward pass is traced once per
+            phase, in the warm-up.
     """
 
     activation_dtype: torch.dtype = torch.float32
     phase: int = 0
 
     def phase_starts(self) -> tuple[float, ...]:
-        """Rising shares of the run from which further parts take part; none for one graph all along."""
+        """Return the rising shares of the run at which a new phase (another graph) begins; none for one phase."""
         return ()
 
     @abstractmethod
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to descend, and logged parts: ``ce`` is the cross-entropy in nats per token, no auxiliaries."""
+        """Return the scalar loss, and parts to log: ``ce`` is the cross-entropy alone, in nats per token."""
 
     @abstractmethod
     def new_state(self, rows: int) -> dict[str, Tensor]:
-        """The state before anything was read, for ``rows`` independent streams: named tensors, copyable."""
+        """Return the state before anything was read, for ``rows`` independent streams: copyable tensors by name."""
 
     @abstractmethod
     def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """fp32 logits [B, T, V] and the next state. Row t speaks of the token after ``symbols_BT[:, t]``.
+        """Return fp32 logits [B, T, V] and the next state; row t predicts the token after ``symbols_BT[:, t]``.
 
         Feeding the symbols in one piece or in many gives the same rows.
         """
@@ -65,15 +66,16 @@ class LanguageModel(nn.Module, ABC):
         return logits_BTV[:, -last:]
 
     def forward(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
-        """``loss``, as what ``torch.func.functional_call`` calls: so other weights can stand in by name."""
+        """Call ``loss``; as ``forward`` it can be given other weights by name (``torch.func.functional_call``)."""
         return self.loss(batch, context)
 
     def taps(self) -> dict[str, nn.Module]:
-        """By matrix parameter: the module whose first input it multiplies, ``y = x W^T``, each time that is called.
+        """Return for each matrix, by name, the module whose first input it multiplies, ``y = x W^T``.
 
-        The quantizer hooks these modules to learn what a weight's inputs look like. A layer that runs several times in
-        a pass is counted at each; a parameter that is not listed is quantized without such knowledge. The default lists
-        the ``weight`` of every module that is not an embedding.
+        The quantizer hooks these modules to collect the inputs of each weight. A layer that runs several times in a
+        pass counts each time; a parameter that is not listed is quantized as if its inputs were independent. The
+        default lists the ``weight`` of every module that is not an embedding. Override it only if your model uses a
+        weight without calling its module.
         """
         found = {
             f"{name}.weight": module for name, module in self.named_modules() if not isinstance(module, nn.Embedding)
@@ -84,4 +86,4 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def parameter_roles(self) -> dict[str, Role]:
-        """The role of every parameter, each named once as in ``named_parameters()``."""
+        """Return the role of every parameter, each named once as in ``named_parameters()``."""

@@ -1,7 +1,7 @@
-"""Model families: what the rest of golfcore knows of a model, and how a new one joins.
+"""Register model families and find them by name.
 
-A family is one descriptor. The trainer, the quantizer, the packer and the scorer reach a model through it alone, so
-adding a family touches none of them: write the module, its config, and ``register`` it. Importing this does not import
+A family is one descriptor, and all that trainer, quantizer, packer and scorer know of a model. To add a family, write
+its module and its config, and ``register`` it. Importing this does not import
 torch; ``Family.build`` does.
 """
 
@@ -25,14 +25,14 @@ class Family:
     """A model family.
 
     Attributes:
-        name: as in a recipe's ``[model] family``.
-        config: its frozen dataclass; ``__post_init__`` raises naming the field.
+        name: value of ``family`` in the ``[model]`` section of a recipe.
+        config: a frozen dataclass with the other keys of ``[model]``; ``__post_init__`` raises and names a wrong key.
         build: ``(config, vocab_size, seed) -> module`` with every random number drawn from ``seed``.
-        counts: ``(config, vocab_size) -> parameters by group``; pure arithmetic, torch-free. Groups are those of
+        counts: ``(config, vocab_size) -> parameters by group``; arithmetic without torch. Groups are those of
             ``parameter_roles``; each comes with its kind and its number of rows (row scales are stored per row).
-        work: ``(config, vocab_size, seq_len) -> cost of a token`` in each phase of the run, in order; torch-free.
-        sources: package files that make up the model's code, counted in the artifact; of the operations their
-            references, which are all that a stand-alone entry needs.
+        work: ``(config, vocab_size, seq_len) -> work per token`` in each phase of the run, in order; without torch.
+        sources: files of the package that are the model's code and are packed with it. Of the operations they are the
+            references in plain torch, which are all that a stand-alone entry needs.
     """
 
     name: str
@@ -47,15 +47,15 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register(family: Family) -> None:
-    """Makes ``family`` known under its name; a second one of that name replaces the first."""
+    """Register ``family`` under its name; a second family of that name replaces the first."""
     _FAMILIES[family.name] = family
 
 
 def get_family(name: str) -> Family:
-    """The family called ``name``.
+    """Return the family called ``name``.
 
     Raises:
-        UsageError: no such family; names the nearest.
+        UsageError: no such family; the message has the nearest name.
     """
     if name not in _FAMILIES:
         raise UsageError(f"unknown model family {name!r}{nearest(name, _FAMILIES)}")
@@ -63,5 +63,5 @@ def get_family(name: str) -> Family:
 
 
 def family_configs() -> Mapping[str, type]:
-    """The config class of each family, for ``config.build_recipe``."""
+    """Return the config class of each family, for ``config.build_recipe``."""
     return {name: family.config for name, family in _FAMILIES.items()}

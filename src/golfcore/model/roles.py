@@ -1,4 +1,4 @@
-"""The role of a parameter: how it is trained, quantized and stored."""
+"""The role of a parameter, which decides how it is trained, quantized and stored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ Kind = Literal["matrix", "embedding", "head", "vector"]
 
 
 class Role(NamedTuple):
-    """What a parameter is: ``kind`` decides its optimizer and its bits, ``group`` its chunk in the artifact.
+    """The role of a parameter: ``kind`` decides its optimizer and its bits, ``group`` its chunk in the artifact.
 
-    ``depth`` is its layer's place, 0 for the first and towards 1 for the last: rates may differ by depth.
+    ``depth`` is the place of its layer, 0 for the first and towards 1 for the last; learning rates may depend on it.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""The cost of a token, as every family states it; torch-free."""
+"""The work of a model per token, as every family states it; without torch."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 
 class Work(NamedTuple):
-    """What one token costs on its way forward; products are counted in multiply-adds.
+    """The work of one token in the forward pass; products are counted in multiply-adds.
 
     Attributes:
-        start: share of the run from which the model works like this; 0 for the first.
+        start: share of the run at which this phase begins; 0 for the first phase.
         blocks: products with the weights of all layers, each pass of a repeated layer counted.
-        head: products with the table that gives the logits.
+        head: products with the matrix that gives the logits.
         attention: products of queries with keys and of weights with values, the mean over a causal window.
         residual: values of the residual stream, summed over the layers run.
         inside: values inside the MLPs, summed over the layers run.
-        vocab: logits.
-        passes: layers run, repeats counted.
+        vocab: number of logits.
+        passes: number of layers run, repeats counted.
     """
 
     start: float
@@ -30,5 +30,5 @@ class Work(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of training on one token: two a product, and twice as many backward."""
+        """Return the floating-point operations of training on one token: two per product, twice as many backward."""
         return 6.0 * (self.blocks + self.head + self.attention)

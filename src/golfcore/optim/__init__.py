@@ -1,1 +1,1 @@
-"""Optimizers and schedules."""
+"""Optimizers, their schedules, and their work shared over ranks."""

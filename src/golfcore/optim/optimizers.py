@@ -1,8 +1,9 @@
-"""Which optimizer moves which parameter: Muon the matrices, AdamW the rest, each kind at its own rate.
+"""Update parameters: matrices by Muon, all others by AdamW, each kind at its own learning rate.
 
-The steps themselves are ``golfcore.ops.optim``: one pass over each parameter, its state and its average. Over several
-ranks each one orthogonalizes its own matrices and keeps their momenta; the updates are gathered, so that weights and
-averages are the same on all (``golfcore.optim.shards``). AdamW's parameters are small, and moved by every rank.
+The updates are in ``golfcore.ops.optim``: one pass over each parameter, its state and its average. With several ranks
+each rank orthogonalizes its own matrices and keeps their momenta; the updates are gathered, so that weights and
+averages are the same on all ranks (``golfcore.optim.shards``). AdamW's parameters are small, and every rank updates
+them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from golfcore.optim.shards import Bank, Pending, Ranks, Shards
 
 
 def check_roles(module: nn.Module, roles: Mapping[str, Role]) -> None:
-    """Raises InputError unless ``roles`` names every parameter of ``module`` once and nothing else."""
+    """Raise InputError unless ``roles`` names every parameter of ``module`` once and nothing else."""
     names = {name for name, _ in module.named_parameters()}
     if missing := sorted(names - roles.keys()):
         raise InputError(f"parameter {missing[0]!r} has no role: list it in parameter_roles() or it would not train")
@@ -33,7 +34,7 @@ def check_roles(module: nn.Module, roles: Mapping[str, Role]) -> None:
 
 
 class _Turn(NamedTuple):
-    """How a bank is moved in a step."""
+    """Factors with which a bank of matrices is updated in a step."""
 
     lr: float
     weight_decay: float
@@ -41,25 +42,26 @@ class _Turn(NamedTuple):
 
 
 class Optimizers:
-    """Every optimizer of a model as one.
+    """The optimizers of a model, behind one interface.
 
     Attributes:
-        parameters: by name, in the module's order.
-        averages: the exponential average of each parameter, fp32; empty without one.
+        parameters: parameters by name, in the module's order.
+        averages: exponential average of each parameter, fp32; empty if none is kept.
     """
 
     def __init__(
         self, module: nn.Module, roles: Mapping[str, Role], config: OptimConfig, *, tied: bool, averaged: bool = False,
         ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
-        """
+        """Make the optimizers of a model.
+
         Args:
             module: the model, in fp32.
             roles: the role of each of its parameters.
             config: rates and momenta.
-            tied: whether the embedding is the head too; it then has a rate of its own.
-            averaged: keep an average of the weights.
-            ranks: whom the work is shared with; None or a world of one for nobody.
+            tied: whether the embedding is also the head; it then has its own rate.
+            averaged: whether to keep an average of the weights.
+            ranks: the ranks that share the work; None for one process.
 
         Raises:
             InputError: a parameter without a role.
@@ -86,19 +88,19 @@ class Optimizers:
     # --- gradients ----------------------------------------------------------------------------------------------------
 
     def begin_overlapped_reduction(self) -> None:
-        """Before the last backward pass of a step: gradients are reduced over the ranks as they come."""
+        """Reduce gradients over the ranks as they come; call it before the last backward pass of a step."""
         if self._shards is not None:
             self._shards.begin_overlapped_reduction()
 
     def reduce(self, loss: Tensor) -> Tensor:
-        """After it: begins the reductions that are left, and gives the mean of ``loss`` over the ranks.
+        """Begin the reductions that are left, after the last backward pass; return the mean of ``loss`` over the ranks.
 
-        Gradients are summed over the ranks: each must have scaled its loss by its share of the batch.
+        Gradients are summed over the ranks, so each rank must have scaled its loss by its share of the batch.
         """
         return loss if self._shards is None else self._shards.finish(loss)
 
     def clip(self, max_norm: float) -> None:
-        """Scales all reduced gradients down together where their norm is above ``max_norm``."""
+        """Scale all reduced gradients down together if their norm is above ``max_norm``."""
         if self._shards is None:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm)
         else:
@@ -110,12 +112,12 @@ class Optimizers:
     def step(
         self, lr_multiplier: float, step: int, average_decay: float = 1.0, weight_decay_multiplier: float = 1.0
     ) -> None:
-        """Moves every parameter by its reduced gradient.
+        """Update every parameter by its reduced gradient.
 
         Args:
-            lr_multiplier: the schedule's factor on every rate.
-            step: steps done before this one.
-            average_decay: how much of the old average stays; 1 leaves it alone.
+            lr_multiplier: the schedule's factor on every learning rate.
+            step: number of steps done before this one.
+            average_decay: share of the old average that stays; 1 leaves the average alone.
             weight_decay_multiplier: the schedule's factor on every weight decay.
         """
         turns = [
@@ -153,9 +155,9 @@ class Optimizers:
         }  # fmt: skip
 
     def _step_shares(self, shards: Shards, turns: list[_Turn], step: int) -> Pending:
-        """Orthogonalizes this rank's matrices, and moves everyone's by the gathered updates.
+        """Orthogonalize this rank's matrices, and update all matrices by the gathered results.
 
-        While a bank is gathered, the next one is worked on; the last one is moved by calling the result.
+        While one bank is gathered, the next is computed; calling the result updates the last one.
         """
 
         def nothing() -> None:
@@ -183,7 +185,7 @@ class Optimizers:
                 )  # fmt: skip
 
     def _columns(self, names: list[str], *prefixes: str) -> list[list[Tensor]]:
-        """Parameters, gradients (zeros where a parameter took no part) and states."""
+        """Return parameters, gradients (zeros for a parameter that took no part) and states."""
         parameters: list[Tensor] = [self.parameters[n] for n in names]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         return [parameters, gradients, *([self._state[prefix + n] for n in names] for prefix in prefixes)]
@@ -198,7 +200,7 @@ class Optimizers:
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments and the averages, by name; every rank must call it, and gets those of all ranks."""
+        """Return moments and averages of all ranks, by name; every rank must call it."""
         return {"state": self._state | self._momenta_elsewhere(), "averages": self.averages}
 
     def _momenta_elsewhere(self) -> dict[str, Tensor]:
@@ -217,10 +219,10 @@ class Optimizers:
         return state
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Copies the tensors of ``state_dict`` back, whatever number of ranks they were saved on.
+        """Copy the tensors of a ``state_dict`` back; the number of ranks may have changed.
 
         Raises:
-            InputError: it is of another model, or of one with another kind of average.
+            InputError: the tensors are those of another model, or of one with another kind of average.
         """
         moments = {f"m.{n}" for n in self.parameters} | {f"v.{n}" for n in self._adam}
         for expected, own, other in (

@@ -1,4 +1,4 @@
-"""Which optimizer moves which parameter, at which rate and weight decay; torch-free, so that ``plan`` can print it."""
+"""Choose optimizer, learning rate and weight decay of each parameter; without torch, so that ``plan`` can print it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from golfcore.model import Role
 
 
 class Route(NamedTuple):
-    """How a parameter is moved; the schedule's factors come on top."""
+    """Optimizer, learning rate and weight decay of a parameter, before the schedule's factors."""
 
     optimizer: Literal["muon", "adamw"]
     lr: float
@@ -17,12 +17,12 @@ class Route(NamedTuple):
 
 
 def route(role: Role, config: OptimConfig, *, tied: bool) -> Route:
-    """Muon for matrices, AdamW for the rest, each kind at its own rate.
+    """Return the route of a parameter: Muon for matrices, AdamW for all others, each kind at its own rate.
 
     Args:
-        role: of the parameter; ``depth`` chooses between ``matrix_lr`` and ``matrix_lr_late``.
-        config: rates and decays.
-        tied: whether the embedding is the head too; it then has a rate of its own.
+        role: role of the parameter; ``depth`` chooses between ``matrix_lr`` and ``matrix_lr_late``.
+        config: learning rates and weight decays.
+        tied: whether the embedding is also the head; it then has its own rate.
     """
     if role.kind == "matrix":
         late = config.matrix_lr_late > 0 and role.depth >= 0.5

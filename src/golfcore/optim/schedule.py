@@ -1,6 +1,6 @@
-"""What changes along a run: rates, momentum, decays, averages, batches, phases of the model.
+"""Schedule what changes along a run: learning rates, momentum, decays, averages, batch sizes, phases of the model.
 
-The clock is the wall clock when there is one, else the step count.
+Time is the share of the wall clock if there is a time limit, else the share of the steps.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from golfcore.config import OptimConfig, TrainConfig
 
 
 def progress(step: int, elapsed_s: float, train: TrainConfig, budget_s: float) -> float:
-    """Share of the run that is spent, 0 to 1: whichever of the clock and the step count is further on."""
+    """Return the share of the run that is over, 0 to 1: of the clock or of the steps, whichever is further."""
     by_clock = elapsed_s / budget_s if budget_s > 0 else 0.0
     return min(1.0, max(by_clock, step / train.iterations))
 
 
 def lr_multiplier(step: int, elapsed_s: float, train: TrainConfig, budget_s: float) -> float:
-    """1, then linearly towards 0 at the end, but never below ``lr_floor``.
+    """Return the factor on learning rates: 1, then linearly towards 0 at the end, but at least ``lr_floor``.
 
     With ``warmdown_fraction`` the decay takes that share of the run. Otherwise it takes ``warmdown_iters`` steps, in
     the contest's form: under a wall clock their length is guessed from the mean step so far.
@@ -39,7 +39,7 @@ def _decay(step: int, elapsed_s: float, train: TrainConfig, budget_s: float) -> 
 
 
 def weight_decay_multiplier(share: float, optim: OptimConfig) -> float:
-    """1 until ``weight_decay_taper`` of the run, then linearly to ``weight_decay_end`` at its end."""
+    """Return the factor on weight decays: 1 until ``weight_decay_taper``, then linearly to ``weight_decay_end``."""
     if share <= optim.weight_decay_taper:
         return 1.0
     late = (share - optim.weight_decay_taper) / (1 - optim.weight_decay_taper)
@@ -47,14 +47,14 @@ def weight_decay_multiplier(share: float, optim: OptimConfig) -> float:
 
 
 def average_decay(step: int, share: float, averaged: int, train: TrainConfig) -> float:
-    """How much of the average stays when the weights of step ``step`` (from 1) join it; 1: they do not.
+    """Return the share of the average that stays when the weights of ``step`` join it; 1 if they do not join.
 
     Args:
-        step: the steps done.
-        share: of the run.
-        averaged: how many weights have joined the average before, for SWA.
-        train: ``ema_decay``, or ``swa_start`` and ``swa_every``. Early on the exponential average is taken over what
-            there is, so that it does not remember the initial weights.
+        step: number of steps done, from 1.
+        share: share of the run that is over.
+        averaged: how many times weights have joined the average before, for SWA.
+        train: has ``ema_decay``, or ``swa_start`` and ``swa_every``. Early in the run the exponential average is taken
+            over fewer steps, so that it does not remember the initial weights.
     """
     if train.ema_decay:
         return min(train.ema_decay, step / (9 + step))
@@ -64,7 +64,7 @@ def average_decay(step: int, share: float, averaged: int, train: TrainConfig) ->
 
 
 class Stage(NamedTuple):
-    """What a step looks like: tokens over all ranks, tokens a row, and the model's phase."""
+    """The shape of a step: tokens over all ranks, tokens per row, and the model's phase."""
 
     batch_tokens: int
     seq_len: int
@@ -72,7 +72,7 @@ class Stage(NamedTuple):
 
 
 def stage_at(share: float, train: TrainConfig, phase_starts: Sequence[float] = ()) -> Stage:
-    """The stage at a share of the run."""
+    """Return the stage at a share of the run."""
     return Stage(
         _ramp(share, train.batch_ramp, train.batch_ramp_until, train.batch_tokens),
         _ramp(share, train.seq_ramp, train.seq_ramp_until, train.seq_len),
@@ -81,7 +81,7 @@ def stage_at(share: float, train: TrainConfig, phase_starts: Sequence[float] = (
 
 
 def stages(train: TrainConfig, phase_starts: Sequence[float] = ()) -> list[Stage]:
-    """Every stage of a run, in order, each once: what a warm-up has to compile."""
+    """Return every stage of a run, in order, each once; a warm-up has to compile all of them."""
     turns = sorted({0.0, *train.batch_ramp_until, *train.seq_ramp_until, *phase_starts})
     return list(dict.fromkeys(stage_at(share, train, phase_starts) for share in turns))
 
@@ -91,7 +91,7 @@ def _ramp(share: float, values: Sequence[int], until: Sequence[float], last: int
 
 
 def muon_momentum(step: int, optim: OptimConfig) -> float:
-    """Linear from ``muon_momentum_warmup_start`` to ``muon_momentum`` over ``muon_momentum_warmup_steps``."""
+    """Return Muon's momentum, linear from ``muon_momentum_warmup_start`` over ``muon_momentum_warmup_steps``."""
     if optim.muon_momentum_warmup_steps == 0:
         return optim.muon_momentum
     share = min(1.0, step / optim.muon_momentum_warmup_steps)

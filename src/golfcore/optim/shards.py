@@ -1,4 +1,4 @@
-"""Gradients over the ranks: who owns which matrix, and reductions that run while backward goes on.
+"""Share gradients over ranks: each matrix has an owner, and reductions run while the backward pass goes on.
 
 A bank is a set of matrices of one shape that are orthogonalized together. Its matrices are dealt out to the ranks in
 the order in which backward finishes them, in rounds: as soon as the gradients of a round are there, they are reduced
@@ -27,7 +27,7 @@ Pending = Callable[[], None]
 
 
 class Ranks(Protocol):
-    """The collectives that sharding needs; ``golfcore.ranks.world.World`` has them."""
+    """The collectives that sharding needs; ``golfcore.ranks.world.World`` offers them."""
 
     @property
     def rank(self) -> int: ...
@@ -43,17 +43,17 @@ class Ranks(Protocol):
 
 
 class Bank:
-    """The matrices of one shape, dealt out to the ranks.
+    """A set of matrices of one shape that are dealt out to the ranks.
 
     Attributes:
         owned: for each rank, the names of its matrices, in the order in which it holds them.
         rows: matrices that a rank holds at most; collectives carry this many, padded with zeros.
         gradients: this rank's reduced gradients [rows, R, C], once ``Shards.await_bank`` is done.
-        updates: what is to be gathered, [rows, R, C] in the dtype of ``muon_update``.
+        updates: this rank's updates, to be gathered, [rows, R, C] in the dtype of ``muon_update``.
     """
 
     def __init__(self, names: Sequence[str], like: Tensor, ranks: Ranks) -> None:
-        """``names`` in the order in which backward finishes them."""
+        """Deal out ``names``, given in the order in which the backward pass finishes them."""
         self.owned: list[list[str]] = [[] for _ in range(ranks.size)]
         share = max(1, ROUND_BYTES // (ranks.size * like.numel() * like.element_size()))
         self.rounds: list[Round] = []
@@ -72,10 +72,10 @@ class Bank:
 
 
 class Round:
-    """Matrices whose gradients are reduced together."""
+    """A round: matrices whose gradients are reduced together."""
 
     def __init__(self, dealt: list[list[str]], own: Tensor) -> None:
-        """``dealt``: the names for each rank, at most ``len(own)`` each; ``own`` gets this rank's sums."""
+        """Make a round of ``dealt``, names for each rank, at most ``len(own)`` each; ``own`` gets this rank's sums."""
         self.own = own
         self.pieces = own.new_zeros((len(dealt), *own.shape))  # stays zero where a rank has fewer than others
         self.slots = {name: self.pieces[r, i] for r, names in enumerate(dealt) for i, name in enumerate(names)}
@@ -84,10 +84,10 @@ class Round:
 
 
 class Shards:
-    """The reduction of every gradient of a model; see the head of this file.
+    """The reduction of all gradients of a model over the ranks; the head of this file explains it.
 
     Args:
-        parameters: by name, in the module's order: backward finishes them in about the reverse.
+        parameters: parameters by name, in the module's order; the backward pass finishes them about in reverse.
         banks: the names of each bank.
         ranks: at least two.
     """
@@ -114,7 +114,7 @@ class Shards:
     # --- during backward ----------------------------------------------------------------------------------------------
 
     def begin_overlapped_reduction(self) -> None:
-        """The next backward pass is the step's last: its gradients are whole when they come."""
+        """Reduce gradients as they come from now on: the next backward pass is the last of the step."""
         self._armed, self._begun = True, 0
         for r in self._rounds:
             r.missing = set(r.slots)
@@ -125,7 +125,7 @@ class Shards:
             self._begin_rounds()
 
     def _take(self, name: str) -> None:
-        """Moves a gradient into its slot; ``grad`` then is the slot."""
+        """Move a gradient into its slot; ``grad`` then is the slot."""
         r, parameter = self._round_of[name], self.parameters[name]
         _fill(r.slots[name], parameter)
         r.missing.discard(name)
@@ -140,7 +140,7 @@ class Shards:
 
     @torch.no_grad()
     def finish(self, loss: Tensor) -> Tensor:
-        """Begins what is left, and gives the mean over the ranks of ``loss``.
+        """Begin the reductions that are left; return the mean of ``loss`` over the ranks.
 
         Every gradient outside the banks then is the sum over the ranks. A parameter that took no part counts as zero.
         """
@@ -156,7 +156,7 @@ class Shards:
         return self._flat[-1]
 
     def await_bank(self, bank: Bank) -> list[Tensor]:
-        """The summed gradients of the matrices that this rank owns."""
+        """Wait for the summed gradients of the matrices that this rank owns, and return them."""
         for r in bank.rounds:
             if r.wait is not None:
                 r.wait()
@@ -164,12 +164,12 @@ class Shards:
         return list(bank.gradients.unbind())[: len(bank.owned[self.ranks.rank])]
 
     def gather(self, own: Tensor) -> tuple[Tensor, Pending]:
-        """Begins to collect ``own`` [rows, R, C] of each rank: [ranks, rows, R, C]."""
+        """Begin to gather ``own`` [rows, R, C] of each rank into [ranks, rows, R, C]."""
         everyones = own.new_empty((self.ranks.size, *own.shape))
         return everyones, self.ranks.all_gather(everyones, own)
 
     def elsewhere(self) -> frozenset[str]:
-        """The names of the matrices that other ranks own."""
+        """Return the names of the matrices that other ranks own."""
         return frozenset(
             name for bank in self.banks for rank, names in enumerate(bank.owned) if rank != self.ranks.rank
             for name in names
@@ -177,7 +177,7 @@ class Shards:
 
     @torch.no_grad()
     def norm(self) -> Tensor:
-        """The norm of all summed gradients together."""
+        """Return the norm of all summed gradients together."""
         own = [g for bank in self.banks for g in self.await_bank(bank)]
         squares = self._flat.new_zeros(1)
         for gradient in own:
@@ -187,7 +187,7 @@ class Shards:
 
     @torch.no_grad()
     def scale(self, factor: Tensor) -> None:
-        """Multiplies every summed gradient that this rank holds."""
+        """Multiply every summed gradient that this rank holds by ``factor``."""
         self._flat[:-1] *= factor
         for bank in self.banks:
             bank.gradients *= factor

@@ -1,4 +1,4 @@
-"""The resolved recipe in a run's folder, and whether its model can fit."""
+"""Write and read the resolved recipe in a run's folder, and check that its model can fit the byte cap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from golfcore.run_folder import CONFIG
 
 
 def write_config(run_dir: Path, recipe: RecipeConfig) -> None:
-    """Write every resolved key, as a recipe that gives the same run."""
+    """Write every resolved key into the run's folder, as a recipe file that gives the same run."""
     with atomic_write(run_dir / CONFIG, "w") as f:
         f.write(to_toml(to_tree(recipe)))
 
@@ -24,7 +24,7 @@ def read_config(run_dir: Path) -> RecipeConfig:
     """Read the recipe of a run's folder.
 
     Raises:
-        InputError: not the folder of a run.
+        InputError: ``run_dir`` is not the folder of a run.
         FormatError: its recipe is not TOML.
     """
     path = run_dir / CONFIG
@@ -38,7 +38,7 @@ def read_config(run_dir: Path) -> RecipeConfig:
 
 
 def changed(recipe: RecipeConfig, changes: Mapping[str, Any]) -> RecipeConfig:
-    """Return ``recipe`` with other values for some keys, given by ``section.key``.
+    """Return ``recipe`` with the given keys (``section.key``) set to other values.
 
     Raises:
         UsageError: an unknown key, or a value out of range.
@@ -50,10 +50,10 @@ def changed(recipe: RecipeConfig, changes: Mapping[str, Any]) -> RecipeConfig:
 
 
 def check_fits(recipe: RecipeConfig, vocab_size: int) -> int:
-    """Predict the bytes of the packed weights, before any training.
+    """Predict the bytes of the packed weights before any training, and raise if they cannot fit.
 
     Raises:
-        RuleError: they are more than a tenth above the track's cap.
+        RuleError: the prediction is more than a tenth above the track's cap.
     """
     from golfcore.quant import predict_bytes
 

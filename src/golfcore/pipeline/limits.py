@@ -1,4 +1,4 @@
-"""The limits of a track: bytes of the file, seconds of training and of evaluation."""
+"""The limits of a track (the rules that a run is held to): bytes of the file, seconds of training and evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from golfcore.config import RecipeConfig
 
 
 def broken_limit(config: RecipeConfig, result: Mapping[str, Any]) -> str:
-    """Say in one line which limit of its track a run broke; empty if none.
+    """Return one line on the limit of its track that a run broke, or an empty string if it broke none.
 
     Args:
         config: the run's recipe.

@@ -1,4 +1,4 @@
-"""What a step takes on the machine at hand: the trainer itself, on random tokens, for some seconds."""
+"""Time a training step on this machine: run the real trainer on random tokens for some seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from golfcore.config import RecipeConfig
-from golfcore.environment import cpu_model, peak_resident_bytes
+from golfcore.machine import cpu_model, peak_resident_bytes
 from golfcore.model import get_family
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.optim.schedule import stage_at
@@ -32,16 +32,16 @@ AT_LEAST = 3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A step of the run's first stage on one process here.
+    """Measurements of a training step in the run's first stage, on one process of this machine.
 
     Attributes:
-        device: its name.
-        ms: of a whole step.
-        tokens: of the step that was run, less than the recipe's where a whole one would take too long.
-        steps: how many were timed.
-        peak_flops: what plain products of 1,024 x 1,024 matrices reach here, in the activations' dtype.
-        memory_bytes: the process's peak, or the GPU's.
-        precision: of the activations.
+        device: name of the processor or GPU.
+        ms: milliseconds per whole step.
+        tokens: tokens per step that was run; fewer than the recipe's if a whole step would take too long.
+        steps: number of steps that were timed.
+        peak_flops: operations per second of plain products of 1,024 x 1,024 matrices, in the activations' dtype.
+        memory_bytes: peak memory of the GPU, or of the process without one.
+        precision: dtype of the activations.
     """
 
     device: str
@@ -54,14 +54,14 @@ class Measured:
 
 
 class RandomTokens:
-    """A loader of uniformly random tokens: time does not depend on what they say."""
+    """A loader of uniformly random tokens, since the time of a step does not depend on their values."""
 
     def __init__(self, vocab_size: int, batch_tokens: int, seq_len: int) -> None:
         self.vocab_size = vocab_size
         self.reshape(batch_tokens, seq_len)
 
     def reshape(self, batch_tokens: int, seq_len: int) -> None:
-        """The batches from here on."""
+        """Set the size of the batches from here on."""
         rng = np.random.default_rng(0)
         self._ids = rng.integers(0, self.vocab_size, (batch_tokens // seq_len, seq_len + 1), dtype=np.int64)
 
@@ -76,7 +76,7 @@ class RandomTokens:
 
 
 class _Enough(Exception):
-    """Ends a training that has been timed for long enough."""
+    """Raised to end a training that has been timed for long enough."""
 
 
 class _StepTimes(RunLog):
@@ -88,7 +88,7 @@ class _StepTimes(RunLog):
         self._until = math.inf
 
     def end_after(self, seconds: float) -> None:
-        """Begin to count: what is measured before the first step is not a step's time."""
+        """Begin to count the seconds; choices measured before the first step are not part of its time."""
         self._until = time.monotonic() + seconds
 
     def train(
@@ -102,8 +102,8 @@ class _StepTimes(RunLog):
 def measure_step(recipe: RecipeConfig, vocab_size: int, seconds: float) -> Measured:
     """Time the first stage of ``recipe`` on this machine's first device for about ``seconds``.
 
-    Where a whole step would take longer than that, steps of two smaller sizes are timed, and the line through them
-    gives the whole one's time. torch.compile is left off on a CPU, where compiling would take longer than measuring.
+    If a whole step would take longer, steps of two smaller sizes are timed, and the line through both times predicts
+    the time of a whole step. torch.compile is left off on a CPU, where compiling would take longer than measuring.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
@@ -150,7 +150,7 @@ def _step_times(
 
 
 def product_flops(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of plain products of 1,024 x 1,024 matrices."""
+    """Measure the operations per second of plain products of 1,024 x 1,024 matrices."""
     a = torch.ones(1024, 1024, dtype=dtype, device=device)
 
     def once() -> float:

@@ -1,4 +1,4 @@
-"""The packing stage: quantized weights, code and tokenizer in one file."""
+"""The packing stage: write quantized weights, code and tokenizer into one file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUANTIZED_VERSION = 2  # of quantised.pt
 
 
 def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, tick: Tick = silent) -> dict[str, Any]:
-    """Pack ``quantised.pt`` into ``out``, coded as ``quant.coder`` says, and return the inspection of the file.
+    """Pack ``quantised.pt`` into ``out`` with the coder ``quant.coder``, and return where its bytes went.
 
     Raises:
         InputError: the run was not quantized yet.
@@ -65,12 +65,12 @@ def packing(
 
 
 def packed_bytes(packed: dict[str, Any], *roles: str) -> int:
-    """Sum the bytes that tensors of these roles take in an inspected artifact."""
+    """Return the sum of the bytes that tensors of these roles take in an inspected artifact."""
     return sum(int(row["coded"]) for row in packed["roles"] if row["role"] in roles)
 
 
 def matrix_codec(packed: dict[str, Any]) -> str:
-    """Find the codec that holds most of the weights, after which the log's lines are named."""
+    """Return the name of the codec that holds most of the weights; the last lines of the log name it."""
     weights: Counter[str] = Counter()
     for row in packed["chunks"]:
         weights[row["codec"]] += row["weights"] if row["kind"].startswith("int") else 0

@@ -1,12 +1,12 @@
-"""The scoring stage: what a packed file scores on a text, and the score within a training."""
+"""The scoring stage: score a packed file on a text, and score the model during training."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +24,14 @@ from golfcore.evaluate.clock import Clock, Pace, strides
 from golfcore.evaluate.probes import future_flip
 from golfcore.evaluate.scorer import Score, ScoredText, score
 from golfcore.evaluate.text import documents_text, validation_text
+from golfcore.machine import origin
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
 from golfcore.ops import products
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.ops.threads import fit_threads
 from golfcore.paths import atomic_write, sha256_file
+from golfcore.processes import python_command
 from golfcore.progress import Tick, silent
 from golfcore.ranks.heartbeat import heartbeat_of_layers, with_heartbeat
 from golfcore.ranks.rendezvous import environment_of_children
@@ -38,7 +40,7 @@ from golfcore.run_folder import SCORE
 from golfcore.tokenizer import Tokenizer
 from golfcore.training.precision import choose_precision
 
-LONG_CALL_S = 200.0  # of computing without a heartbeat: one call that reads, quantizes or codes a whole model
+LONG_CALL_S = 200.0  # seconds without a heartbeat that one call may take to read, quantize or code a whole model
 
 
 def score_text(
@@ -48,7 +50,7 @@ def score_text(
     world: World,
     tick: Tick = silent,
 ) -> Score:
-    """Scores ``text`` with the recipe's windows, sharded over the ranks; no clock decides, so that scores compare."""
+    """Score ``text`` with the recipe's windows, shared by the ranks; without a clock, so that scores are comparable."""
     context = recipe.eval.context or recipe.train.seq_len
     return score(
         module, text, context=context, stride=recipe.eval.fixed_stride(context),
@@ -70,17 +72,17 @@ def score_artifact(
     tick: Tick = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Read a packed model and score it; file and text decide the number, and with a stride of "auto" the clock.
+    """Load a packed model and score it; file and text alone decide the score, and with stride "auto" the clock.
 
     Args:
         artifact: a ``model.golf``.
-        text_for: given the loaded model and its context, what to score (``validation_of``, ``own_text``).
+        text_for: returns the text to score, given the loaded model and its context (``validation_of``, ``own_text``).
         world: the ranks.
-        batch_tokens: tokens a forward pass, 0 for what is fast.
-        context, stride, budget_s: replace the artifact's own windows and seconds if given.
-        began: the reading of ``time.perf_counter`` at which they began; default: now.
-        tick: told about progress.
-        tell: gets warnings before the long work, and what was taken.
+        batch_tokens: tokens per forward pass, 0 for a size that is fast.
+        context, stride, budget_s: replace the values in the artifact if given.
+        began: the reading of ``time.perf_counter`` at which the budget began; default: now.
+        tick: called with the progress so far.
+        tell: called with each warning before the long work, and with the stride that was taken.
 
     Returns:
         The content of ``score.json``.
@@ -120,7 +122,7 @@ def score_artifact(
 
 
 def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
-    """Load the model, and say what a score of it is of: the file, and whether its code is the code that runs here."""
+    """Load the model; also return its file's size and hash, and whether its code is the code that runs here."""
     with _at_hand(artifact, world) as path:
         loaded, size, digest = load_model(path), path.stat().st_size, sha256_file(path)
     family = get_family(loaded.manifest["model"]["family"])
@@ -128,12 +130,13 @@ def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
         "artifact": str(artifact),
         "artifact_bytes": size,
         "artifact_sha256": digest,
+        "made_by": origin(),
         "code_matches": loaded.code in (code_bundle(family), code_bundle(family, "smallest")),
     }
 
 
 class _Windows(NamedTuple):
-    """How an artifact is to be read; ``budget_s`` 0 for no clock."""
+    """The windows in which a text is scored, and the seconds that it may take; ``budget_s`` 0 means no clock."""
 
     context: int
     stride: int | Literal["auto"]
@@ -150,11 +153,11 @@ class _Windows(NamedTuple):
 def _windows(
     manifest: Mapping[str, Any], context: int, stride: int | Literal["auto"] | None, budget_s: float | None
 ) -> _Windows:
-    """The artifact's own windows and budget, replaced by what is given; older artifacts name no budget.
+    """Return the artifact's windows and budget, overridden by the given values; old artifacts have no budget.
 
     Raises:
-        FormatError: the manifest holds no such numbers.
-        UsageError: windows that are given do not fit.
+        FormatError: values in the manifest are not such numbers.
+        UsageError: the given windows do not fit each other.
     """
     try:
         own = dict(manifest.get("eval", {}))
@@ -176,7 +179,7 @@ def _windows(
 
 @contextmanager
 def _at_hand(artifact: Path, world: World) -> Iterator[Path]:
-    """Where this rank reads the artifact: rank 0's own file, a copy of its bytes elsewhere, on whatever machine."""
+    """Yield a path from which this rank reads the artifact: the file on rank 0, a copy of its bytes on the others."""
     if world.size == 1:
         yield artifact
         return
@@ -189,7 +192,7 @@ def _at_hand(artifact: Path, world: World) -> Iterator[Path]:
 
 
 def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:
-    """The validation split of ``tokens``, for a model that was trained on tokens of the same tokenizer."""
+    """Return a function that gives the validation split of ``tokens``; it raises if the model has another tokenizer."""
 
     def text_for(loaded: LoadedModel, context: int) -> ScoredText:
         if loaded.manifest.get("tokenizer_sha256") != tokens.tokenizer_sha256:
@@ -203,7 +206,7 @@ def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:
 
 
 def own_text(paths: Sequence[Path]) -> Callable[[LoadedModel, int], ScoredText]:
-    """All documents under ``paths``, in the tokens of the model's own tokenizer."""
+    """Return a function that gives all documents under ``paths``, encoded by the model's own tokenizer."""
 
     def text_for(loaded: LoadedModel, context: int) -> ScoredText:
         if not loaded.tokenizer:
@@ -214,13 +217,13 @@ def own_text(paths: Sequence[Path]) -> Callable[[LoadedModel, int], ScoredText]:
 
 
 def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1) -> dict[str, Any]:
-    """Scores ``artifact`` with a fresh interpreter that sees nothing but the file and the tokens.
+    """Score ``artifact`` in a new Python process that sees nothing but the file and the tokens.
 
-    Of several ranks each calls this; their new processes meet and share the work. Rank 0 alone gets the score. The
-    new process's start is on the evaluation's clock, so it is told when that began.
+    Every rank calls this; the new processes of all ranks share the work, and rank 0 alone gets the score. Starting a
+    process takes time from the evaluation's budget, so the process is told when the budget began.
     """
     command = [
-        sys.executable, "-m", "golfcore", "eval", str(artifact), "--data", config.data.path, "--json",
+        *python_command("golfcore"), "eval", str(artifact), "--data", config.data.path, "--json",
         "--batch-tokens", str(config.eval.batch_tokens), "--budget", str(config.track.eval_s),
         "--began", repr(time.time()),
     ]  # fmt: skip
@@ -229,22 +232,20 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
     environment = environment_of_children(os.environ) if ranks > 1 else None
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
-        raise InputError(
-            f"the evaluation ended with exit code {done.returncode}; try it alone: {' '.join(command[1:])}"
-        )
+        raise InputError(f"the evaluation ended with exit code {done.returncode}; try it alone: {shlex.join(command)}")
     result: dict[str, Any] = json.loads(done.stdout or "{}")
     return result
 
 
 def write_score(run_dir: Path, result: dict[str, Any]) -> None:
-    """Writes ``score.json``."""
+    """Write ``score.json`` into the run's folder."""
     with atomic_write(run_dir / SCORE, "w") as f:
         json.dump(result, f, indent=1)
         f.write("\n")
 
 
 def pace_lines(score: Mapping[str, Any]) -> list[str]:
-    """The warnings of an evaluation with a clock, and the windows that it took; none without a clock."""
+    """Return the log lines of an evaluation with a clock: its warnings and its windows; no lines without a clock."""
     if not score.get("pace"):
         return []
     pace = Pace(**score["pace"])

@@ -1,4 +1,4 @@
-"""The trainer of a recipe, made in one way for runs, plans, ablations and benches."""
+"""Build the trainer of a recipe; runs, plans, ablations and benches all build it here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from golfcore.training.trainer import Trainer
 
 
 def token_loader(recipe: RecipeConfig, source: TokenSource, world: World) -> TokenLoader:
-    """Make the loader of this rank's batches from ``source``; a context manager that ends its thread."""
+    """Return the loader of this rank's batches from ``source``; leaving its context ends its thread."""
     train = recipe.train
     return TokenLoader(
         source, batch_tokens=train.batch_tokens, seq_len=train.seq_len, rank=world.rank, world=world.size,
@@ -46,20 +46,20 @@ def build_trainer(
     on_progress: Callable[[float, str], None] | None = None,
     evaluate: Callable[[LanguageModel], tuple[float, float]] | None = None,
 ) -> Iterator[Trainer]:
-    """Yield the trainer of ``recipe``; products and attention are routed as it chose until the block ends.
+    """Yield the trainer of ``recipe``; its choice of matrix products and attention holds until the block ends.
 
-    Precision, products and attention are measured by rank 0 for all ranks, which might choose differently, and once a
-    run: a resumed run keeps the arithmetic that its curve began in.
+    Rank 0 measures precision, products and attention for all ranks, since each rank might choose differently. It does
+    so once per run: a resumed run keeps the arithmetic that it began with.
 
     Args:
-        recipe: what to train.
-        vocab_size: the tokenizer's, which decides where it differs from ``data.vocab_size``.
-        loader: batches of this rank.
+        recipe: the recipe to train.
+        vocab_size: size of the tokenizer's vocabulary, which wins if it differs from ``data.vocab_size``.
+        loader: gives the batches of this rank.
         world: the ranks.
-        log: gets a line for each choice.
-        resume: the checkpoint to go on from.
-        on_progress: called with the share that is done and a note.
-        evaluate: gives the validation loss and bits per byte for ``train.val_every``.
+        log: gets one line per choice.
+        resume: content of the checkpoint to go on from.
+        on_progress: called with the share of the run that is done (0 to 1) and a note.
+        evaluate: returns validation loss and bits per byte; called every ``train.val_every`` steps.
     """
     if world.device.type == "cpu":
         keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Where a run begins: a resolved recipe, its prepared tokens, and the name of its folder."""
+"""Prepare a run: resolve its recipe, prepare its tokens and name its folder."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from golfcore.ranks.world import World
 from golfcore.recipes import LoadedRecipe, load_recipe
 from golfcore.recipes.sizing import AUTO, BASE, Size, size_for
 
-SIZING_S = 2.0  # of steps that are timed before a run is sized
+SIZING_S = 2.0  # seconds of steps that are timed before a run is sized
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: its folder, its resolved recipe with tokens at hand, and a checkpoint to go on from."""
+    """A prepared run: its folder, its resolved recipe with tokens at hand, and whether it resumes."""
 
     run_dir: Path
     config: RecipeConfig
     overrides: tuple[str, ...] = ()
-    size: Size | None = None  # what recipe auto came to on this machine
+    size: Size | None = None  # of recipe auto on this machine
     resumed: bool = False
     echo: Callable[[str], None] | None = None  # gets every log line; without it a progress bar is shown
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a run was asked for, before anything is measured or prepared.
+    """A request for a run, before anything is measured or prepared.
 
     Attributes:
         recipe: a recipe's name or TOML file, ``auto``, or a resolved recipe.
         text: files or folders of the user's text; none for the default text.
-        data: a folder of tokens instead of text.
-        changes: values by ``section.key`` over the recipe's.
-        sets: the command line's ``section.key=value``, over everything else.
-        environment: where the contest's names are looked up (``MATRIX_LR=0.03``), over ``changes``.
-        runs: the folder in which the run's folder is made.
-        run_id: its name; empty for the recipe's name and the time.
-        resume: the folder of a run to go on with instead.
+        data: a folder of tokens to use instead of text.
+        changes: values by ``section.key`` that replace those of the recipe.
+        sets: ``section.key=value`` from the command line; they replace all others.
+        environment: variables with the contest's names (``MATRIX_LR=0.03``); they replace ``changes``.
+        runs: the folder in which the folder of the run is made.
+        run_id: the name of the run's folder; if empty, the recipe's name and the time.
+        resume: the folder of a run to continue instead.
     """
 
     recipe: str | RecipeConfig
@@ -60,7 +60,7 @@ class Wish:
     resume: Path | None = None
 
     def all_sets(self) -> list[str]:
-        """Return ``sets`` with ``data`` among them."""
+        """Return ``sets``, and ``data.path=...`` if ``data`` is given."""
         return [*self.sets, *([f"data.path={self.data}"] if self.data else [])]
 
 
@@ -68,10 +68,10 @@ def begin(wish: Wish, *, progress: Progress = no_progress, size: Size | None = N
     """Resolve a recipe, name a run folder and prepare the tokens.
 
     Args:
-        wish: what was asked for.
+        wish: the request.
         progress: shows how far the preparation is.
-        size: what recipe auto comes to; default: measured on this machine.
-        ranks: how many share the work of recipe auto.
+        size: size of recipe auto; default: measured on this machine.
+        ranks: number of processes that share the work of recipe auto.
 
     Raises:
         UsageError: arguments that contradict each other, an unknown key, or a folder that exists.
@@ -100,7 +100,7 @@ def _loaded(name: str, wish: Wish, changes: Mapping[str, Any]) -> LoadedRecipe:
 
 
 def measured_size(wish: Wish, ranks: int, progress: Progress = no_progress) -> Size:
-    """Time a few steps of the base recipe, with the user's own keys, and size it to what the clock allows."""
+    """Time a few steps of the base recipe with the user's keys, and return the size that fits the training time."""
     config = _loaded(BASE, wish, wish.changes).config
     with progress("this machine's speed"):
         found = measure_step(config, config.data.vocab_size, SIZING_S)
@@ -108,7 +108,7 @@ def measured_size(wish: Wish, ranks: int, progress: Progress = no_progress) -> S
 
 
 def begin_together(world: World, wish: Wish, progress: Progress = no_progress) -> Start:
-    """Call ``begin`` on rank 0, so that text is prepared and the run folder named once; then on the other ranks.
+    """Call ``begin`` on rank 0, then on the others, so that text is prepared and the folder named only once.
 
     A rank on another machine has its own environment and its own tokens; ``require_alike`` compares them.
     """
@@ -124,7 +124,7 @@ def begin_together(world: World, wish: Wish, progress: Progress = no_progress) -
 
 
 def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
-    """Name a run folder that does not exist yet, as the user wishes or by recipe and time; it is not created here."""
+    """Return a run folder that does not exist yet, named by the user or by recipe and time; it is not created here."""
     run_dir = runs / (run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if Path(run_dir.name) != Path(run_id or run_dir.name):
         raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")

@@ -1,4 +1,4 @@
-"""The training stage, and what it leaves for the later ones: a checkpoint, or the weights in it."""
+"""The training stage: train a recipe, and load the checkpoint or the weights that it leaves."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from golfcore.config import RecipeConfig, to_tree
 from golfcore.data.tokens import Tokens
-from golfcore.environment import peak_resident_bytes, source_sha256
 from golfcore.errors import FormatError
 from golfcore.evaluate.text import validation_text
+from golfcore.machine import peak_resident_bytes, source_sha256
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
 from golfcore.pipeline.score import score_text
@@ -32,7 +32,7 @@ def train_stage(
     resume: dict[str, Any] | None = None,
     on_progress: Callable[[float, str], None] | None = None,
 ) -> LanguageModel:
-    """Train, write the last checkpoint, and return the module with the weights to keep."""
+    """Train a recipe, write its last checkpoint, and return the module with the weights to keep."""
     evaluate = _in_training_score(recipe, tokens, world) if recipe.train.val_every else None
     with (
         token_loader(recipe, tokens.shards("train"), world) as loader,

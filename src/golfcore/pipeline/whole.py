@@ -1,4 +1,4 @@
-"""A whole run, from tokens to a proven score and its report."""
+"""Run all stages, from tokens to a proven score and a report."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from golfcore.training.runlog import RunLog, budget_use, final_line, read_ledger
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a whole run came to.
+    """The result of a whole run.
 
     Attributes:
         run_dir: its folder.
-        config: the recipe as it was resolved.
+        config: the resolved recipe.
         score: the content of score.json.
-        packed: the inspection of the packed file (``golfcore.artifact.inspect.summary``).
-        ledger: seconds by phase, the rows of ledger.json.
-        train_s, eval_s: seconds that count against the track's.
-        report: the page that was written.
+        packed: where the bytes of the packed file went (``golfcore.artifact.inspect.summary``).
+        ledger: seconds per phase, the rows of ledger.json.
+        train_s, eval_s: seconds that count against the track's limits.
+        report: path of the HTML report.
     """
 
     run_dir: Path
@@ -51,15 +51,15 @@ class RunResult:
 
     @property
     def artifact(self) -> Path:
-        """The packed file."""
+        """Path of the packed file."""
         return self.run_dir / ARTIFACT
 
     def broken_limit(self) -> str:
-        """Say which limit of its track the run broke; empty if none. Everything that it made stays."""
+        """Return one line on the limit that the run broke, or an empty string; its files stay in either case."""
         return broken_limit(self.config, self.summary())
 
     def summary(self) -> dict[str, Any]:
-        """Return what the last line of ``golfcore run`` prints."""
+        """Return the JSON that the last line of ``golfcore run`` prints, as a dict."""
         return {
             "run": self.run_dir.name,
             "val_bpb": self.score["val_bpb"],
@@ -76,7 +76,7 @@ class RunResult:
 def run_stages(
     start: Start, world: World, evaluate: Callable[[Path], dict[str, Any]], progress: Progress = no_progress
 ) -> RunResult | None:
-    """Train, quantize, pack and score, then write the report.
+    """Train, quantize, pack and score a prepared run, then write its report.
 
     Every rank calls this; rank 0 alone quantizes, packs and writes.
 
@@ -141,7 +141,7 @@ def _trained(
 def _calibrated(
     module: LanguageModel, config: RecipeConfig, tokens: Tokens, world: World, log: RunLog, progress: Progress
 ) -> Calibration:
-    """Collect Hessians over all ranks; on training text that is training, and its seconds count as such."""
+    """Collect Hessians over all ranks; if they come from training text, the seconds count as training."""
     if config.quant.calibration == "generated":
         with log.phase("calibrate"), progress("calibrate", shown=world.primary) as tick:
             return calibrate(module, config, tokens, world, tick=with_heartbeat(world, tick, "calibration"))
@@ -155,7 +155,7 @@ def _packed(
     run_dir: Path, config: RecipeConfig, module: LanguageModel, tokens: Tokens, calibration: Calibration, world: World,
     log: RunLog, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    """Quantize and pack, while the other ranks wait; return the inspection of the file."""
+    """Quantize and pack while the other ranks wait; return where the bytes of the file went."""
     with log.phase("quantise"), progress("quantize") as tick:
         beat = with_heartbeat(world, tick, "quantizing")
         quantized = quantize_stage(run_dir, module, config, tokens, calibration, tick=beat)
@@ -166,7 +166,7 @@ def _packed(
 
 
 def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:
-    """Return the log's last lines: what evaluation took of its clock, then the contest's own, sizes and the score."""
+    """Return the last lines of the log: the evaluation's time, the sizes in bytes, and the score."""
     width = recipe.quant.format if recipe.quant.format != "int" else f"int{recipe.quant.matrix_bits}"
     codec = f"{width}+{matrix_codec(packed)}"
     code = packed_bytes(packed, "code")

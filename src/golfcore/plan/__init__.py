@@ -1,1 +1,1 @@
-"""What a run will take, before it is run or rented: ``make_plan`` and the models behind it."""
+"""Plan a run before it is run or rented: predict its bytes, memory, time and price."""

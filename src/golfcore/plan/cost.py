@@ -1,4 +1,4 @@
-"""What a recipe comes to before it is run: parameters, packed bytes with a spread, operations, memory of its state."""
+"""Predict the cost of a recipe: parameters, packed bytes with a spread, operations, memory of its state."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from golfcore.quant.fit import SMALLEST_STEP
 AGAINST_GAUSSIAN: dict[Kind, tuple[float, float]] = {"matrix": (0.97, 1.005), "embedding": (0.92, 1.01)}
 AGAINST_GAUSSIAN["head"] = AGAINST_GAUSSIAN["embedding"]
 CLIP_SIGMAS = (6.0, 4.0, 2.7)  # cheapest, expected, dearest
-SCALE_RANGE = {"log8": (0.2, 0.45), "fp16": (1.1, 1.4)}  # bytes a row
-FP16_RANGE = (1.3, 2.0)  # bytes a parameter that is stored as fp16 and coded
+SCALE_RANGE = {"log8": (0.2, 0.45), "fp16": (1.1, 1.4)}  # bytes per row
+FP16_RANGE = (1.3, 2.0)  # bytes per parameter that is stored as fp16 and coded
 FRAMING = (500, 1_500, 6_000)  # header, directory and checksums
 
 
 @dataclass(frozen=True, slots=True)
 class RoleCost:
-    """A group of parameters: how many, and the packed bytes that it should take, from ``low`` to ``high``."""
+    """The size of a group of parameters: their number, and the predicted packed bytes, from ``low`` to ``high``."""
 
     group: str
     kind: str
@@ -41,7 +41,7 @@ class RoleCost:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """A stretch of the run: its share, its batch, and what a token costs in it."""
+    """A stretch of the run: its share of the run, its batch, and the work per token in it."""
 
     share: float
     stage: Stage
@@ -49,12 +49,12 @@ class StageCost:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of one step, over all GPUs."""
+        """Return the floating-point operations of one step, over all GPUs."""
         return self.work.flops * self.stage.batch_tokens
 
 
 def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int, step: float = 0.0) -> list[RoleCost]:
-    """Parameters and predicted bytes by group, as arithmetic on shapes; ``step`` as of ``fitted_step``."""
+    """Return parameters and predicted bytes by group, computed from shapes; ``step`` is from ``fitted_step``."""
     quant, rows = recipe.quant, []
     for group, (kind, params, scales) in family.counts(recipe.model, vocab_size).items():
         expected = partial(group_bytes, group, kind, params, scales, quant, step=step)
@@ -73,7 +73,7 @@ def role_costs(recipe: RecipeConfig, family: Family, vocab_size: int, step: floa
 
 
 def fitted_step(recipe: RecipeConfig, family: Family, vocab_size: int, overhead: Sequence[RoleCost]) -> float:
-    """The step, in standard deviations, at which the file fills its cap: what ``quant.fit`` comes to, in the mean."""
+    """Return the step size, in standard deviations, at which the file fills its cap, as the mean of ``quant.fit``."""
     room = recipe.track.cap_bytes - recipe.quant.margin - sum(row.expected for row in overhead)
     low, high = SMALLEST_STEP, LARGEST_STEP
     for _ in range(30):
@@ -84,13 +84,13 @@ def fitted_step(recipe: RecipeConfig, family: Family, vocab_size: int, overhead:
 
 
 def overhead_costs(family: Family, tokenizer: bytes | None, vocab_size: int) -> list[RoleCost]:
-    """Code, tokenizer and framing of the file.
+    """Predict the bytes of code, tokenizer and framing in the file.
 
     Args:
-        family: whose sources the file carries.
-        tokenizer: its own tokenizer's file where it is at hand; empty where the contest's serves, which is not counted;
-            None where it is still to be trained.
-        vocab_size: of a tokenizer that is still to be trained.
+        family: the model family, whose sources the file carries.
+        tokenizer: content of the tokenizer's file if it is at hand; empty for the contest's tokenizer, which is not
+            counted; None if it is still to be trained.
+        vocab_size: vocabulary of a tokenizer that is still to be trained.
     """
     import zstandard
 
@@ -110,7 +110,7 @@ def overhead_costs(family: Family, tokenizer: bytes | None, vocab_size: int) -> 
 
 
 def stage_costs(recipe: RecipeConfig, family: Family, vocab_size: int) -> list[StageCost]:
-    """The stretches of the run between which batch, length or the model's phase change, in order."""
+    """Return the stretches of the run, in order; batch, row length or the model's phase change between them."""
     train = recipe.train
     starts = [work.start for work in family.work(recipe.model, vocab_size, train.seq_len)][1:]
     turns = sorted({0.0, *train.batch_ramp_until, *train.seq_ramp_until, *starts})
@@ -123,6 +123,9 @@ def stage_costs(recipe: RecipeConfig, family: Family, vocab_size: int) -> list[S
 
 
 def state_bytes(recipe: RecipeConfig, rows: list[RoleCost]) -> int:
-    """Weights, gradients and optimizer state of one process, all fp32: one moment for matrices, two for the rest."""
+    """Return the bytes of one process's weights, gradients and optimizer state, all fp32.
+
+    Matrices have one moment, all other parameters two.
+    """
     averaged = 4 if recipe.train.ema_decay or recipe.train.swa_start else 0
     return sum(row.params * ((12 if row.kind == "matrix" else 16) + averaged) for row in rows)

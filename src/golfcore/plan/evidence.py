@@ -1,7 +1,7 @@
-"""What the contest's entries took a step: the rows that the time model is fitted on and tried on.
+"""Load the step times of contest entries, on which the time model is fitted and tested.
 
 ``contest_steps.csv`` is taken from the logs of merged entries of openai/parameter-golf (MIT licence, as of 2026-05-02)
-by ``bench/contest_steps.py``: shape, batch, milliseconds a step, peak memory; no text of the logs.
+by ``bench/contest_steps.py``: shape, batch, milliseconds per step, peak memory; no text of the logs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class LoggedRun:
-    """One log.
+    """The facts of one log of a contest entry.
 
-    ``passes`` is how many layers a step ran, mean over the run, ``max_passes`` the most; ``excluded`` says why the log
-    is no evidence, and is empty where it is.
+    ``passes`` is the number of layers that a step ran, as a mean over the run, ``max_passes`` the largest number.
+    ``excluded`` says why the log is not used, and is empty if it is.
     """
 
     entry: str
@@ -49,23 +49,23 @@ class LoggedRun:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What the time of a step depends on, but for the kernels and how often layers are repeated."""
+        """Return all that the time of a step depends on, but for kernels and repeated layers."""
         return (self.layers, self.model_dim, self.mlp_hidden, self.vocab, self.seq_len, self.batch_tokens, self.gpus)
 
     @property
     def held_out(self) -> bool:
-        """Whether the entry is kept from the fit: by its name's hash, so that seeds of one entry stay together."""
+        """Return whether the entry is kept out of the fit, by the hash of its name, so that its seeds stay together."""
         return held_out(self.entry)
 
 
 def held_out(entry: str) -> bool:
-    """The split: the lowest bit of the SHA-256 of the entry's folder name, fixed before anything was fitted."""
+    """Return the lowest bit of the SHA-256 of an entry's folder name: a split fixed before anything was fitted."""
     return bool(hashlib.sha256(entry.encode()).digest()[-1] & 1)
 
 
 @cache
 def logged_runs() -> tuple[LoggedRun, ...]:
-    """Every row of the table, excluded ones too."""
+    """Load every row of the table, excluded ones too."""
     with EVIDENCE.open(newline="", encoding="utf-8") as f:
         return tuple(
             LoggedRun(

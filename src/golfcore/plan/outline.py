@@ -1,4 +1,4 @@
-"""A recipe's whole plan as one JSON-able document. Each part's basis: counted, measured, fitted or simulated."""
+"""Make the whole plan of a recipe as values that JSON can hold; each part is counted, measured, fitted or simulated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNTED, MEASURED, FITTED, SIMULATED = "counted", "measured", "fitted", "simulat
 # What the evidence spans: beyond it the time model extrapolates, and the plan says so.
 SEEN = {
     "model width": (512, 512), "layers run": (9, 17), "attention window": (1024, 4096),
-    "tokens a GPU": (49_152, 262_144), "vocabulary": (1024, 8192),
+    "tokens per GPU": (49_152, 262_144), "vocabulary": (1024, 8192),
 }  # fmt: skip
 
 
@@ -34,16 +34,16 @@ def make_plan(
     vocab_size: int = 0,
     tokenizer: bytes | None = None,
 ) -> dict[str, Any]:
-    """Plans a run.
+    """Make the plan of a run.
 
     Args:
-        recipe: what would be run.
-        gpus: H100s to predict for; 0 measures this machine instead.
-        price: dollars a GPU-hour.
-        attention: the kernel that is assumed on H100s.
-        seconds: of measuring.
-        vocab_size: ids of the tokens, where they are at hand; 0: ``data.vocab_size``.
-        tokenizer: as of ``overhead_costs``.
+        recipe: the recipe that would be run.
+        gpus: number of H100s to predict for; 0 measures this machine instead.
+        price: dollars per GPU-hour.
+        attention: the attention kernel that is assumed on H100s.
+        seconds: seconds of measuring.
+        vocab_size: vocabulary of the tokens if they are at hand; 0: ``data.vocab_size``.
+        tokenizer: as for ``overhead_costs``.
     """
     family = get_family(recipe.model_family)
     vocab_size = vocab_size or recipe.data.vocab_size
@@ -97,7 +97,7 @@ def _artifact(recipe: RecipeConfig, roles: list[RoleCost], overhead: list[RoleCo
 
 
 def _clock(recipe: RecipeConfig, stages: Sequence[StageCost], times_ms: Sequence[float]) -> dict[str, Any]:
-    """Steps, tokens, seconds and operations of a run whose stages' steps take ``times_ms``."""
+    """Return steps, tokens, seconds and operations of a run whose stages take ``times_ms`` per step."""
     train, budget = recipe.train, recipe.steps_s
     if budget:
         steps = [stage.share * budget * 1e3 / ms for stage, ms in zip(stages, times_ms, strict=True)]
@@ -188,7 +188,7 @@ def _gpu_row(
     ]
 
     def mean(part: str) -> float:
-        """Of a step's part, over all steps of the run."""
+        """Return the mean of a part of a step's time over all steps of the run."""
         return float(np.average([getattr(scale, part) for scale in scales], weights=counts))
 
     return {
@@ -203,12 +203,12 @@ def _gpu_row(
 
 
 def _beyond(recipe: RecipeConfig, stages: list[StageCost], vocab_size: int, gpus: int) -> list[str]:
-    """What lies outside the evidence: there the time model extrapolates."""
+    """Return the properties of the recipe that no logged entry has: there the time model extrapolates."""
     work = stages[-1].work
     values = {
         "model width": work.residual // max(1, work.passes), "layers run": work.passes,
         "attention window": round(work.attention / max(1, work.residual)),
-        "tokens a GPU": recipe.train.batch_tokens // gpus, "vocabulary": vocab_size,
+        "tokens per GPU": recipe.train.batch_tokens // gpus, "vocabulary": vocab_size,
     }  # fmt: skip
     return [
         f"{name} {value:,}: the contest's logs have {'only ' if low == high else ''}{_span(low, high)}, the time model "

@@ -1,10 +1,10 @@
-"""A step on 1 to 64 H100s, on paper: what is computed, what crosses NVLink and the network, and where scaling ends.
+"""Simulate a training step on 1 to 64 H100s: computing, traffic over NVLink and the network, and where scaling ends.
 
 The computing part is the fitted time model at each GPU's share of the batch. Its constant was fitted on eight GPUs, so
-what eight would spend there on collectives and on the orthogonalization is taken out of it, and put back for the number
-at hand. Collectives are a reduce-scatter and an all-gather of every parameter in fp32: rings over NVLink inside a node,
-and between nodes a ring of each GPU with its like in the others, over a network card of its own. They hide behind the
-second half of the backward pass; what is left is exposed. Nothing of this has been measured.
+the time that eight GPUs spend on collectives and on orthogonalization is subtracted, and the time for the given number
+of GPUs is added. Collectives are a reduce-scatter and an all-gather of every parameter in fp32: rings over NVLink
+inside a node, and between nodes a ring of each GPU with its like in the others, over a network card of its own. They
+hide behind the second half of the backward pass; what is left is exposed. Nothing of this has been measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ENOUGH = 1.5  # the least speed-up of a doubling that is called scaling
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A step on ``gpus`` H100s, in milliseconds; ``spread`` is a share either way, from the time model's errors."""
+    """Times of a step on ``gpus`` H100s, in milliseconds; ``spread`` is a share either way, from the model's errors."""
 
     gpus: int
     compute_ms: float
@@ -45,7 +45,7 @@ class Scale:
 
 
 def collective_s(param_bytes: float, gpus: int) -> float:
-    """Seconds of a reduce-scatter and an all-gather of ``param_bytes`` over ``gpus``."""
+    """Return the seconds of a reduce-scatter and an all-gather of ``param_bytes`` over ``gpus``."""
     if gpus == 1:
         return 0.0
     local, nodes = min(gpus, NODE), -(-gpus // NODE)
@@ -57,22 +57,22 @@ def collective_s(param_bytes: float, gpus: int) -> float:
 
 
 def orthogonal_flops(matrix_params: int, model_dim: int, steps: int) -> float:
-    """Operations of Newton-Schulz on all matrices: three products a step, none wider than the residual stream."""
+    """Return the operations of Newton-Schulz on all matrices: three products per iteration, at most the stream wide."""
     return 6.0 * steps * matrix_params * model_dim
 
 
 def simulate(
     cost: StageCost, gpus: int, *, params: int, orthogonal: float, attention: Attention, micro_tokens: int
 ) -> Scale | None:
-    """One step of ``cost`` on ``gpus``; None where the rows of the batch do not split over so many.
+    """Simulate one step on ``gpus``; return None if the rows of the batch cannot be divided by that number.
 
     Args:
         cost: the stretch of the run.
-        gpus: how many.
-        params: all parameters.
-        orthogonal: of ``orthogonal_flops``.
-        attention: the kernel that is assumed.
-        micro_tokens: of a forward pass on one GPU: the last pass's backward alone hides collectives.
+        gpus: number of GPUs.
+        params: number of all parameters.
+        orthogonal: from ``orthogonal_flops``.
+        attention: the attention kernel that is assumed.
+        micro_tokens: tokens per forward pass on one GPU; only the last backward pass hides collectives.
     """
     batch, seq_len = cost.stage.batch_tokens, cost.stage.seq_len
     if batch % (gpus * seq_len):
@@ -92,7 +92,7 @@ def simulate(
 
 
 def scaling_end(times: Sequence[tuple[int, float]]) -> int:
-    """The number of GPUs beyond which a doubling is not worth it: it gives less than ``ENOUGH`` times the speed.
+    """Return the number of GPUs beyond which doubling it gives less than ``ENOUGH`` times the speed.
 
     Args:
         times: ``(gpus, milliseconds)``, each with twice the GPUs of the one before.

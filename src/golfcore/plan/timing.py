@@ -1,10 +1,10 @@
-"""The time and the memory of a training step on an H100, fitted on what contest entries logged.
+"""Predict time and memory of a training step on an H100, by models fitted on logs of contest entries.
 
 Both are sums of terms that are known from the shape, each times a factor that is fitted and may not be negative: matrix
 products and attention in units of the data sheet's peak, element-wise work in units of its bandwidth, and a constant
-(optimizer, collectives on eight GPUs, launches). Entries of one line hardly differ, so the fit alone would explain the
-constant by the products and the other way round: every factor is held near a guess from the hardware (``PRIOR``), the
-stronger the less the logs say of it. The strength was chosen on the fitted entries alone, by leaving one out at a time.
+(optimizer, collectives on eight GPUs, launches). Successive entries hardly differ, so the fit alone could not tell the
+constant from the products: every factor is held near a guess from the hardware (``PRIOR``), the more the less the logs
+say about it. The strength was chosen on the fitted entries alone, by leaving one out at a time.
 
 The entries ran PyTorch with torch.compile; golfcore's own CUDA operations are not among them.
 """
@@ -20,7 +20,7 @@ from itertools import chain, combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from golfcore.gpu import H100
+from golfcore.gpu_specs import H100
 from golfcore.model.work import Work
 from golfcore.plan.evidence import Attention, LoggedRun, logged_runs
 
@@ -30,17 +30,17 @@ MIB = 2.0**20
 TIME_TERMS = ("matrix products", "attention, SDPA", "attention, FlashAttention-3", "element-wise", "logits", "constant")
 TIME_PRIOR = (1 / 0.6, 1 / 0.3, 1 / 0.45, 16.0, 12.0, 4.0)  # 60, 30 and 45 % of peak; passes over memory; ms
 MEMORY_TERMS = ("parameters", "residual stream", "inside the MLP", "logits")
-MEMORY_PRIOR = (20.0, 24.0, 6.0, 8.0)  # bytes a parameter, and a token's value of each kind and layer
+MEMORY_PRIOR = (20.0, 24.0, 6.0, 8.0)  # bytes per parameter, and per token's value of each kind and layer
 TIME_STRENGTH, MEMORY_STRENGTH = 0.01, 0.01
 
 
 def time_terms(work: Work, tokens: float, attention: Attention) -> NDArray[np.float64]:
-    """The terms of a step's time, in milliseconds at the data sheet's rates; fp64 [6].
+    """Return the terms of a step's time, in milliseconds at the data sheet's rates; fp64 [6].
 
     Args:
-        work: of one token.
-        tokens: of a step, on one GPU.
-        attention: which kernel.
+        work: work per token.
+        tokens: tokens per step, on one GPU.
+        attention: the attention kernel.
     """
     product_ms, byte_ms = 6 * tokens / H100_FLOPS * 1e3, 2 * tokens / H100_BYTES_S * 1e3
     attention_ms = product_ms * work.attention
@@ -54,20 +54,20 @@ def time_terms(work: Work, tokens: float, attention: Attention) -> NDArray[np.fl
 
 
 def memory_terms(params: int, work: Work, tokens: float) -> NDArray[np.float64]:
-    """The terms of a GPU's peak memory, in MiB a byte; fp64 [4]. ``tokens``: of a micro-step on one GPU."""
+    """Return the terms of a GPU's peak memory, in MiB per byte; fp64 [4]; ``tokens`` per micro-step on one GPU."""
     return np.array([params, tokens * work.residual, tokens * work.inside, tokens * work.vocab]) / MIB
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Factors of a model's terms, and how it does on the entries that it has not seen.
+    """A fitted model: factors of its terms, and its errors on entries that it has not seen.
 
     Attributes:
-        terms: their names.
-        factors: one a term.
+        terms: names of the terms.
+        factors: one factor per term.
         fitted: ``(run, predicted, relative error)`` of the logs that the factors come from.
-        held_out: the same of the others.
-        left_out: relative errors of the fitted entries, each predicted by a fit on the others; one an entry.
+        held_out: the same of the other logs.
+        left_out: relative error of each fitted entry, predicted by a fit on the others.
     """
 
     terms: tuple[str, ...]
@@ -89,25 +89,25 @@ class Fit:
 
     @property
     def entry_errors(self) -> list[float]:
-        """Errors of the held-out entries, each the mean of its logs': seeds of one entry are hardly independent."""
+        """Return the errors of the held-out entries, each the mean over its logs: its seeds are hardly independent."""
         entries = dict.fromkeys(run.entry for run, _, _ in self.held_out)
         return [float(np.mean([abs(e) for run, _, e in self.held_out if run.entry == entry])) for entry in entries]
 
     @property
     def new_shape_errors(self) -> list[float]:
-        """Errors of the held-out logs whose shape, batch or number of GPUs no fitted log has."""
+        """Return the errors of the held-out logs whose shape, batch or number of GPUs no fitted log has."""
         known = {run.shape for run, _, _ in self.fitted}
         return [abs(error) for run, _, error in self.held_out if run.shape not in known]
 
     @property
     def spread(self) -> float:
-        """What nine in ten of the logs that it has not seen stay within, as a share."""
+        """Return the relative error within which nine in ten of the logs that it has not seen stay."""
         return float(np.quantile([abs(error) for _, _, error in self.held_out], 0.9))
 
 
 @cache
 def time_model() -> Fit:
-    """Milliseconds a step; terms of ``time_terms``."""
+    """Return the model of milliseconds per step, with the terms of ``time_terms``."""
     runs = [run for run in logged_runs() if not run.excluded]
     return _judged(
         runs, TIME_TERMS, TIME_PRIOR, TIME_STRENGTH,
@@ -118,7 +118,10 @@ def time_model() -> Fit:
 
 @cache
 def memory_model() -> Fit:
-    """Peak MiB on one GPU; terms of ``memory_terms``. A micro-step of the entries is an eighth of their batch."""
+    """Return the model of peak MiB on one GPU, with the terms of ``memory_terms``.
+
+    A micro-step of the contest's entries is an eighth of their batch.
+    """
     runs = [run for run in logged_runs() if not run.excluded and run.peak_mib]
     return _judged(
         runs, MEMORY_TERMS, MEMORY_PRIOR, MEMORY_STRENGTH,
@@ -128,7 +131,7 @@ def memory_model() -> Fit:
 
 
 def _work_of(run: LoggedRun, passes: float) -> Work:
-    """The work of a logged run's token when ``passes`` layers are run, which may be a mean over the run."""
+    """Return the work per token of a logged run if ``passes`` layers are run, which may be a mean over the run."""
     d = run.model_dim
     layer = 2 * d * d + 2 * run.kv_dim * d + 2 * d * run.mlp_hidden
     return Work(
@@ -145,7 +148,7 @@ def _judged(
     terms_of: Callable[[LoggedRun], NDArray[np.float64]],
     value_of: Callable[[LoggedRun], float],
 ) -> Fit:
-    """Fits on the entries that are not held out, and predicts both parts."""
+    """Fit on the entries that are not held out, and predict both parts."""
     seen = [run for run in runs if not run.held_out]
 
     def factors_of(part: Sequence[LoggedRun]) -> NDArray[np.float64]:
@@ -178,7 +181,7 @@ def fit_factors(
     prior_K: NDArray[np.float64],
     strength: float,
 ) -> NDArray[np.float64]:
-    """Factors, none negative, of the least weighted squared relative error plus ``strength`` times the prior's."""
+    """Return the non-negative factors of least weighted squared relative error plus ``strength`` times the prior's."""
     scale_N = np.sqrt(weights_N) / values_N
     a = np.vstack([terms_NK * scale_N[:, None], np.diag(np.sqrt(strength) / prior_K)])
     b = np.concatenate([np.sqrt(weights_N), np.full(len(prior_K), np.sqrt(strength))])

@@ -1,8 +1,8 @@
-"""From a trained model to what is stored (docs/guides/quantization.md).
+"""Quantize the weights of a trained model into small integers, called symbols, and scales.
 
-``rtn`` rounds, ``gptq`` rounds or searches a trellis with error feedback, ``lowbit`` makes ternary and binary matrices,
-``lqer`` adds corrections, ``fit`` chooses steps for a number of bytes, ``qat`` shows the training what is to come,
-``measure`` says what it cost.
+docs/guides/quantization.md explains it. ``rtn`` rounds to nearest; ``gptq`` rounds with error feedback, or searches a trellis code; ``lowbit`` makes ternary and
+binary matrices; ``lqer`` adds low-rank corrections; ``fit`` chooses step sizes that fill a number of bytes; ``qat``
+lets training see quantized weights; ``measure`` measures the loss.
 """
 
 from golfcore.quant.codings import bits_and_clip, codings

@@ -1,4 +1,4 @@
-"""The text that Hessians are collected on: training tokens, tokens of the user's, or what the model writes itself."""
+"""Make the calibration rows that Hessians are collected on: training tokens, own text, or generated text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUN = 128  # tokens that two texts do not share by chance, whatever their docume
 
 
 def training_rows(shards: ShardSet, tokens: int, seq_len: int, *, rank: int = 0, world: int = 1) -> Tensor:
-    """int64 [N, seq_len]: this rank's part of ``tokens`` tokens in rows that are spread evenly over the training data.
+    """Return this rank's part of ``tokens`` training tokens, in rows spread evenly over the data, int64 [N, seq_len].
 
     Raises:
         InputError: the data is shorter than one row.
@@ -36,7 +36,7 @@ def training_rows(shards: ShardSet, tokens: int, seq_len: int, *, rank: int = 0,
 
 
 def text_rows(ids: NDArray[np.uint16], seq_len: int) -> Tensor:
-    """int64 [N, <= seq_len]: a stream of tokens cut into rows; a rest that fills no row is dropped.
+    """Cut a stream of tokens into rows, int64 [N, <= seq_len]; a rest that fills no row is dropped.
 
     Raises:
         InputError: fewer than ``MIN_TEXT`` tokens.
@@ -52,24 +52,24 @@ def text_rows(ids: NDArray[np.uint16], seq_len: int) -> Tensor:
 
 
 def check_disjoint(ids: NDArray[np.uint16], validation: NDArray[np.uint16]) -> None:
-    """Raises InputError where a document of the calibration text, or ``RUN`` tokens, are of the validation text."""
+    """Raise InputError if calibration and validation text share a document or ``RUN`` tokens in a row."""
     known = {digest for _, digest in _documents(validation)}
     for start, digest in _documents(ids):
         if digest in known:
             raise InputError(
-                f"the calibration text overlaps the validation text: its document at token {start} is one of it; "
-                "the weights would depend on the text that scores them. Use other text"
+                f"the calibration text overlaps the validation text: its document at token {start} is also a "
+                "validation document; the weights would depend on the text that scores them. Use other text"
             )
     shared = np.flatnonzero(np.isin(_run_hashes(ids), _run_hashes(validation)))
     if len(shared):
         raise InputError(
-            f"the calibration text overlaps the validation text: its {RUN} tokens from token {shared[0]} on are in it; "
-            "the weights would depend on the text that scores them. Use other text"
+            f"the calibration text overlaps the validation text: its {RUN} tokens from token {shared[0]} on are also "
+            "validation text; the weights would depend on the text that scores them. Use other text"
         )
 
 
 def _run_hashes(ids: NDArray[np.uint16]) -> NDArray[np.uint64]:
-    """A 64-bit hash of every ``RUN`` tokens in a row: a polynomial modulo 2^64, by doubling."""
+    """Return a 64-bit hash of every ``RUN`` tokens in a row: a polynomial modulo 2^64, by doubling."""
     found, width, base = ids.astype(np.uint64) + np.uint64(1), 1, 0x9E3779B97F4A7C15
     while width < RUN:
         found = found[: max(len(found) - width, 0)] * np.uint64(base) + found[width:]
@@ -78,7 +78,7 @@ def _run_hashes(ids: NDArray[np.uint16]) -> NDArray[np.uint64]:
 
 
 def _documents(ids: NDArray[np.uint16]) -> list[tuple[int, bytes]]:
-    """Where each document starts, and a hash of its tokens."""
+    """Return where each document starts, and a hash of its tokens."""
     bounds = [0, *np.flatnonzero(ids == BOS).tolist(), len(ids)]
     found = []
     for a, b in pairwise(bounds):
@@ -92,10 +92,10 @@ def _documents(ids: NDArray[np.uint16]) -> list[tuple[int, bytes]]:
 def generated_rows(
     module: LanguageModel, tokens: int, seq_len: int, *, seed: int, temperature: float = 0.8, tick: Tick = silent
 ) -> Tensor:
-    """int64 [N, seq_len] of the model's own text, each row begun with a document mark (entry 2026-03-25).
+    """Let the model generate rows of text, int64 [N, seq_len], each after a document mark (entry 2026-03-25).
 
     Raises:
-        InputError: the model's distributions are NaN, naming the position.
+        InputError: the model's distributions are NaN; the message has the position.
     """
     module.eval()
     device = next(module.parameters()).device

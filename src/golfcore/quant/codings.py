@@ -1,4 +1,4 @@
-"""How each parameter is coded: bits and clip by its kind, and by group or name where the recipe says so."""
+"""Choose the bits and the clip of each parameter, by its kind, or by its group if the recipe says so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = ("matrix", "embedding", "head", "vector")
 
 
 def bits_and_clip(kind: str, config: QuantConfig, name: str) -> tuple[int, str, float]:
-    """``(bits, clip, k)`` of a parameter of this kind; bits 0 means fp16 or fp8. ``name``: for the error.
+    """Return ``(bits, clip, k)`` of a parameter of this kind; bits 0 means fp16 or fp8. ``name`` is for the error.
 
     Raises:
         InputError: a kind that the quantizer does not know.
@@ -32,7 +32,7 @@ def bits_and_clip(kind: str, config: QuantConfig, name: str) -> tuple[int, str, 
 
 
 def codings(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Coding]:
-    """How each tensor is coded that is not stored in fp16; a k in ``quant.group_k`` goes before the kind's.
+    """Return the coding of each tensor that is not stored in fp16; a k in ``quant.group_k`` replaces that of the kind.
 
     Raises:
         UsageError: ``quant.group_k`` names a group that the model does not have.

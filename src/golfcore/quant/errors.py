@@ -1,4 +1,4 @@
-"""What quantizing each tensor cost."""
+"""Measure the error of each quantized tensor."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def error_rows(
     state: Mapping[str, Tensor], stored: list[StoredTensor], hessians: Hessians | None = None,
     probe: Probe | None = None, module: Any = None, tick: Tick = silent,
 ) -> list[dict[str, object]]:  # fmt: skip
-    """A row a tensor: what quantizing it cost.
+    """Measure the error of each quantized tensor, as one row per tensor.
 
     Args:
-        state: the weights before.
-        stored: as they are stored.
-        hessians: for ``hessian_db``.
-        probe, module: for ``kl`` and ``bpb`` of the model in which this tensor alone is quantized.
-        tick: told about tensors.
+        state: the weights before quantization, by name.
+        stored: the quantized tensors.
+        hessians: needed for ``hessian_db``.
+        probe, module: needed for ``kl`` and ``bpb`` of the model in which only this tensor is quantized.
+        tick: called with the number of tensors so far.
 
     Returns:
-        ``name``, ``role``, ``params``, ``bits`` (16 for fp16, 8 for fp8), ``states``; ``error_db``, ``10 log10(|w -
-        w_q|^2 / |w|^2)``, and ``hessian_db``, the same of the layer's output, None where nothing was lost or is known;
-        ``kl`` in nats a token and ``bpb``, None without a probe.
+        Rows of ``name``, ``role``, ``params``, ``bits`` (16 for fp16, 8 for fp8), ``states``; ``error_db``, ``10
+        log10(|w - w_q|^2 / |w|^2)``, and ``hessian_db``, the same of the layer's output, None if the error is 0 or
+        unknown; ``kl`` in nats per token and ``bpb``, None without a probe.
     """
     rows: list[dict[str, object]] = []
     for at, item in enumerate(stored):

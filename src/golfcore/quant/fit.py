@@ -1,9 +1,9 @@
-"""The search that fills the cap: k for each tensor, so that the whole file ends just below a number of bytes.
+"""Fill the byte cap: search a step size for each tensor so that the whole file ends just below a number of bytes.
 
-The divergence that a tensor causes grows with the square of its step, and a step of twice the size saves a bit a
-weight. So the sum of divergences is least, at given bytes, where each tensor's is proportional to its number of
-weights. What a tensor costs at one step is measured with that tensor alone quantized; what is left is one factor on all
-steps, the level, and it is found on the real bytes of the whole file.
+The divergence that a tensor causes grows with the square of its step size, and doubling the step size saves one bit per
+weight. So for a given number of bytes the sum of divergences is least if each tensor's share is proportional to its
+number of weights. The divergence at one step size is measured with only that tensor quantized. One unknown is left, a
+factor on all step sizes, called the level; it is found with the real bytes of the whole file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LOWEST, HIGHEST = (
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """One tensor: ``step`` in standard deviations of a row; ``bytes`` and ``kl`` (nats a token) predicted."""
+    """Plan of one tensor: ``step`` in standard deviations of a row; predicted ``bytes`` and ``kl`` (nats per token)."""
 
     name: str
     role: str
@@ -58,7 +58,7 @@ class TensorPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the search starts from, and after it what it ended at: then ``bytes`` is the file's size."""
+    """The plan of a whole file: predicted before the search; after it ``bytes`` is the real size of the file."""
 
     tensors: tuple[TensorPlan, ...]
     states: int
@@ -78,15 +78,15 @@ class _Tensor:
 
 
 class Fitter:
-    """The search on one model.
+    """A search for step sizes on one model.
 
     Args:
-        module: with its trained weights; they are as they were after every call.
-        config: method gptq.
-        hessians: of the layers' inputs.
+        module: the model with its trained weights, which are unchanged after every call.
+        config: the quantizer's settings, with method gptq.
+        hessians: Hessians of the layers' inputs.
         probe: tokens that divergence is measured on.
-        size: bytes of the whole file with these tensors.
-        tick: told about progress.
+        size: returns the bytes of the whole file with these tensors.
+        tick: called with the progress so far.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Fitter:
         self.tensors, self.fixed_bytes = self._measure(probe)
 
     def _quantize(self, step: Mapping[str, float], tick: Tick = silent) -> list[StoredTensor]:
-        """Every tensor, at steps by name."""
+        """Quantize every tensor with step sizes by name."""
         chosen = tuple(f"{name}={self._k(name, s)!r}" for name, s in step.items())
         config = dataclasses.replace(self.config, group_k=chosen, fit=False)
         return quantize_state(self.state, self.roles, config, self.hessians, self.factors, tick)
@@ -128,7 +128,7 @@ class Fitter:
         return tensors, self.size(stored) - sum(t.coded for t in tensors.values())
 
     def plan(self, cap: int) -> Plan:
-        """Steps by prediction alone, without quantizing anything more.
+        """Return step sizes by prediction alone, without quantizing anything more.
 
         Raises:
             RuleError: the cap cannot be met.
@@ -137,7 +137,7 @@ class Fitter:
         return self._plan(cap, self._steps(level), self._predicted(level))
 
     def fit(self, cap: int, *, tolerance: float = TOLERANCE) -> tuple[Plan, list[StoredTensor]]:
-        """The plan and the tensors whose file has at most ``cap`` bytes, and where steps allow all but ``tolerance``.
+        """Return a plan and tensors whose file takes at most ``cap`` bytes, and if possible all but ``tolerance``.
 
         Raises:
             RuleError: the cap cannot be met.
@@ -155,14 +155,14 @@ class Fitter:
             low, high = (at, high) if size > cap else (low, at)
             if cap * (1 - tolerance) <= size <= cap or high - low < 1e-5:
                 break
-            guess = at + (size - cap * (1 - tolerance / 2)) * 8 / weights  # an octave is worth a bit a weight
+            guess = at + (size - cap * (1 - tolerance / 2)) * 8 / weights  # an octave is worth one bit per weight
             at = guess if low < guess < high else (low + high) / 2
         if best is None:
             self._refuse(cap, size)
         return best[1], best[2]
 
     def _level(self, cap: int) -> float:
-        """The finest level that is predicted to fit."""
+        """Return the finest level that is predicted to fit."""
         low, high = LOWEST, HIGHEST
         if self._predicted(high) > cap:
             self._refuse(cap, self._predicted(high))
@@ -172,14 +172,14 @@ class Fitter:
         return high
 
     def _steps(self, level: float) -> dict[str, float]:
-        """Steps of equal divergence a weight, with a geometric mean (by weights) of ``2^level``."""
+        """Return step sizes of equal divergence per weight, with a geometric mean (by weights) of ``2^level``."""
         log = {name: 0.5 * math.log2(g.weights / g.kl) for name, g in self.tensors.items()}
         weights = sum(g.weights for g in self.tensors.values())
         mean = sum(log[name] * g.weights for name, g in self.tensors.items()) / weights
         return {n: min(max(2 ** (level + log[n] - mean), SMALLEST_STEP), LARGEST_STEP) for n in self.tensors}
 
     def _bytes(self, tensor: _Tensor, step: float) -> float:
-        """Gaussian symbols' entropy tells how far the bytes at this step lie from those at the reference."""
+        """Predict the bytes at this step size from those at the reference, by the entropy of Gaussian symbols."""
         at = [gaussian_bits(8, 127 * s) for s in (step, REFERENCE_STEP)]
         return max(tensor.coded + tensor.weights * (at[0] - at[1]) / 8, 0.0)
 

@@ -1,13 +1,14 @@
-"""GPTQ with row and column steps, by rounding or along a trellis (docs/guides/quantization.md).
+"""Quantize by GPTQ with row and column step sizes, by rounding or along a trellis (docs/guides/quantization.md).
 
-Columns are quantized one after the other; what rounding a column loses is made good by those after it, as far as the
-inputs are correlated (GPTQ, arXiv:2210.17323). With ``H = M M^T``, M an upper triangle, the output's squared error is
+Columns are quantized one after the other; later columns make up for the rounding error of a column as far as the inputs
+are correlated (GPTQ, arXiv:2210.17323). With ``H = M M^T``, M an upper triangle, the output's squared error is
 the sum over columns of ``((w - w_q) M)_j ^ 2``, so column j is best rounded at ``w_j + sum of d_i M_ij / M_jj`` over
 the columns i before it, d being ``w - w_q``. That is GPTQ's own feedback, whose U is M's inverse, without an inverse
 (LDLQ, arXiv:2307.13304). Two consequences:
 
-- a uniform step wastes bits on columns with a small M_jj, which matter little; at a given rate the error is least where
-  each step is proportional to 1 / M_jj. So a column gets a step of its own, on the grid of eight to the octave.
+- a uniform step size wastes bits on columns with a small M_jj, which matter little; at a given rate the error is least
+if
+  each step size is proportional to 1 / M_jj. So each column gets its own, on the grid of eight values per octave.
 - columns are independent of each other once M is known, so that a trellis can run down each column over all rows.
 
 Shapes: O rows (outputs), I columns (inputs), C columns of a block.
@@ -39,7 +40,7 @@ OCTAVES = 6.0  # a column's step is at most this far from the geometric mean
 
 
 class Coding(NamedTuple):
-    """How a matrix is coded. ``clip`` and ``k`` set a row's step as in ``rtn``; symbols beyond the clip are kept."""
+    """Settings for coding a matrix. ``clip`` and ``k`` set a row's step size as in ``rtn``; no symbol is clipped."""
 
     bits: int = 6
     clip: str = "sigma"
@@ -53,7 +54,7 @@ class Coding(NamedTuple):
 
 @dataclass(frozen=True)
 class Factor:
-    """A damped Hessian as ``M M^T``, M an upper triangle, its columns in the order in which they are quantized."""
+    """A damped Hessian as ``M M^T``, M an upper triangle, with columns in the order in which they are quantized."""
 
     order_I: Tensor
     feedback_II: Tensor  # M_ij / M_jj: of the error of column i, what column j is to make good
@@ -62,10 +63,10 @@ class Factor:
 
 
 def factorize(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
-    """Factor of ``H + damping * mean diagonal``, columns in descending order of their diagonal.
+    """Factorize ``H + damping * mean diagonal``, with columns in descending order of their diagonal.
 
     Raises:
-        InputError: H is not positive definite with this damping, naming ``name``.
+        InputError: H is not positive definite with this damping; the message has ``name``.
     """
     diagonal_I = hessian_II.diagonal().float().clone()
     dead_I = diagonal_I <= 0
@@ -90,7 +91,7 @@ def factorize(hessian_II: Tensor, *, damping: float, name: str) -> Factor:
 
 
 def cholesky(matrix_II: Tensor) -> Tensor | None:
-    """The lower Cholesky factor by panels, faster than LAPACK's of one thread; None: not positive definite.
+    """Return the lower Cholesky factor, or None if not positive definite; faster than LAPACK on one thread.
 
     Reads the lower triangle only.
     """
@@ -110,7 +111,7 @@ def cholesky(matrix_II: Tensor) -> Tensor | None:
 
 
 def factorize_all(hessians: Hessians, *, damping: float, workers: int | None = None) -> dict[str, Factor]:
-    """The factor of every Hessian, by its key."""
+    """Return the factor of every Hessian, by its key."""
     jobs: dict[str, Callable[[], Factor]] = {
         key: partial(factorize, matrix, damping=damping, name=key) for key, matrix in hessians.matrix.items()
     }
@@ -121,18 +122,18 @@ def quantize_layers(
     weights: Mapping[str, Tensor], factors: Mapping[str, Factor], key: Mapping[str, str],
     codings: Mapping[str, Coding], *, workers: int | None = None, tick: Tick = silent,
 ) -> dict[str, Quantized]:  # fmt: skip
-    """Quantizes matrices; those with the same Hessian and coding together. The same for any number of workers.
+    """Quantize matrices, those with the same Hessian and coding together; the number of workers changes no result.
 
     Args:
-        weights: [O, I] by name.
+        weights: matrices [O, I] by name.
         factors: from ``factorize_all``.
-        key: a matrix's key in ``factors``; matrices without one are quantized as if inputs were independent.
-        codings: by name; their keys say which matrices are done.
-        workers: matrices at a time; None for torch's number of threads.
-        tick: told about weights.
+        key: key in ``factors`` of each matrix; a matrix without one is quantized as if its inputs were independent.
+        codings: coding of each matrix to quantize, by name.
+        workers: matrices quantized at a time; None for torch's number of threads.
+        tick: called with the number of weights so far.
 
     Raises:
-        InputError: a weight that is NaN or infinite, or a step that does not fit fp16, naming the matrix.
+        InputError: a weight is NaN or infinite, or a step size does not fit fp16; the message names the matrix.
     """
     groups: dict[tuple[str, Coding], list[str]] = {}
     for name, coding in codings.items():
@@ -157,7 +158,7 @@ def quantize_layers(
 def quantize_together(
     weights: Sequence[Tensor], factor: Factor | None, coding: Coding, names: Sequence[str]
 ) -> list[Quantized]:
-    """Quantizes matrices [O_n, I] that read the same input; ``factor`` None: as if inputs were independent."""
+    """Quantize matrices [O_n, I] that read the same input; with ``factor`` None as if inputs were independent."""
     pieces = [check_matrix(w, n) for w, n in zip(weights, names, strict=True)]
     stacked_OI = torch.cat(pieces)
     columns = stacked_OI.size(1)
@@ -196,9 +197,9 @@ def quantize_together(
 
 
 def column_steps(factor: Factor, weight_OI: Tensor, step_O: Tensor) -> Tensor:
-    """fp16 [I] on the grid, inversely proportional to M_jj, with a geometric mean near 1.
+    """Return the step size of each column, fp16 [I] on the grid: proportional to 1 / M_jj, geometric mean near 1.
 
-    No step is so fine that the symbols of ``weight_OI`` would leave their range.
+    No step size is so small that the symbols of ``weight_OI`` would leave their range.
     """
     log_I = factor.weight_I.double().log2()
     wanted_I = (log_I.mean() - log_I).clamp_(-OCTAVES, OCTAVES).exp2().float()
@@ -208,11 +209,11 @@ def column_steps(factor: Factor, weight_OI: Tensor, step_O: Tensor) -> Tensor:
 
 
 def _shrink(w_IO: Tensor, step_O: Tensor, rate: float) -> Tensor:
-    """Factors on the weights of each column before symbols are chosen.
+    """Return factors on the weights of each column, to apply before symbols are chosen.
 
-    Least is ``(x - p)^2 + rate * bits(p)``, all in steps. For a column of Gaussian symbols of variance v, bits(p) is
-    ``p^2 log2(e) / 2v`` and a constant, and the sum is a square again: that of ``x / (1 + t) - p`` with
-    ``t = rate log2(e) / 2v``.
+    The symbol p for a weight x should minimize ``(x - p)^2 + rate * bits(p)``, in units of the step size. For a column
+    of Gaussian symbols of variance v, bits(p) is ``p^2 log2(e) / 2v`` and a constant, and the sum is a square again:
+    that of ``x / (1 + t) - p`` with ``t = rate log2(e) / 2v``.
     """
     if rate == 0:
         return torch.ones(len(w_IO))

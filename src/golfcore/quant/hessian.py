@@ -1,7 +1,7 @@
-"""What a layer's inputs look like: H = sum x x^T over calibration tokens, for every tapped parameter.
+"""Collect the Hessians of layers: H = sum x x^T of a layer's inputs x over calibration tokens.
 
-Layers that read the same input share one H (q, k and v); a layer that runs several times in a pass adds each time.
-Shapes: N rows of T tokens, I input width.
+The model's ``taps()`` say which parameters have an H. Layers that read the same input share one (q, k and v); a layer
+that runs several times in a pass adds each time. Shapes: N rows of T tokens, I input width.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Hessians:
     """Sums of outer products, on the CPU.
 
     Attributes:
-        matrix: fp32 [I, I] by key; a key is the first parameter that uses it.
-        key: the key of each tapped parameter.
-        tokens: how many tokens went through the model.
+        matrix: fp32 [I, I] by key; the key is the name of the first parameter that uses the matrix.
+        key: the key of each parameter that has a Hessian.
+        tokens: number of tokens that went through the model.
     """
 
     matrix: dict[str, Tensor]
@@ -36,7 +36,7 @@ class Hessians:
     tokens: int
 
     def of(self, name: str) -> Tensor | None:
-        """The matrix of a parameter; None where it has no tap."""
+        """Return the matrix of a parameter, or None if it has no Hessian."""
         return self.matrix[self.key[name]] if name in self.key else None
 
 
@@ -45,18 +45,18 @@ def collect_hessians(
     module: LanguageModel, ids_NT: Tensor, *, batch_tokens: int = 8192, seconds: float = math.inf,
     combine: Callable[[Tensor], Tensor] | None = None, tick: Tick = silent,
 ) -> Hessians:  # fmt: skip
-    """Runs ``module`` over ``ids_NT`` and sums what its taps see.
+    """Run ``module`` over ``ids_NT`` and sum the outer products of its layers' inputs.
 
     Args:
-        module: left as it was but in evaluation mode.
+        module: the model; it is left unchanged, in evaluation mode.
         ids_NT: int64, this rank's rows.
-        batch_tokens: tokens a forward pass.
-        seconds: no pass is begun that might end later; one is made in any case.
+        batch_tokens: tokens per forward pass.
+        seconds: after the first, no pass is begun that might end later than this.
         combine: sums a tensor over the ranks, in place.
-        tick: told about rows.
+        tick: called with the number of rows so far.
 
     Raises:
-        InputError: no tokens, or activations that are NaN or infinite, naming the tensor.
+        InputError: no tokens, or activations that are NaN or infinite; the message names the tensor.
     """
     if ids_NT.numel() == 0:
         raise InputError("the calibration text has no tokens: give text, or set quant.calibration_tokens above 0")
@@ -96,7 +96,7 @@ def collect_hessians(
 
 
 def _shared_inputs(module: LanguageModel, ids_1T: Tensor) -> dict[str, str]:
-    """The first parameter with the same inputs, by parameter: those whose taps see the very same tensors."""
+    """Return for each parameter the first one whose layer gets the very same input tensors."""
     seen: dict[str, list[Tensor]] = {}
     with _tapped(module.taps(), lambda name, x: seen.setdefault(name, []).append(x)):
         module.logits(module.new_state(1), ids_1T)

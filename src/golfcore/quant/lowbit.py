@@ -1,4 +1,4 @@
-"""Few bits: ternary and binary matrices with a scale for each group of columns, and fp8 for what stays beside them."""
+"""Quantize to few bits: ternary and binary matrices with a scale per group of columns, fp8 for the other tensors."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ FP8_MAX = 448.0
 
 
 def grouped(weight_OI: Tensor, group: int, name: str) -> Tensor:
-    """The matrix as [O, G, group].
+    """Reshape a matrix to [O, G, group].
 
     Raises:
-        InputError: the columns are no multiple of ``group``.
+        InputError: the number of columns is not a multiple of ``group``.
     """
     if weight_OI.size(1) % group:
         raise InputError(
-            f"{name}: {weight_OI.size(1)} columns are no multiple of quant.group = {group}; set it to a divisor of "
+            f"{name}: {weight_OI.size(1)} columns are not a multiple of quant.group = {group}; set it to a divisor of "
             f"{weight_OI.size(1)}"
         )
     return weight_OI.reshape(len(weight_OI), -1, group)
 
 
 def ternary_codes(weight_OGC: Tensor, scale_OG: Tensor) -> Tensor:
-    """-1, 0 or 1: ``clip(round(w / scale))``; zeros where a scale is 0. In the dtype of the weights."""
+    """Return the codes -1, 0 or 1, ``clip(round(w / scale))``, in the dtype of the weights; 0 if a scale is 0."""
     safe_OG1 = torch.where(scale_OG == 0, torch.ones_like(scale_OG), scale_OG)[..., None]
     return (weight_OGC / safe_OG1).round().clamp(-1, 1)
 
 
 def ternary(weight_OI: Tensor, *, group: int, trained: bool = False, name: str = "weight") -> tuple[Tensor, Tensor]:
-    """int8 codes [O, I] and fp16 scales [O, G].
+    """Quantize a matrix to int8 codes [O, I] of -1, 0 and 1, and fp16 scales [O, G].
 
-    Codes are those of ``scale = mean |w|`` (BitNet b1.58, arXiv:2402.17764). A model that was trained with them has
-    seen ``scale * code`` in its forward pass, and that is stored. Any other would be read back smaller than it is,
-    since the mean is taken over weights that become zero too: there the scale is the least-squares one,
+    Codes are chosen with ``scale = mean |w|`` (BitNet b1.58, arXiv:2402.17764). A model that was trained with these
+    codes has seen ``scale * code`` in its forward pass, so this scale is stored. The weights of any other model would
+    come back too small, since the mean includes weights that become zero: its scale is the least-squares one,
     ``<w, c> / <c, c>``, the shrinkage fix.
 
     Args:
-        trained: the weights were trained under ``quant.qat = "ste"``.
+        trained: whether the weights were trained under ``quant.qat = "ste"``.
 
     Raises:
-        InputError: weights that are NaN or infinite or no matrix, or columns that are no multiple of ``group``.
+        InputError: not a matrix, weights that are NaN or infinite, or columns that are not a multiple of ``group``.
     """
     weight_OGC = grouped(check_matrix(weight_OI, name), group, name)
     mean_OG = weight_OGC.abs().mean(2)
@@ -57,12 +57,12 @@ def ternary(weight_OI: Tensor, *, group: int, trained: bool = False, name: str =
 
 
 def binary(weight_OI: Tensor, *, group: int, name: str = "weight") -> tuple[Tensor, Tensor]:
-    """Symbols of one bit [O, I], -1 for a negative weight and 0 for any other, and fp16 scales [O, G], mean |w|.
+    """Quantize a matrix to one-bit symbols [O, I], -1 for negative weights and else 0, and fp16 scales [O, G].
 
-    The mean is the least-squares scale of signs, so nothing shrinks.
+    The scale is mean |w|, which is the least-squares scale of signs, so nothing shrinks.
 
     Raises:
-        InputError: as ``ternary``.
+        InputError: as for ``ternary``.
     """
     weight_OGC = grouped(check_matrix(weight_OI, name), group, name)
     scale_OG = weight_OGC.abs().mean(2).to(torch.float16)
@@ -71,7 +71,7 @@ def binary(weight_OI: Tensor, *, group: int, name: str = "weight") -> tuple[Tens
 
 
 def fp8(values: Tensor, name: str = "weight") -> tuple[Tensor, Tensor | None]:
-    """e4m3 patterns (uint8), and for a matrix fp16 row scales that put its largest magnitude at 448.
+    """Quantize to e4m3 patterns (uint8); a matrix also gets fp16 row scales that put its largest magnitude at 448.
 
     Raises:
         InputError: values that are NaN or infinite.

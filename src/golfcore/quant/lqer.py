@@ -1,7 +1,8 @@
-"""Low-rank correction of what quantization lost (LQER, arXiv:2402.02446), kept where it is worth its bytes.
+"""Correct quantized matrices by a low-rank matrix if it is worth its bytes (LQER, arXiv:2402.02446).
 
-The factors are those of the best approximation of the error as the layer's output sees it: the left one has the leading
-eigenvectors of ``E H E^T`` as columns, and the right one is what is left of E in their directions, ``U^T E``. Shapes: O
+E is the error of the weights and H the Hessian of the layer's inputs. The factors are the best approximation of the
+error of the layer's output: the left factor U has the leading eigenvectors of ``E H E^T`` as columns, the right one is
+``U^T E``. Shapes: O
 outputs, I inputs, R rank, K vectors of the search for them.
 """
 
@@ -24,17 +25,17 @@ ROUNDS, SPARE = 6, 4  # of the search; vectors beyond the rank
 
 
 def corrected(item: StoredTensor, weight_OI: Tensor, hessian_II: Tensor, *, rank: int, damping: float) -> StoredTensor:
-    """``item`` with a correction of ``rank``, or as it is where finer steps would buy more for the same bytes.
+    """Return ``item`` with a correction of ``rank``, or unchanged if a smaller step size is worth more for its bytes.
 
     A matrix of n weights that gets b more bits has its squared error divided by ``4^(b / n)``; a correction must do
     better than that with its own bits.
 
     Args:
         item: the quantized matrix.
-        weight_OI: what it stands for.
-        hessian_II: of its input.
-        rank: of the correction; at most both sides of the matrix.
-        damping: as in GPTQ.
+        weight_OI: the matrix before quantization.
+        hessian_II: Hessian of the layer's input.
+        rank: rank of the correction; at most the shorter side of the matrix.
+        damping: share of the mean diagonal that is added to the Hessian, as in GPTQ.
     """
     weight_OI = weight_OI.detach().float().cpu()
     error_OI = weight_OI - item.dequantize()
@@ -56,7 +57,7 @@ def corrected(item: StoredTensor, weight_OI: Tensor, hessian_II: Tensor, *, rank
 
 
 def _leading(error_OI: Tensor, seen_OI: Tensor, rank: int) -> tuple[Tensor, float]:
-    """The leading eigenvectors [O, R] of ``E H E^T``, by subspace iteration, and their share of its trace.
+    """Return the leading eigenvectors [O, R] of ``E H E^T``, by subspace iteration, and their share of its trace.
 
     ``seen_OI`` is ``E H``.
     """

@@ -1,6 +1,6 @@
-"""A matrix on its way to symbols: checks, the step of each row, and what Gaussian symbols cost.
+"""Check a matrix before quantization, choose the step size of each row, and compute the entropy of its symbols.
 
-A step is ``clip / q`` with ``q = 2^(bits-1) - 1``, rounded before it is used. The clip of a row is
+A step size is ``clip / q`` with ``q = 2^(bits-1) - 1``, rounded before it is used. The clip of a row is
 
 - ``sigma``: k standard deviations (SDClip, entry 2026-04-05: k sets the bytes directly, since the coded size of a
   Gaussian row is ``bits - log2(k) + constant``);
@@ -26,7 +26,7 @@ FP16_MAX = 65504.0
 
 @dataclass(frozen=True)
 class Quantized:
-    """A matrix as symbols and steps: ``w_OI ~ symbols_OI * scale_O * column_I``; int8 and fp16.
+    """A matrix as symbols and step sizes: ``w_OI ~ symbols_OI * scale_O * column_I``; int8 and fp16.
 
     With ``trellis`` bits of state the symbols are trellis-coded (``golfcore.container.trellis``). Without ``column_I``
     the column factors are 1.
@@ -40,10 +40,10 @@ class Quantized:
 
 
 def check_finite(values: Tensor, name: str) -> Tensor:
-    """The values in fp32 on the CPU.
+    """Return the values in fp32 on the CPU.
 
     Raises:
-        InputError: one is NaN or infinite, or too large for fp16.
+        InputError: a value is NaN or infinite, or too large for fp16.
     """
     values = values.detach().float().cpu()
     if not torch.isfinite(values).all() or (values.numel() and float(values.abs().max()) > FP16_MAX):
@@ -52,7 +52,7 @@ def check_finite(values: Tensor, name: str) -> Tensor:
 
 
 def check_matrix(weight_OI: Tensor, name: str) -> Tensor:
-    """The matrix in fp32 on the CPU.
+    """Return the matrix in fp32 on the CPU.
 
     Raises:
         InputError: not a matrix, or a weight is NaN or infinite.
@@ -66,7 +66,7 @@ def check_matrix(weight_OI: Tensor, name: str) -> Tensor:
 
 
 def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
-    """The largest magnitude that each row keeps, fp32 [O]; ``clip`` is sigma, absmax or percentile."""
+    """Return the largest magnitude that each row keeps, fp32 [O]; ``clip`` is sigma, absmax or percentile."""
     if clip == "sigma":
         centered_OI = weight_OI - weight_OI.mean(1, keepdim=True)
         size_O: Tensor = torch.linalg.vector_norm(centered_OI, dim=1)  # 20 times as fast as torch's std
@@ -77,10 +77,10 @@ def row_clip(weight_OI: Tensor, clip: str, k: float) -> Tensor:
 
 
 def row_step(weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str, name: str) -> Tensor:
-    """What a symbol is worth in each row, fp16 [O]; arguments as of ``quantize_rows``.
+    """Return the step size of each row, fp16 [O]; the arguments are those of ``quantize_rows``.
 
     Raises:
-        InputError: a row's step does not fit fp16.
+        InputError: a row's step size does not fit fp16.
     """
     exact_O = row_clip(weight_OI, clip, k) / (2 ** (bits - 1) - 1)
     return rounded_step(exact_O, scales, up=clip != "sigma", name=name)
@@ -95,7 +95,7 @@ def rounded_step(exact_O: Tensor, scales: str, *, up: bool, name: str) -> Tensor
 
 
 def gaussian_bits(bits: int, k: float) -> float:
-    """Entropy in bits of the symbols of Gaussian rows under ``sigma``: what an ideal order-0 coder needs a weight."""
+    """Return the entropy of symbols of Gaussian rows under ``sigma``: the bits per weight of an ideal order-0 coder."""
     q = 2 ** (bits - 1) - 1
     edges = [-math.inf, *((i + 0.5) * k / q for i in range(-q, q)), math.inf]
     below = [0.5 * (1 + math.erf(edge / math.sqrt(2))) for edge in edges]

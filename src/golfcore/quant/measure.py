@@ -1,4 +1,4 @@
-"""What quantization cost: Hessian-weighted error, KL divergence from the model as it was trained, bits per byte.
+"""Measure the loss by quantization: Hessian-weighted error, KL divergence from the trained model, bits per byte.
 
 Shapes: N rows, T tokens, V vocabulary, O outputs, I inputs.
 """
@@ -18,7 +18,7 @@ from golfcore.model.interface import LanguageModel
 
 @contextmanager
 def replaced(module: LanguageModel, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module with other values in some parameters, by name; the old ones come back at the end."""
+    """Yield the module with other values in some parameters, by name; the old values return at the end."""
     parameters = dict(module.named_parameters())
     before = {name: parameters[name].detach().clone() for name in weights}
     try:
@@ -34,20 +34,20 @@ def replaced(module: LanguageModel, weights: Mapping[str, Tensor]) -> Iterator[N
 
 @dataclass(frozen=True)
 class Cost:
-    """``kl`` in nats a token, of the changed model from the original; ``bpb`` of the changed one."""
+    """Loss of a changed model: ``kl`` in nats per token from the original; ``bpb`` of the changed model."""
 
     kl: float
     bpb: float | None
 
 
 class Probe:
-    """Tokens, and the original model's distributions over them: what changed weights are held against.
+    """Tokens and the original model's distributions over them, with which changed weights are compared.
 
     Args:
-        module: with its original weights.
+        module: the model with its original weights.
         ids_NT: int64.
-        text_bytes: bytes of text of all ids but each row's first, for bits per byte; 0: not measured.
-        batch_tokens: tokens a forward pass.
+        text_bytes: bytes of text of all ids but each row's first, for bits per byte; 0: do not measure them.
+        batch_tokens: tokens per forward pass.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Probe:
             yield torch.log_softmax(logits_NTV.float(), -1)
 
     def cost(self, module: LanguageModel) -> Cost:
-        """Of the module as it stands."""
+        """Measure the loss of the module with its present weights."""
         divergence, nats = 0.0, 0.0
         for i, (was, now) in enumerate(zip(self.before, self._log_probabilities(module), strict=True)):
             divergence += float((was.exp() * (was - now)).sum(dtype=torch.float64))
@@ -77,7 +77,7 @@ class Probe:
 
 
 def hessian_error(weight_OI: Tensor, error_OI: Tensor, hessian_II: Tensor | None) -> float:
-    """``tr(E H E^T) / tr(W H W^T)``: the relative squared error of the layer's output; H the identity where None."""
+    """Return ``tr(E H E^T) / tr(W H W^T)``, the relative squared error of the layer's output; None stands for H = 1."""
     weight_OI, error_OI = weight_OI.float(), error_OI.float()
 
     def energy(x_OI: Tensor) -> float:
@@ -88,5 +88,5 @@ def hessian_error(weight_OI: Tensor, error_OI: Tensor, hessian_II: Tensor | None
 
 
 def decibel(ratio: float) -> float | None:
-    """``10 log10``, None for nothing."""
+    """Return ``10 log10`` of a ratio, or None for 0."""
     return 10 * math.log10(ratio) if ratio > 0 else None

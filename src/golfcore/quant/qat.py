@@ -1,4 +1,4 @@
-"""Quantization-aware training: the forward pass sees other weights, by name; the optimizer moves the real ones.
+"""Train with quantization in mind: the forward pass sees other weights, and the optimizer moves the real ones.
 
 - ``ste``: each weight as rounding would store it, on the stored grid of scales, with the gradient of the identity
   (straight-through, arXiv:1308.3432; entries 2026-03-19 on). Also of ternary and binary matrices.
@@ -29,7 +29,7 @@ Transform = Callable[[Tensor], Tensor]
 
 
 def aware_loss(module: LanguageModel, roles: Mapping[str, Role], config: QuantConfig) -> Loss:
-    """``module.loss`` with what is stored of every parameter that ``config`` quantizes, or with noise on it."""
+    """Return ``module.loss`` with fake-quantized or noisy values of every parameter that ``config`` quantizes."""
     changed = transforms(roles, config)
 
     def loss(batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
@@ -44,16 +44,17 @@ def aware_loss(module: LanguageModel, roles: Mapping[str, Role], config: QuantCo
 def as_trained(
     weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: QuantConfig
 ) -> dict[str, Tensor]:  # fmt: skip
-    """What the forward pass of a model trained with ``qat = "ste"`` sees of its weights; of any other nothing differs.
+    """Return the parameters that the forward pass replaces by fake-quantized values (``qat = "ste"``).
 
-    The optimizer's own weights are no model that was ever trained: quantization is to be measured against these.
+    The result holds these values, and is empty for every other model. Measure the loss by quantization against them:
+    the forward pass has never seen the optimizer's own weights.
     """
     changed = transforms(roles, config) if config.qat == "ste" else {}
     return {name: transform(weights[name]) for name, transform in changed.items()}
 
 
 def transforms(roles: Mapping[str, Role], config: QuantConfig) -> dict[str, Transform]:
-    """What the forward pass makes of each parameter that it does not see as it is."""
+    """Return the function that the forward pass applies to each parameter that it does not see unchanged."""
     found: dict[str, Transform] = {}
     for name, role in roles.items():
         bits, clip, k = bits_and_clip(role.kind, config, name)
@@ -90,7 +91,7 @@ def _in_groups(weight_OI: Tensor, *, name: str, group: int, binary: bool) -> Ten
 
 
 def _in_fp8(weight_OI: Tensor) -> Tensor:
-    """Three bits of mantissa relative to the row's largest magnitude, which lies at 448."""
+    """Round to three bits of mantissa relative to the row's largest magnitude, which lies at 448."""
     with torch.no_grad():
         scale_O1 = (weight_OI.detach().float().abs().amax(1, keepdim=True) / 448).half().float()
         scale_O1 = torch.where(scale_O1 == 0, torch.ones_like(scale_O1), scale_O1)

@@ -1,8 +1,8 @@
-"""Round to nearest with one scale a row.
+"""Quantize by rounding to nearest, with one scale per row.
 
 ``symbol = clip(round(w / s), -q, q)`` with ``q = 2^(bits-1) - 1`` and ``s = clip / q``; s is rounded before it is used,
-to fp16 or to a grid of eight values to the octave, so ``symbol * s`` is what the reader gets. The grid moves a step by
-at most 4.4 %, which costs next to nothing, being the step that is used. Where nothing may be clipped it rounds up.
+to fp16 or to a grid of eight values to the octave, so ``symbol * s`` is what the reader gets. The grid moves a scale by
+at most 4.4 %, which costs next to nothing, since the moved scale is used. If nothing may be clipped it is rounded up.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ QUANTILES = (0.99999, 0.9999, 0.9995, 0.999)
 def quantize_rows(
     weight_OI: Tensor, *, bits: int, clip: str, k: float, scales: str = "fp16", name: str = "weight"
 ) -> Quantized:
-    """Rounds a matrix to ``bits`` bits a weight.
+    """Round a matrix to ``bits`` bits per weight.
 
     Args:
-        weight_OI: [O, I], any float dtype.
+        weight_OI: the matrix [O, I], of any float dtype.
         bits: 2 to 8.
         clip: sigma, absmax or percentile.
-        k: standard deviations, with ``clip="sigma"``.
+        k: the clip in standard deviations, if ``clip="sigma"``.
         scales: fp16, or log8 for the grid of ``golfcore.container.grid``.
-        name: named in errors.
+        name: name of the matrix, for errors.
 
     Raises:
         InputError: not a matrix, or a weight is NaN, infinite or too large for an fp16 scale.
@@ -40,7 +40,7 @@ def quantize_rows(
 
 
 def best_clip(weight_OI: Tensor, *, bits: int, scales: str = "fp16", name: str = "weight") -> Quantized:
-    """As ``quantize_rows``, each row with the clip of least squared error out of five (GPTQ-lite, entry 2026-03-22).
+    """Round a matrix, each row with the clip of least squared error out of five (GPTQ-lite, entry 2026-03-22).
 
     Candidates are the row's largest magnitude and the quantiles ``QUANTILES`` of its magnitudes.
     """

@@ -1,4 +1,4 @@
-"""A model's parameters as they will be stored, by the recipe's method."""
+"""Quantize all parameters of a model by the recipe's method."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def quantize_state(
     state: Mapping[str, Tensor], roles: Mapping[str, Role], config: QuantConfig, hessians: Hessians | None = None,
     factors: Mapping[str, Factor] | None = None, tick: Tick = silent,
 ) -> list[StoredTensor]:  # fmt: skip
-    """Every parameter as it will be stored, in the order of ``roles``; the same for any number of threads.
+    """Quantize every parameter, in the order of ``roles``; the number of threads changes no result.
 
     Args:
         state: parameters by name.
-        roles: as from ``parameter_roles()``.
+        roles: from ``parameter_roles()``.
         config: the method, bits and clips.
-        hessians: of the layers' inputs, for method gptq.
-        factors: of those Hessians, where they are at hand; computed otherwise.
-        tick: told about progress.
+        hessians: Hessians of the layers' inputs, for method gptq.
+        factors: factors of those Hessians, if they are at hand; computed otherwise.
+        tick: called with the progress so far.
 
     Raises:
-        InputError: weights that are NaN or infinite, a Hessian that is not positive definite; names the tensor.
+        InputError: weights that are NaN or infinite, or a Hessian that is not positive definite; names the tensor.
     """
     coded = codings(roles, config)
     if config.method == "gptq":
@@ -99,7 +99,7 @@ def _with_feedback(
 def _corrections(
     matrices: Mapping[str, StoredTensor], state: Mapping[str, Tensor], config: QuantConfig, hessians: Hessians
 ) -> dict[str, StoredTensor]:  # fmt: skip
-    """Those of the matrices that are better stored with a low-rank correction, corrected."""
+    """Return the matrices that are better stored with a low-rank correction, with it."""
     jobs: dict[str, Callable[[], StoredTensor]] = {}
     for name, item in matrices.items():
         hessian_II = hessians.of(name)

@@ -1,4 +1,4 @@
-"""Independent jobs on several threads, each with torch on one: results do not depend on how many there are."""
+"""Run independent jobs on several threads, each with torch on one, so that results do not depend on the number."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ V = TypeVar("V")
 
 
 def in_threads(jobs: Mapping[K, Callable[[], V]], cost: Mapping[K, float], workers: int | None = None) -> dict[K, V]:
-    """The result of every job, in the order of ``jobs``.
+    """Run all jobs and return their results in the order of ``jobs``.
 
     Args:
-        jobs: by name. What one raises is raised here, once those that run have ended; no other is started.
-        cost: dear ones are started first, so that no thread is left alone with one at the end.
-        workers: threads; None for as many as torch uses.
+        jobs: functions by name. An error of one is raised here once those that run have ended; no other is started.
+        cost: cost of each job; costly ones start first, so that no thread is left alone with one at the end.
+        workers: number of threads; None for as many as torch uses.
     """
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers or before, initializer=torch.set_num_threads, initargs=(1,))

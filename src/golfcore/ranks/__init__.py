@@ -1,1 +1,1 @@
-"""The ranks of a run: how they meet, the collectives they share, and how a rank that died or hangs is found."""
+"""The ranks (processes) of a run: how they meet, their collectives, and how a rank that died or hangs is found."""

@@ -1,4 +1,4 @@
-"""Signs of life in the midst of long work, for the monitor that watches the ranks."""
+"""Send heartbeats from within long work to the monitor that watches the ranks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def with_heartbeat(world: World, tick: Tick, stage: str, *, step: bool = False) 
 
 @contextmanager
 def heartbeat_of_layers(module: nn.Module, world: World) -> Iterator[None]:
-    """Make every layer of a forward pass a heartbeat: one batch of a large model may take long on a processor."""
+    """Send a heartbeat at every layer of a forward pass: a batch of a large model may take long on a processor."""
     handles = [m.register_forward_hook(lambda *_: world.heartbeat()) for m in module.modules() if world.size > 1]
     try:
         yield

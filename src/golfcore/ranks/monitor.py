@@ -1,16 +1,16 @@
 """Failure detection for distributed runs: find the rank that died, hangs or is slow, and tell all others.
 
-A collective cannot tell: a rank that waits for a dead one waits for ever. So each rank has a thread that tells rank 0
-once a second how its main thread fares, over a connection of its own. The kernel closes the connection of a process
-that is killed; one that is stopped, or whose machine or link is gone, falls silent; one whose main thread does not get
-on says so itself. Rank 0 names the rank and the cause to all of them. Each then leaves by an exception at its next
-collective, or, where the main thread cannot be reached, by ending the process.
+A collective cannot do it: a rank that waits for a dead one waits for ever. So each rank has a thread that reports the
+state of its main thread to rank 0 once per second, over its own connection. There are three cases. If a process is
+killed, the kernel closes its connection. If it is stopped, or its machine or link is gone, its reports stop. If its
+main thread makes no progress, its reports say so. Rank 0 tells all ranks which rank is lost and why. Each then leaves
+by an exception at its next collective or, if its main thread cannot be reached, by ending the process.
 
-A rank that does not get on hangs only if its process does not compute either: work without a sign of life, as in one
-long call of the compiled core, is slow and not dead, and gets longer.
+A rank without progress counts as hung only if its process uses no processor time either: one long call of the compiled
+core sends no heartbeat but computes, so it gets more time.
 
-Seconds are counted in ticks of the thread, so that a machine that was suspended as a whole, or a clock that was set,
-looks to nobody like a rank that is late.
+Seconds are counted in ticks of the thread. So a suspended machine, or a clock that was set, does not look like a rank
+that is late.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ WORKING = 0.05  # of a processor: less is what waiting costs
 
 
 class Monitor:
-    """This rank's part in watching. Made by ``join_world``; ``close`` ends it.
+    """The monitor of this rank. ``join_world`` makes it; ``close`` ends it.
 
     Args:
-        rank, size: this rank among how many.
-        limits: when a rank counts as lost.
-        address: where rank 0 listens, ``(host, port)``; on rank 0 the port may be 0.
+        rank, size: this rank and the number of ranks.
+        limits: limits beyond which a rank counts as lost.
+        address: ``(host, port)`` of rank 0; on rank 0 the port may be 0.
         token: proves to rank 0 that a connection is from a rank of this run.
         clock: the wall clock, compared with rank 0's.
-        period_s: between messages.
+        period_s: seconds between messages.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Monitor:
     # --- called by the main thread ------------------------------------------------------------------------------------
 
     def heartbeat(self, where: str = "", *, step: bool = False) -> None:
-        """A sign of life of the main thread, which is now at ``where``, or still at the same place.
+        """Report that the main thread makes progress; it is now at ``where``, or at the same place if empty.
 
         Raises:
-            RankError: the run is to end.
+            RankError: the run has to end.
         """
         self.raise_verdict()
         with self._lock:
@@ -82,7 +82,7 @@ class Monitor:
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Around a wait for other ranks: what goes wrong in it is explained by who is lost.
+        """Wrap a wait for other ranks; if it fails, the error names the rank that is lost.
 
         Raises:
             RankError: in place of the collective's own error.
@@ -103,7 +103,7 @@ class Monitor:
 
     @contextlib.contextmanager
     def expect_progress(self, pause_s: float = 0.0) -> Iterator[None]:
-        """Inside, the main thread should get on all the time; it may need ``pause_s`` between two signs of life."""
+        """Watch the main thread within this context; it may need ``pause_s`` seconds between two heartbeats."""
         with self._lock:
             self._move()
             self._pulse.watched, self._pulse.longest_s = True, pause_s
@@ -115,19 +115,19 @@ class Monitor:
                 self._pulse.watched = False
 
     def raise_verdict(self) -> None:
-        """Raises RankError where the run is to end."""
+        """Raise RankError if the run has to end."""
         if self.verdict:
             raise RankError(self.verdict)
 
     def explain(self, symptom: str) -> RankError:
-        """The error for a failed collective: the verdict, which takes a moment to come, or else the symptom."""
+        """Return the error for a failed collective: the verdict, after a moment's wait for it, or else the symptom."""
         end = time.monotonic() + self.limits.silent_s + 2 * self._period_s
         while not self.verdict and time.monotonic() < end and self._thread.is_alive():
             time.sleep(0.02)
         return RankError(self.verdict or f"{self.name}: {symptom}")
 
     def close(self, reason: str = "") -> None:
-        """Says goodbye: ``reason`` is what went wrong, empty where nothing did."""
+        """Say goodbye to the other ranks; ``reason`` is what went wrong, or empty."""
         if not self._closing.is_set():
             self._peers.goodbye(reason)
             self._closing.set()
@@ -136,7 +136,7 @@ class Monitor:
     # --- the thread ---------------------------------------------------------------------------------------------------
 
     def _move(self) -> None:
-        """The main thread gets on; the lock is held."""
+        """Note progress of the main thread; the caller holds the lock."""
         pulse, now = self._pulse, self.ticks.read()
         if pulse.watched and not pulse.waiting:
             pulse.work_s += now - self._moved_at
@@ -144,14 +144,14 @@ class Monitor:
         self._moved_at = now
 
     def pulse(self) -> Pulse:
-        """A copy of how the main thread fares."""
+        """Return a copy of the main thread's state."""
         with self._lock:
             self.ticks.advance()
             now = self.ticks.now
             return replace(self._pulse, idle_s=now - self._moved_at, still_s=now - self._worked_at)
 
     def _look_at_processor(self) -> None:
-        """Whether this process, this thread aside, has computed since the last look."""
+        """Note whether this process, but for this thread, has used processor time since the last call."""
         used = time.process_time() - time.thread_time()
         if used - self._used_s > WORKING * (self.ticks.now - self._looked_at):
             self._worked_at = self.ticks.now
@@ -171,7 +171,7 @@ class Monitor:
             self._end_process()
 
     def _end_process(self) -> None:
-        """The main thread waits where no exception reaches it."""
+        """End the process, since its main thread waits where no exception reaches it."""
         with contextlib.suppress(Exception):
             self.on_end(self.verdict)
         with contextlib.suppress(Exception):

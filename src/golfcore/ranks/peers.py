@@ -1,4 +1,4 @@
-"""The two sides of watching: rank 0 hears every rank, judges and tells; the others report and hear."""
+"""The two sides of the monitor: rank 0 collects reports and decides which rank is lost; the others report to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SKEW_S = 5.0
 
 
 class Watched(Protocol):
-    """What the two sides know of this rank's monitor; ``verdict`` is why the run ends, empty while all is well."""
+    """The part of a monitor that both sides use; ``verdict`` is why the run ends, empty as long as all is well."""
 
     rank: int
     size: int
@@ -32,7 +32,7 @@ class Watched(Protocol):
 
 
 class Hub:
-    """Rank 0's side: hears every rank, judges, and tells the verdict to all."""
+    """Rank 0's side: it collects the reports of all ranks, decides which is lost, and tells all of them."""
 
     def __init__(self, monitor: Watched, address: tuple[str, int]) -> None:
         self.monitor = monitor
@@ -75,7 +75,7 @@ class Hub:
                     self._lost(rank, error)
 
     def _admit(self, lines: Lines, hello: Mapping[str, Any]) -> int:
-        """The rank behind a new connection; a stranger's is closed."""
+        """Find the rank behind a new connection; close the connection of a stranger."""
         rank = int(hello["rank"])
         if hello.get("token") != self.monitor.token or not 0 < rank < self.monitor.size or rank in self._members:
             raise EOFError("a stranger")
@@ -119,7 +119,7 @@ class Hub:
         self.monitor.verdict = verdict
 
     def goodbye(self, reason: str) -> None:
-        """Ranks that are still there learn why; then the connections close."""
+        """Tell the ranks that are still there why the run ends, then close the connections."""
         text = f"{self.monitor.name} failed: {reason}" if reason and not self.monitor.verdict else ""
         for lines in list(self._lines.values()):
             with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ class Hub:
 
 
 class Spoke:
-    """Any other rank's side: tells rank 0, and hears its verdict or its silence."""
+    """The side of every other rank: it reports to rank 0, and learns its verdict or notes its silence."""
 
     def __init__(self, monitor: Watched, address: tuple[str, int]) -> None:
         self.monitor, self.port = monitor, address[1]
@@ -143,7 +143,7 @@ class Spoke:
             ) from error
 
     def _compare_clocks(self) -> None:
-        """Ends the run where this machine's wall clock and rank 0's differ: logs and checkpoints would lie."""
+        """End the run if this machine's wall clock differs from rank 0's, or times in logs would be wrong."""
         monitor = self.monitor
         before, started = monitor.clock(), time.monotonic()
         self._lines.send({"rank": monitor.rank, "token": monitor.token, "name": monitor.name})

@@ -1,4 +1,4 @@
-"""The line protocol between rank 0's monitor and the others'."""
+"""The line protocol between the monitors of rank 0 and of the other ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_LINE = 4096  # bytes of a message
 
 
 class Lines:
-    """A socket that carries JSON objects, one a line, none longer than MAX_LINE."""
+    """A socket that carries JSON objects, one per line of at most MAX_LINE bytes."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket, self._read = connection, b""
@@ -22,11 +22,11 @@ class Lines:
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[dict[str, Any]]:
-        """What has come.
+        """Return the objects that have arrived.
 
         Raises:
             EOFError: the other side is gone.
-            ValueError: it does not speak our language.
+            ValueError: the other side sent something else than such objects.
         """
         try:
             data = self.socket.recv(MAX_LINE)

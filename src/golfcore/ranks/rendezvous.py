@@ -1,4 +1,4 @@
-"""How ranks meet: the store that torchrun names, what each rank tells of itself, the process group, the monitor."""
+"""Let ranks meet: open the store that torchrun names, exchange facts, join the process group, start the monitor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLLECTIVE_TIMEOUT = timedelta(hours=6)
 
 @dataclass(frozen=True)
 class Place:
-    """What torchrun tells a process."""
+    """The environment that torchrun gives a process."""
 
     rank: int = 0
     size: int = 1
@@ -49,7 +49,7 @@ class Place:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Place:
-        """Raises UsageError where RANK, WORLD_SIZE or the rendezvous are no such thing."""
+        """Read the place from the environment; raise UsageError if RANK, WORLD_SIZE or the rendezvous is invalid."""
         numbers = {}
         names = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "0"}
         names["LOCAL_WORLD_SIZE"] = environment.get("WORLD_SIZE", "1")
@@ -72,7 +72,7 @@ class Place:
 
 
 def environment_of_children(environment: Mapping[str, str]) -> dict[str, str]:
-    """For a process that each rank starts, while it waits: they meet as ranks of their own, at the ranks' store."""
+    """Return the environment for a process that each rank starts; these processes meet as ranks at the same store."""
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0") + ".children"
     return {**environment, "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": attempt}
 
@@ -80,10 +80,10 @@ def environment_of_children(environment: Mapping[str, str]) -> dict[str, str]:
 def meet(
     place: Place, device: torch.device, gpus: int, limits: Limits, clock: Callable[[], float], join_s: float
 ) -> Monitor:
-    """Joins the process group and starts the monitor.
+    """Join the process group and start the monitor.
 
     Raises:
-        RankError: on every rank, naming who is missing or cannot take part.
+        RankError: a rank is missing or cannot take part; raised on every rank, and the message names it.
     """
     try:
         store = _open_store(place, join_s)
@@ -100,7 +100,7 @@ def meet(
 
 
 def _exchange(store: Any, place: Place, device: torch.device, gpus: int, join_s: float) -> list[dict[str, Any]]:
-    """What each rank says of itself, this one included."""
+    """Exchange facts; return those of each rank, this one included."""
     own = {
         "host": socket.gethostname(), "pid": os.getpid(), "device": device.type,
         "python": platform.python_version(), "torch": torch.__version__, "byte order": sys.byteorder,
@@ -111,7 +111,7 @@ def _exchange(store: Any, place: Place, device: torch.device, gpus: int, join_s:
 
 
 def _start(store: Any, place: Place, device: torch.device, limits: Limits, clock: Callable[[], float]) -> Monitor:
-    """The monitor, then the process group under its eyes."""
+    """Start the monitor, then the process group, which it already watches."""
     address = _address_towards(place.host, place.port)
     if place.rank == 0:
         token = secrets.token_hex(16)
@@ -130,10 +130,10 @@ def _start(store: Any, place: Place, device: torch.device, limits: Limits, clock
 
 
 def _open_store(place: Place, join_s: float) -> Any:
-    """The store that torchrun's agent or rank 0 serves.
+    """Open the store that torchrun's agent or rank 0 serves.
 
-    A store whose constructor waits for it waits twice as long as told, and fails with a page of addresses: so the port
-    is tried first. Rank 0's own way to the store that it serves is inside the machine, whatever the machine is called.
+    The port is tried first, because a store whose constructor waits for its server waits twice as long as told, and
+    fails with a page of addresses. Rank 0 reaches the store that it serves within the machine, whatever its name.
     """
     serves = place.rank == 0 and not place.agent_store
     try:
@@ -151,7 +151,7 @@ def _open_store(place: Place, join_s: float) -> Any:
 
 
 def _connect(place: Place, serves: bool, seconds: float) -> Any:
-    """A client of the store, and on rank 0 the store; OSError where a program that is no store has the port."""
+    """Return a client of the store, on rank 0 with the store; raise OSError if another program has the port."""
     made: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def connect() -> None:
@@ -177,7 +177,7 @@ def _connect(place: Place, serves: bool, seconds: float) -> Any:
 
 
 def _await_port(place: Place, join_s: float) -> float:
-    """Seconds that are left when somebody answers at the rendezvous; OSError where nobody does."""
+    """Return the seconds that are left when the rendezvous answers; raise OSError if nothing answers."""
     ticks = Ticks()
     while True:
         try:
@@ -202,7 +202,7 @@ def _device_error(place: Place, gpus: int) -> str:
 
 
 def _await_all(store: Any, place: Place, join_s: float) -> list[dict[str, Any]]:
-    """What each rank says of itself. Waits are counted in small steps: a suspended machine does not use them up."""
+    """Wait for the facts of every rank. The wait is counted in small steps: a suspended machine does not use it up."""
     step_s = 0.05
     for _ in range(int(join_s / step_s)):
         missing = [rank for rank in range(place.size) if not store.check([f"hello/{rank}"])]
@@ -217,7 +217,7 @@ def _await_all(store: Any, place: Place, join_s: float) -> list[dict[str, Any]]:
 
 
 def _about_names(place: Place) -> str:
-    """What to do where torchrun took a machine's own name for an address that others reach."""
+    """Return advice if torchrun took a machine's own name for an address that others can reach."""
     with contextlib.suppress(OSError, ValueError):
         address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0][4][0]
         if place.local_size == place.size or not ipaddress.ip_address(address).is_loopback:
@@ -229,7 +229,7 @@ def _about_names(place: Place) -> str:
 
 
 def _trouble(place: Place, hellos: list[dict[str, Any]]) -> str:
-    """Why these ranks cannot work together; the same text on every rank, empty where they can."""
+    """Return why these ranks cannot work together, the same text on every rank; empty if they can."""
     for rank, hello in enumerate(hellos):
         if hello["error"]:
             return f"rank {rank} of {place.size} cannot take part: {hello['error']}"
@@ -243,7 +243,7 @@ def _trouble(place: Place, hellos: list[dict[str, Any]]) -> str:
 
 
 def _let_others_read(store: Any, place: Place, patience_s: float = 5.0) -> None:
-    """Rank 0 may hold the store: it stays until every rank has read what it is about to complain of."""
+    """Keep rank 0, which may hold the store, alive until every rank has read the facts that it will complain about."""
     store.set(f"read/{place.rank}", "")
     end = time.monotonic() + patience_s
     while place.rank == 0 and time.monotonic() < end:
@@ -271,7 +271,7 @@ def _join_group(place: Place, device: torch.device, store: Any, address: str, mo
 
 
 def _address_towards(host: str, port: int) -> str:
-    """This machine's address on the way to ``host``; a connected UDP socket sends nothing."""
+    """Return this machine's address on the way to ``host``; the connected UDP socket sends nothing."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.connect(address)
@@ -279,7 +279,7 @@ def _address_towards(host: str, port: int) -> str:
 
 
 def _interface_of(address: str) -> str:
-    """The network interface with this IPv4 address; empty where there is none."""
+    """Return the network interface with this IPv4 address; an empty string if there is none."""
     request_address = 0xC0206921 if sys.platform == "darwin" else 0x8915  # SIOCGIFADDR
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():

@@ -1,4 +1,4 @@
-"""Which rank is lost, by what each rank tells of itself, and why."""
+"""Decide from the reports of all ranks which rank is lost, and why."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ SLOW_LEAST_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When a rank counts as lost.
+    """The limits beyond which a rank counts as lost.
 
     Attributes:
-        silent_s: without any message, though the connection stands.
-        hang_s: without progress of the main thread while it is watched, and without computing. A process that computes
-            is slow but alive: it may take three times the longest pause that was expected or seen.
-        slow_factor: its own work a step over the other ranks' median, from SLOW_LEAST_S more; 0 ends no run for it.
-        slow_s: for how long, before it counts.
-        leave_s: how long the main thread may take to leave after the verdict, before the process is ended.
+        silent_s: seconds without any message, though the connection stands.
+        hang_s: seconds without progress of the main thread while it is watched, and without use of the processor. A
+            process that computes is slow but alive: it may take three times the longest pause that was expected or
+            seen.
+        slow_factor: time of its own work per step over the median of the other ranks, if that is at least SLOW_LEAST_S
+            more; 0 never ends a run for being slow.
+        slow_s: seconds for which a rank has to be slow before it counts.
+        leave_s: seconds that the main thread may take to leave after the verdict before the process is ended.
     """
 
     silent_s: float = 10.0
@@ -31,7 +33,7 @@ class Limits:
 
 @dataclass
 class Pulse:
-    """What a rank tells of its main thread."""
+    """A rank's report on its main thread."""
 
     where: str = "set-up"
     waiting: bool = False  # in a collective
@@ -46,7 +48,7 @@ class Pulse:
 
 @dataclass
 class Member:
-    """What rank 0 knows of a rank."""
+    """Facts that rank 0 has about a rank."""
 
     rank: int
     name: str
@@ -56,11 +58,11 @@ class Member:
 
 
 def judge(members: list[Member], now: float, limits: Limits) -> str:
-    """Which rank is lost, and why; an empty string while none is.
+    """Return which rank is lost and why; an empty string if none is.
 
     Args:
-        members: those that have not said goodbye; rank 0 among them.
-        now: rank 0's ticks.
+        members: the ranks that have not said goodbye, rank 0 among them.
+        now: rank 0's count of seconds.
     """
     for member in members:
         if now - member.heard_at > limits.silent_s:
@@ -101,7 +103,7 @@ def _hung(members: list[Member], limits: Limits) -> str:
 
 
 def _slow(members: list[Member], now: float, limits: Limits) -> str:
-    """Compares the own work of a step, without waits, over the last ``slow_s`` and three steps at least."""
+    """Find a slow rank by its own work per step, without waits, over the last ``slow_s`` and at least three steps."""
     for m in members:
         if not m.pulse.watched:
             m.history.clear()

@@ -1,8 +1,8 @@
 """The ranks of a run: one process without torchrun, N with it; gloo between CPUs, NCCL between GPUs.
 
-``join_world`` meets the other ranks at the rendezvous, compares what must be alike, and starts the monitor
-(``golfcore.ranks.monitor``) that ends the run when a rank is lost. Collectives are waited for inside the monitor's
-``waiting``, so that an error names the rank that is missing and not the call that missed it.
+``join_world`` meets the other ranks at the rendezvous, compares facts that must be alike, and starts the monitor
+(``golfcore.ranks.monitor``), which ends the run if a rank is lost. Waits for collectives are inside the monitor's
+``waiting``, so that an error names the missing rank instead of the call that waited for it.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ class World:
 
     @property
     def primary(self) -> bool:
-        """Whether this rank prints and writes."""
+        """True on rank 0, which prints and writes."""
         return self.rank == 0
 
     # --- signs of life ------------------------------------------------------------------------------------------------
 
     def heartbeat(self, where: str = "", *, step: bool = False) -> None:
-        """Tells the monitor that this rank gets on, at ``where`` or the place before; RankError where the run ends."""
+        """Report progress to the monitor, at ``where`` or the place before; raise RankError if the run has to end."""
         if self.monitor is not None:
             self.monitor.heartbeat(where, step=step)
 
     def expect_progress(self, pause_s: float = 0.0) -> contextlib.AbstractContextManager[None]:
-        """Inside, a rank that does not get on, or is far slower than the others, ends the run.
+        """End the run if, within this context, a rank makes no progress or is far slower than the others.
 
-        ``pause_s``: what one that computes may need between two signs of life, of which it gets three times as much.
+        ``pause_s``: seconds that a rank which computes may need between two heartbeats; it gets three times as much.
         """
         return contextlib.nullcontext() if self.monitor is None else self.monitor.expect_progress(pause_s)
 
     def before_end(self, tell: Callable[[str], None]) -> None:
-        """``tell`` gets the reason where the monitor has to end this process."""
+        """Set a function that gets the reason if the monitor has to end this process."""
         if self.monitor is not None:
             self.monitor.on_end = tell
 
@@ -71,7 +71,7 @@ class World:
     # --- collectives --------------------------------------------------------------------------------------------------
 
     def sum(self, value: Tensor) -> Tensor:
-        """``value`` summed over the ranks, in place."""
+        """Sum ``value`` over the ranks, in place, and return it."""
         if self.size > 1:
             shared = value.to(self.device)  # NCCL serves no CPU tensors
             with self._waiting("a sum over the ranks"):
@@ -81,11 +81,11 @@ class World:
         return value
 
     def all_reduce(self, buffer: Tensor) -> Pending:
-        """Begins to sum ``buffer`` over the ranks, in place."""
+        """Begin to sum ``buffer`` over the ranks, in place."""
         return self._pending("the reduction of small gradients", dist.all_reduce(buffer, async_op=True))
 
     def reduce_scatter(self, own: Tensor, pieces: Tensor) -> Pending:
-        """Begins to sum ``pieces`` [ranks, ...] over the ranks; this rank's piece of the sum comes into ``own``."""
+        """Begin to sum ``pieces`` [ranks, ...] over the ranks; ``own`` gets this rank's piece of the sum."""
         what = "the reduction of a bank's gradients"
         if self.device.type == "cuda":
             return self._pending(what, _reduce_scatter(own, pieces.flatten(0, 1), async_op=True))
@@ -95,7 +95,7 @@ class World:
         return self._pending(what, work, lambda: torch.sum(received, 0, out=own))
 
     def all_gather(self, all_: Tensor, own: Tensor) -> Pending:
-        """Begins to collect ``own`` of each rank into ``all_`` [ranks, ...]."""
+        """Begin to gather ``own`` of each rank into ``all_`` [ranks, ...]."""
         return self._pending("the gathering of a bank's updates", _all_gather(all_.flatten(0, 1), own, async_op=True))
 
     def _pending(self, what: str, work: Any, after: Callable[[], object] | None = None) -> Pending:
@@ -108,7 +108,7 @@ class World:
         return wait
 
     def from_primary(self, *values: float) -> tuple[float, ...]:
-        """Rank 0's ``values`` on every rank: decisions that read a clock must be one decision."""
+        """Return rank 0's ``values`` on every rank, so that a decision that reads a clock is the same on all."""
         if self.size == 1:
             return values
         with self._waiting("the word of rank 0"):
@@ -117,7 +117,7 @@ class World:
             return tuple(shared.tolist())
 
     def on_primary(self, function: Callable[[], T]) -> T:
-        """Calls ``function`` on rank 0 and gives its picklable result, or its GolfError, to every rank."""
+        """Call ``function`` on rank 0; return its picklable result, or raise its GolfError, on every rank."""
         if self.size == 1:
             return function()
         outcome: tuple[str, Any] = ("", None)
@@ -144,10 +144,10 @@ class World:
         return value if self.primary else pickle.loads(data.cpu().numpy().tobytes())
 
     def require_alike(self, facts: Mapping[str, object]) -> None:
-        """Compares ``facts`` with rank 0's.
+        """Compare ``facts`` with those of rank 0.
 
         Raises:
-            RankError: on every rank, naming the first fact in which a rank differs, and both values.
+            RankError: a rank differs; raised on every rank, with the first fact that differs and both values.
         """
         if self.size == 1:
             return
@@ -189,14 +189,14 @@ def join_world(
     clock: Callable[[], float] = time.time,
     join_s: float = JOIN_S,
 ) -> Iterator[World]:
-    """The world that torchrun's environment describes, left again at the end.
+    """Join the world that torchrun's environment describes, and leave it at the end of the context.
 
     Args:
         environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; a world of one without them.
-        limits: when a rank counts as lost.
-        gpus: of this machine; default: what torch sees.
+        limits: limits beyond which a rank counts as lost.
+        gpus: number of GPUs of this machine; default: all that torch sees.
         clock: the wall clock.
-        join_s: how long to wait for the other ranks.
+        join_s: seconds to wait for the other ranks.
 
     Raises:
         RankError: the rendezvous or a rank cannot be reached, or a rank cannot take part; on every rank.

@@ -1,4 +1,4 @@
-"""Recipes: the TOML files beside this module, or any of the user's."""
+"""Load recipes: the TOML files beside this module, or a TOML file of the user."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from golfcore.suggest import nearest
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A resolved recipe, and where values other than the file's came from (``"optim.matrix_lr=0.03 (MATRIX_LR)"``)."""
+    """A resolved recipe, and the source of each value not from its file (``"optim.matrix_lr=0.03 (MATRIX_LR)"``)."""
 
     config: RecipeConfig
     overrides: tuple[str, ...]
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with golfcore."""
+    """Return the names of the recipes that come with golfcore."""
     return sorted(f.name.removesuffix(".toml") for f in files(__name__).iterdir() if f.name.endswith(".toml"))
 
 
 def recipe_text(name_or_path: str) -> str:
-    """The file of a recipe: one of ours by name, or a TOML file by path.
+    """Read the file of a recipe that comes with golfcore, by name, or a TOML file, by path.
 
     Raises:
         UsageError: no such recipe or file.
@@ -49,10 +49,10 @@ def recipe_text(name_or_path: str) -> str:
 
 
 def read_recipe(name_or_path: str) -> dict[str, Any]:
-    """The tables of a recipe's file.
+    """Read the tables of a recipe's file.
 
     Raises:
-        UsageError: no such recipe or file, or not TOML.
+        UsageError: no such recipe or file, or the file is not TOML.
     """
     text = recipe_text(name_or_path)
     try:
@@ -62,7 +62,7 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
 
 
 def differences(a: RecipeConfig, b: RecipeConfig) -> list[tuple[str, Any, Any]]:
-    """``(section.key, value in a, value in b)`` wherever they differ; None where a model family lacks the key."""
+    """Return ``(section.key, value in a, value in b)`` for each difference; None if a model family lacks the key."""
     found = []
     trees = to_tree(a), to_tree(b)
     for section, table in trees[0].items():
@@ -79,13 +79,13 @@ def load_recipe(
     name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = (),
     changes: Mapping[str, Any] | None = None,
 ) -> LoadedRecipe:  # fmt: skip
-    """Command line (``sets``) over environment over ``changes`` over file over default.
+    """Load a recipe: its file, changed by ``changes``, then by the environment, then by ``sets``, over the defaults.
 
     Args:
         name_or_path: ``pocket``, or a TOML file.
-        environment: as ``os.environ``; the contest's names are looked up in it.
-        sets: ``section.key=value`` each.
-        changes: values by ``section.key``, as what ``golfcore.recipes.sizing`` found for this machine.
+        environment: variables, like ``os.environ``; the contest's names are looked up in it.
+        sets: ``section.key=value`` each, as on the command line.
+        changes: values by ``section.key``, for example from ``golfcore.recipes.sizing``.
 
     Raises:
         UsageError: an unknown recipe, section or key, or a value out of range.

@@ -23,14 +23,14 @@ from golfcore.suggest import nearest
 
 @dataclass(frozen=True)
 class KeyHelp:
-    """What there is to know of a key.
+    """The facts about a key of recipes.
 
     Attributes:
-        key: As in ``--set``, for example ``train.seed``.
+        key: The key as for ``--set``, for example ``train.seed``.
         section: The table of the recipe that holds it; empty for the recipe's ``name``.
         name: The key within its section.
         family: The model family that has the key; empty outside ``[model]``.
-        type: What a value may be, in words.
+        type: The type of its values, in words.
         default: The value if a recipe does not set the key; None if every recipe must.
         text: Meaning, unit and what 0 or an empty value means, in whole sentences of Markdown.
         environment: The contest's environment variable that sets the key; empty if there is none.
@@ -54,7 +54,7 @@ class KeyHelp:
 
 
 def explain(key: str) -> KeyHelp:
-    """Return what there is to know of ``key``, for example ``quant.rate``.
+    """Return the facts about ``key``, for example ``quant.rate``.
 
     Raises:
         UsageError: no such key; names the nearest.

@@ -1,8 +1,9 @@
-"""The recipe that ``golfcore run`` takes when none is named: pocket_frontier, sized to the machine at hand.
+"""Size the recipe pocket_frontier to this machine; ``golfcore run`` does so if no recipe is named.
 
-What helps in 1,200 steps hurts in 100: a fast machine has time for large batches and low rates, a slow one does not.
-The trainer's own step is measured for a few seconds; what the clock allows decides batch, vocabulary, rates, momentum
-warm-up and the span of the weights' average. docs/results/sizing.md has the rule's data and what of it was not tried.
+Settings that help in 1,200 steps hurt in 100: a fast machine has time for large batches and low learning rates, a slow
+one does not. The trainer's own step is timed for a few seconds. The number of steps that fit into the time limit
+decides batch, vocabulary, learning rates, momentum warm-up and the span of the weights' average.
+docs/results/sizing.md has the data behind the rule, and the cases that were not tried.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ class Size:
     keys: Mapping[str, Any]
 
     def lines(self) -> list[str]:
-        """For the log: what was predicted, and what follows."""
+        """Return lines for the log: the predicted number of steps, and the keys that follow from it."""
         keys = " ".join(f"{key}={value}" for key, value in self.keys.items())
         return [f"sized: {self.steps} steps of {BASE} fit into the clock here, so {keys}"]
 
 
 def size_for(steps: float) -> Size:
-    """The keys for a budget of ``steps`` steps of the base recipe, as measured."""
+    """Return the size for a measured budget of ``steps`` steps of the base recipe."""
     base = load_recipe(BASE, environment={}).config
     bounded = min(max(steps, BOUNDS[0]), BOUNDS[1])
     few = bounded < FEW

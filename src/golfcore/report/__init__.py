@@ -1,6 +1,7 @@
-"""A run, told on one page: ``build_report`` writes it, ``load_run`` and ``summarize`` give what it tells as data.
+"""Report a run on one HTML page (``build_report``), or its numbers as data (``load_run``, ``summarize``).
 
-``compare`` tells several on one. What draws is imported when it draws: matplotlib takes a second.
+``compare`` reports several runs on one page. Modules that draw are imported when they draw, since matplotlib takes a
+second.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["RunData", "build_report", "load_run", "summarize"]
 
 
 def build_report(run_dir: Path) -> Path:
-    """Writes ``report.html`` into a run folder and returns its path; see ``golfcore.report.page``."""
+    """Write ``report.html`` into a run folder and return its path; see ``golfcore.report.page``."""
     from golfcore.report import page
 
     return page.build_report(run_dir)

@@ -1,4 +1,4 @@
-"""Several runs on one page, best first: their scores against a base's, and their curves over one another."""
+"""Compare several runs on one page, best first: their scores with that of a base, and their curves in one drawing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = "compare.html"
 
 
 def comparison(folder: Path, base_name: str) -> dict[str, Any]:
-    """What the page tells, as a JSON-able document: a row a variant, best first, and the runs without a score."""
+    """Return the content of the page as JSON values: one row per variant, best first, and the runs without a score."""
     runs, base_run = load_runs(folder, base_name)
     variants = variants_of(runs, base_run)
     return {
@@ -24,10 +24,10 @@ def comparison(folder: Path, base_name: str) -> dict[str, Any]:
 
 
 def build_comparison(folder: Path, base_name: str, out: Path | None = None) -> Path:
-    """Writes the page, by default ``compare.html`` in ``folder``, and returns its path.
+    """Write the page, by default ``compare.html`` in ``folder``, and return its path.
 
     Raises:
-        InputError: as of ``load_runs``, or the page cannot be written.
+        InputError: as for ``load_runs``, or the page cannot be written.
     """
     runs, base_run = load_runs(folder, base_name)
     variants = variants_of(runs, base_run)

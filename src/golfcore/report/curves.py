@@ -1,4 +1,4 @@
-"""The learning curves as inline SVG.
+"""Draw learning curves as inline SVG.
 
 Matplotlib draws with marker colors that are then replaced by the page's CSS variables, so one drawing serves light
 and dark. The same numbers always give the same bytes: no date, a fixed hash salt, ids with a prefix per drawing.
@@ -49,7 +49,7 @@ MAX_POINTS = 1_500
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points of a run over the training clock: seconds, steps and a value, each of shape (N,)."""
+    """A curve of a run over the training clock: seconds, steps and a value, each of shape (N,)."""
 
     seconds_N: NDArray[np.float64]
     steps_N: NDArray[np.float64]
@@ -57,7 +57,7 @@ class Curve:
 
     @classmethod
     def of(cls, points: Sequence[tuple[float, float, float]]) -> Curve:
-        """From ``(seconds, step, value)`` in any order."""
+        """Make a curve from ``(seconds, step, value)`` in any order."""
         table = np.array(sorted(points), dtype=np.float64).reshape(-1, 3)
         return cls(table[:, 0], table[:, 1], table[:, 2])
 
@@ -68,17 +68,17 @@ class Curve:
         return Curve(self.seconds_N, self.steps_N, self.values_N * factor)
 
     def thinned(self) -> Curve:
-        """At most ``MAX_POINTS`` of the points, evenly taken, with the last."""
+        """Return the curve with at most ``MAX_POINTS`` of its points, evenly chosen, with the last."""
         if len(self) <= MAX_POINTS:
             return self
         keep = np.unique(np.linspace(0, len(self) - 1, MAX_POINTS).astype(np.int64))
         return Curve(self.seconds_N[keep], self.steps_N[keep], self.values_N[keep])
 
     def smoothed(self) -> Curve:
-        """The mean over a window of a thirtieth of the points: centered, so that it has no lag.
+        """Return the curve averaged over a window of a thirtieth of its points, centered, so that it has no lag.
 
-        Near the start, where the curve plunges, the window narrows; at the end only its right half does, since a
-        narrow one would end the line on a single noisy point.
+        Near the start, where the curve falls steeply, the window narrows on both sides; near the end only its right
+        half does, since a narrow window would end the line on a single noisy point.
         """
         n = len(self)
         index_N = np.arange(n)
@@ -90,7 +90,7 @@ class Curve:
 
 
 def loss_svg(train: Curve, val: Curve) -> str:
-    """Training loss, faint as it was and drawn over it smoothed, with the validation points; nats a token."""
+    """Draw the training loss, faint as logged and smoothed on top, with validation points; nats per token."""
     figure, axes = new_axes()
     smooth = train.smoothed()
     set_frame(axes, smooth, [train, val])
@@ -100,11 +100,11 @@ def loss_svg(train: Curve, val: Curve) -> str:
         _line(axes, smooth, alpha=1.0)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return to_svg(figure, "loss", "Loss in nats a token over the training clock")
+    return to_svg(figure, "loss", "Loss in nats per token over the training clock")
 
 
 def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
-    """Validation in bits a byte, with training converted by ``val``'s bytes a token, and the packed score as a line."""
+    """Draw bits per byte: validation, training converted by ``val``'s bytes per token, the packed score as a line."""
     figure, axes = new_axes()
     smooth = train.smoothed()
     set_frame(axes, smooth, [smooth, val], also=[] if final is None else [final])
@@ -118,11 +118,11 @@ def bpb_svg(val: Curve, train: Curve, final: float | None) -> str:
         _line(axes, smooth, alpha=0.45)
     _points(axes, val)
     _step_axis(axes, train if len(train) else val)
-    return to_svg(figure, "bpb", "Validation in bits a byte over the training clock")
+    return to_svg(figure, "bpb", "Validation in bits per byte over the training clock")
 
 
 def new_axes() -> tuple[Figure, Axes]:
-    """An empty drawing in the page's manner."""
+    """Return an empty drawing in the style of the page."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
         FigureCanvasSVG(figure)
@@ -144,7 +144,7 @@ def _line(axes: Axes, smooth: Curve, alpha: float) -> None:
 
 
 def _points(axes: Axes, val: Curve) -> None:
-    """Validation points, joined; those above the frame are left out, so that no line leads out of it."""
+    """Draw validation points, joined; those above the frame are left out, so that no line leads out of it."""
     inside = val.values_N <= axes.get_ylim()[1]
     seconds, values = val.seconds_N[inside], val.values_N[inside]
     axes.plot(seconds, values, color=VAL, linewidth=1.5, alpha=0.6)
@@ -152,13 +152,13 @@ def _points(axes: Axes, val: Curve) -> None:
 
 
 def set_frame(axes: Axes, smooth: Curve, shown: Sequence[Curve], also: Sequence[float] = ()) -> None:
-    """Cuts the first plunge off, which would flatten the rest: the frame holds all but the first tenth of the run.
+    """Set the axis limits without the first 10 % of the run, whose steep drop would flatten the rest.
 
     Args:
-        axes: the drawing's.
-        smooth: says where the plunge ends; left whole if it has few points.
-        shown: the curves that the frame is to hold.
-        also: further values that it is to hold.
+        axes: the axes of the drawing.
+        smooth: gives the value at 10 % of the run; with few points nothing is left out.
+        shown: the curves that have to be within the limits.
+        also: further values that have to be within the limits.
     """
     values = np.concatenate([curve.values_N for curve in shown])
     seconds = np.concatenate([curve.seconds_N for curve in shown])
@@ -175,7 +175,7 @@ def set_frame(axes: Axes, smooth: Curve, shown: Sequence[Curve], also: Sequence[
 
 
 def _step_axis(axes: Axes, curve: Curve) -> None:
-    """Steps on top, each where the clock stood when it was done."""
+    """Draw the axis of steps on top, each at the second when it was done."""
     if len(curve) < 2:
         return
     with mpl.rc_context(STYLE):
@@ -191,7 +191,7 @@ def _step_axis(axes: Axes, curve: Curve) -> None:
 
 
 def _ticks(axes: Axes, places: Sequence[tuple[float, float]], unit: str) -> None:
-    """Ticks at ``(position, number)``, of which the last names the unit."""
+    """Set ticks at ``(position, number)``; the last also names the unit."""
     axes.set_xticks([position for position, _ in places])
     labels = [f"{value:,.10g}" for _, value in places]
     texts = axes.set_xticklabels(labels[:-1] + [f"{label} {unit}" for label in labels[-1:]])
@@ -200,7 +200,7 @@ def _ticks(axes: Axes, places: Sequence[tuple[float, float]], unit: str) -> None
 
 
 def to_svg(figure: Figure, prefix: str, label: str) -> str:
-    """The drawing as an ``<svg>`` element for use inside HTML; ``label`` describes it to screen readers."""
+    """Return the drawing as an ``<svg>`` element for use in HTML; ``label`` describes it to screen readers."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

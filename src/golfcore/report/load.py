@@ -1,4 +1,4 @@
-"""Reads a run folder in whatever state it is: a file that is absent or damaged becomes a note, not a failure."""
+"""Load a run folder in any state: a file that is absent or damaged becomes a note instead of an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_LOG = 50_000_000  # characters of log.txt that are looked at
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """What a run folder holds. A part that is not there is empty; ``problems`` says what could not be read and why."""
+    """The content of a run folder. An absent part is empty; ``problems`` lists what could not be read and why."""
 
     run_dir: Path
     config: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class RunData:
 
 
 def load_run(run_dir: Path) -> RunData:
-    """Reads every part of a run folder that is there.
+    """Load every part of a run folder that exists.
 
     Raises:
         InputError: ``run_dir`` is not a folder, or holds none of a run's files.
@@ -99,10 +99,10 @@ def _parse_config(text: str) -> dict[str, Any]:
 
 
 def artifact_summary(path: Path) -> dict[str, Any]:
-    """``golfcore.artifact.inspect.summary`` as the page needs it; the only place that knows its form.
+    """Reduce ``golfcore.artifact.inspect.summary`` to the rows of the page; nothing else here knows its form.
 
     Returns:
-        ``total`` bytes, and ``roles``: rows of ``role``, ``bytes`` and, where the role holds weights, ``params``,
+        ``total`` bytes, and ``roles``: rows of ``role``, ``bytes`` and, if the role holds weights, ``params``,
         ``bits_per_weight`` and ``order0_bits`` (else None). Framing is the last role.
     """
     from golfcore.artifact.inspect import summary
@@ -126,7 +126,7 @@ def artifact_summary(path: Path) -> dict[str, Any]:
 
 
 def number(value: object) -> float | None:
-    """``value`` where it is a finite number, else None: what a JSON file holds under a key may be anything."""
+    """Return ``value`` if it is a finite number, else None: a JSON file may hold anything under a key."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The drawings and the words of a comparison page."""
+"""Draw the curves of a comparison page and make the values for its template."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRIP = 1_000  # units of a score strip's width
 
 
 def context(folder: Path, base_run: RunData, variants: Sequence[Variant], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """All that the template needs; ``rows`` belong to ``variants``, best first."""
+    """Return the values that the template needs; ``rows`` belong to ``variants``, best first."""
     drawn = _drawn(variants)
     colors = _colors(variants, drawn)
     scored = [row for row in rows if row["mean"] is not None]
@@ -55,20 +55,20 @@ def context(folder: Path, base_run: RunData, variants: Sequence[Variant], rows: 
 
 
 def _drawn(variants: Sequence[Variant]) -> list[int]:
-    """The base and the best of the rest, in the order of the ranking."""
+    """Return the variants to draw, the base and the best of the rest, in the order of the ranking."""
     base = next(index for index, variant in enumerate(variants) if variant.is_base)
     others = [index for index in range(len(variants)) if index != base][:DRAWN]
     return sorted([base, *others])
 
 
 def _colors(variants: Sequence[Variant], drawn: Sequence[int]) -> dict[int, str]:
-    """The CSS variable of each drawn variant: ink for the base, the accent for the best of the others."""
+    """Return the CSS variable of each drawn variant: ink for the base, the accent for the best of the others."""
     palette = iter([TRAIN, *SERIES])
     return {index: VARIABLES[INK if variants[index].is_base else next(palette)] for index in drawn}
 
 
 def mean_curve(runs: Sequence[RunData]) -> Curve:
-    """The smoothed training loss of a variant, the mean over its runs where all of them have come."""
+    """Return the smoothed training loss of a variant, the mean over its runs as far as all of them have come."""
     curves = [curve.smoothed() for run in runs if len(curve := points_of(run, "train", "train_loss")) > 1]
     if not curves:
         return Curve.of([])
@@ -93,7 +93,7 @@ def _marker(color: str) -> str:
 
 
 def _loss_svg(curves: dict[int, Curve], variants: Sequence[Variant], colors: dict[int, str]) -> Markup | None:
-    """Loss over the training clock, the best on top."""
+    """Draw the loss over the training clock, the best variant on top."""
     shown = [curve for curve in curves.values() if len(curve)]
     if not shown:
         return None
@@ -105,7 +105,7 @@ def _loss_svg(curves: dict[int, Curve], variants: Sequence[Variant], colors: dic
 
 
 def _lead_svg(curves: dict[int, Curve], variants: Sequence[Variant], colors: dict[int, str]) -> Markup | None:
-    """Each variant's loss less the base's at the same clock: below zero it leads."""
+    """Draw each variant's loss less the base's at the same second; below zero the variant leads."""
     base = next(curve for index, curve in curves.items() if variants[index].is_base)
     if len(base) < 2:
         return None
@@ -142,7 +142,7 @@ def _draw(axes: Any, curve: Curve, variant: Variant, color: str) -> None:
 
 
 def _axis(scored: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The range of all scores, which every strip shares."""
+    """Return the range of all scores, which every strip shares."""
     values = [score for row in scored for score in row["scores"]]
     if not values:
         return None
@@ -152,7 +152,7 @@ def _axis(scored: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _strip(row: dict[str, Any], scored: list[dict[str, Any]], base: dict[str, Any]) -> dict[str, Any] | None:
-    """Where a row's dots, mean and interval lie, in units of the strip's width."""
+    """Return the positions of a row's dots, mean and interval, in units of the strip's width."""
     axis = _axis(scored)
     if axis is None or row["mean"] is None:
         return None

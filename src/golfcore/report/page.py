@@ -1,7 +1,7 @@
-"""Lays a run out as one self-contained HTML page: no script, no network, light and dark.
+"""Write the report of a run as one self-contained HTML page: no script, no network, light and dark.
 
 Everything shown passes through the template's autoescape; only the SVG drawings, which hold no text of the run, are
-marked as safe. The page's content policy forbids scripts and any request, should something slip through.
+marked as safe. The page's content policy also forbids scripts and requests.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ FILES = (
 
 
 def build_report(run_dir: Path) -> Path:
-    """Writes ``report.html`` into a run folder, whatever state the run is in, and returns its path.
+    """Write ``report.html`` into a run folder, whatever the state of the run, and return its path.
 
     The same folder always gives the same page.
 
     Raises:
-        InputError: ``run_dir`` is not a run folder, or cannot be written.
+        InputError: ``run_dir`` is not a run folder, or it cannot be written.
     """
     run = load_run(run_dir)
     path = run_dir / REPORT
@@ -52,7 +52,7 @@ def build_report(run_dir: Path) -> Path:
 
 
 def render(template: str, context: dict[str, Any]) -> bytes:
-    """A page from a template of this package: everything is escaped but ``Markup``, and every name must be there."""
+    """Render a template of this package; everything but ``Markup`` is escaped, and a missing name is an error."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -95,7 +95,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _subtitle(run: RunData) -> list[str]:
-    """What tells this run from others, in the order it is read."""
+    """Return the facts that tell this run from others, in the order they are read."""
     track = run.config.get("track")
     started = str(run.env.get("started", ""))
     try:
@@ -113,7 +113,7 @@ def _subtitle(run: RunData) -> list[str]:
 
 
 def _notes(run: RunData, summary: dict[str, Any]) -> list[str]:
-    """What is missing from the page, and why."""
+    """Return what is missing from the page, and why."""
     notes = []
     if summary["state"] == "interrupted":
         names = ", ".join(phase["phase"] for phase in run.ledger if not phase["complete"])
@@ -131,7 +131,7 @@ def _score(run: RunData) -> dict[str, Any] | None:
         return None
     digits = f"{bpb:.8f}"
     facts = [
-        ("loss", _decimal(number(run.score.get("val_loss")), 6), "nats a token"),
+        ("loss", _decimal(number(run.score.get("val_loss")), 6), "nats per token"),
         ("scored", _count(number(run.score.get("tokens"))), "tokens"),
         ("text", _count(number(run.score.get("bytes"))), "bytes"),
         ("context", _count(number(run.score.get("context"))), "tokens"),
@@ -147,7 +147,7 @@ def _score(run: RunData) -> dict[str, Any] | None:
 
 
 def _strides(score: dict[str, Any]) -> str:
-    """The stride, or all that a clock took one after the other, as ``64, 128``."""
+    """Return the stride, or all strides that a clock took one after the other, such as ``64, 128``."""
     pace = score.get("pace")
     taken = pace.get("strides") if isinstance(pace, dict) else None
     pairs = [pair for pair in taken if isinstance(pair, list) and len(pair) == 2] if isinstance(taken, list) else []
@@ -165,7 +165,7 @@ def _evaluation(run: RunData) -> dict[str, Any]:
 
 
 def points_of(run: RunData, kind: str, key: str) -> Curve:
-    """A value of a run's metric rows over its training clock."""
+    """Return a value of a run's metric rows over its training clock."""
     found = []
     for row in run.metrics:
         if row["kind"] == kind:
@@ -200,7 +200,7 @@ def _role_css(role: str) -> str:
 
 
 def _bytes(run: RunData, size: dict[str, Any]) -> dict[str, Any] | None:
-    """The byte bar: matrices, overhead, then what is free; shares are of the larger of cap and total."""
+    """Return the parts of the byte bar: matrices, overhead, free bytes, as shares of the larger of cap and total."""
     if not run.artifact:
         return None
     order = {role: index for index, role in enumerate(OVERHEAD)}
@@ -232,7 +232,7 @@ def _bytes(run: RunData, size: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _errors(run: RunData) -> dict[str, Any] | None:
-    """What quantization cost: a row a tensor of symbols, each quantized alone, and all together."""
+    """Return the errors of quantization: one row per tensor, each quantized alone, and all together."""
 
     def row(found: dict[str, Any]) -> dict[str, Any]:
         kl = number(found.get("kl"))
@@ -286,7 +286,7 @@ def _environment(run: RunData) -> list[tuple[str, str]]:
 
 
 def _sections(run: RunData) -> list[dict[str, Any]]:
-    """The config's tables; a value that differs from the default is marked where the default is known here."""
+    """Return the tables of the config; a value that differs from a default known here is marked."""
     sections = []
     for name, table in run.config.items():
         if not isinstance(table, dict):
@@ -298,7 +298,7 @@ def _sections(run: RunData) -> list[dict[str, Any]]:
 
 
 def _plain(value: object) -> object:
-    """A value as the defaults hold it: TOML knows lists, the configs tuples."""
+    """Return a value as the defaults hold it: TOML has lists, the configs have tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -318,7 +318,7 @@ def _commands(run: RunData, state: str) -> list[tuple[str, str]]:
     if state == "interrupted":
         commands.append((f"golfcore run --resume {folder}", "go on from the last checkpoint"))
     if run.artifact_bytes is not None:
-        commands.append((f"golfcore inspect {model}", "every tensor: codec, bytes, bits a weight"))
+        commands.append((f"golfcore inspect {model}", "every tensor: codec, bytes, bits per weight"))
         data = run.config.get("data")
         path = str(data.get("path", "")) if isinstance(data, dict) else ""
         if path:
@@ -336,7 +336,7 @@ def _decimal(value: float | None, places: int) -> str:
 
 
 def _share(value: float | None) -> str:
-    """A percentage that never rounds to 100 unless it is."""
+    """Return a percentage that is rounded to 100 only if it is 100."""
     if value is None:
         return "–"
     text = f"{100 * value:.1f}"

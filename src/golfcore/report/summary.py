@@ -1,4 +1,4 @@
-"""What a run came to: its score, bytes, time and the four verdicts that make a score worth something."""
+"""Summarize a run: its score, bytes, time, and the four verdicts without which a score does not count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 
 
 def summarize(run: RunData) -> dict[str, Any]:
-    """The run as one JSON-able dict: run, name, state, score, bytes, phases, verdicts, problems.
+    """Return a run as one dict of JSON values: run, name, state, score, bytes, phases, verdicts, problems.
 
     ``state`` is ``scored``, ``unscored`` (trained, no score yet), ``interrupted`` (a phase did not end) or ``empty``.
     """
@@ -47,7 +47,7 @@ def _state(run: RunData) -> str:
 
 
 def training_clock(run: RunData) -> dict[str, float | None]:
-    """Seconds trained and their budget (None: no limit), from the ledger or, before it has them, from the metrics."""
+    """Return the seconds trained and their budget (None: no limit), from the ledger or else from the metrics."""
     budget = number(_track(run, "train_s")) or None
     for phase in run.ledger:
         if phase["phase"] == "train" and phase["complete"]:
@@ -61,7 +61,7 @@ def _verdict(key: str, state: str, label: str, detail: str) -> dict[str, str]:
 
 
 def fits_the_cap(run: RunData) -> dict[str, str]:
-    """The packed file against the track's cap."""
+    """Judge whether the packed file is within the track's cap."""
     cap, used = number(_track(run, "cap_bytes")), run.artifact_bytes
     if used is None or cap is None:
         why = "there is no model.golf yet" if used is None else "the config names no cap"
@@ -72,7 +72,7 @@ def fits_the_cap(run: RunData) -> dict[str, str]:
 
 
 def within_time(run: RunData) -> dict[str, str]:
-    """Every phase that has a budget against it; the training phase must be there and have ended."""
+    """Judge whether every phase kept its budget; the training phase must exist and have ended."""
     budgeted = [phase for phase in run.ledger if phase["budget_s"]]
     for phase in budgeted:
         if phase["seconds"] > phase["budget_s"]:
@@ -89,7 +89,7 @@ def within_time(run: RunData) -> dict[str, str]:
 
 
 def code_matches(run: RunData) -> dict[str, str]:
-    """Whether the code in the packed file is the code that scored it."""
+    """Judge whether the code in the packed file is the code that scored it."""
     matches = run.score.get("code_matches")
     if matches is True:
         return _verdict("code", PASS, "Code matches", "the packed code is what ran")
@@ -99,7 +99,7 @@ def code_matches(run: RunData) -> dict[str, str]:
 
 
 def from_packed_bytes(run: RunData) -> dict[str, str]:
-    """Whether the score names the very bytes that lie in the folder."""
+    """Judge whether the score belongs to the packed file in the folder, byte for byte."""
     scored = run.score.get("artifact_sha256")
     if not isinstance(scored, str) or not scored:
         return _verdict("packed", UNKNOWN, "Packed bytes not scored", "no score yet" if not run.score else "no hash")

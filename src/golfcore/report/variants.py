@@ -1,6 +1,6 @@
-"""Runs grouped into variants, and each variant's score against a base's.
+"""Group runs into variants, and compare each variant's score with that of a base.
 
-Runs whose recipes differ in nothing but the seed are one variant: its score is the mean of its runs'.
+Runs whose recipes differ only in the seed are one variant; its score is the mean of the scores of its runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOT_COMPARED = {"train.seed", "name"}  # keys that do not make a variant
 
 @dataclass(frozen=True)
 class Variant:
-    """Runs of one recipe, seeds apart. ``changed`` are the keys in which it differs from the base's recipe."""
+    """Runs of one recipe that differ only in the seed. ``changed`` are the keys that differ from the base's recipe."""
 
     label: str
     changed: dict[str, tuple[Any, Any]]
@@ -42,14 +42,14 @@ class Variant:
 
 
 def load_runs(folder: Path, base: str) -> tuple[list[RunData], RunData]:
-    """Every run folder directly under ``folder`` (or ``folder`` itself), and the base.
+    """Load every run folder directly under ``folder`` (or ``folder`` itself), and the base.
 
     Args:
-        folder: of runs, such as a sweep's.
-        base: a run's name in it, or the path of any run.
+        folder: a folder of run folders, such as that of a sweep.
+        base: the name of a run in it, or the path of any run.
 
     Raises:
-        InputError: no runs, too many, or no such base.
+        InputError: no runs, too many runs, or no such base.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one that holds run folders, for example runs")
@@ -71,7 +71,7 @@ def load_runs(folder: Path, base: str) -> tuple[list[RunData], RunData]:
 
 
 def flat_config(run: RunData) -> dict[str, Any]:
-    """The recipe as ``section.key -> value``, without what does not make a variant."""
+    """Return the recipe as ``section.key -> value``, without the keys that do not make a variant."""
     found = {}
     for name, table in run.config.items():
         for key, value in table.items() if isinstance(table, dict) else [("", table)]:
@@ -82,7 +82,7 @@ def flat_config(run: RunData) -> dict[str, Any]:
 
 
 def variants_of(runs: Sequence[RunData], base: RunData) -> list[Variant]:
-    """The variants, best mean first, those without a score last."""
+    """Return the variants, best mean first, variants without a score last."""
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         groups.setdefault(repr(sorted(flat_config(run).items())), []).append(run)
@@ -102,10 +102,10 @@ def _show(value: Any) -> str:
 
 
 def difference(variant: Variant, base: Variant) -> tuple[float, float | None] | None:
-    """The variant's mean less the base's, and the half-width of its 95 % interval; None without both means.
+    """Return the variant's mean less the base's, and the half-width of its 95 % interval; None without both means.
 
-    Welch's standard error with the degrees of freedom of the smaller side, which is never too sure; None as half-width
-    where a side has one run.
+    It uses Welch's standard error with the degrees of freedom of the smaller side, which errs to the wide side. The
+    half-width is None if a side has only one run.
     """
     if variant.mean is None or base.mean is None:
         return None
@@ -122,7 +122,10 @@ def base_of(variants: Sequence[Variant]) -> Variant:
 
 
 def variant_row(variant: Variant, base: Variant) -> dict[str, Any]:
-    """A variant's numbers; ``verdict`` is better, worse, even (the interval holds 0), unsure (too few runs) or base."""
+    """Return a variant's numbers.
+
+    ``verdict`` is better, worse, even (the interval holds 0), unsure (too few runs) or base.
+    """
     summaries = [summarize(run) for run in variant.runs]
     mean, half = mean_interval(variant.scores) if variant.scores else (None, None)
     against = difference(variant, base)

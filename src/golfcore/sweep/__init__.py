@@ -1,1 +1,1 @@
-"""Many runs of one recipe: a queue that survives its process, devices, early stopping, search."""
+"""Run many variants of a recipe: a queue that survives its process, devices, early stopping, search."""

@@ -1,24 +1,24 @@
-"""Where the runs of a sweep run: processes on this machine's devices, or jobs of a scheduler through submitit."""
+"""Launch the runs of a sweep: as processes on this machine's devices, or as jobs of a scheduler through submitit."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from golfcore.config import CONTEST_ENV
-from golfcore.environment import cores
 from golfcore.errors import UsageError
+from golfcore.machine import cores
+from golfcore.processes import python_command
 from golfcore.suggest import nearest
 from golfcore.sweep.worker import is_running
 
 
 class Handle(Protocol):
-    """A run that was started, or found running."""
+    """A run that was started, or that was found running."""
 
     remote: str | None
 
@@ -28,7 +28,7 @@ class Handle(Protocol):
 
 
 class Launcher(Protocol):
-    """Starts runs; ``slots`` is how many at once."""
+    """Starts runs, at most ``slots`` at once."""
 
     slots: int
 
@@ -38,7 +38,7 @@ class Launcher(Protocol):
 
 
 def worker_command(folder: Path, name: str, command: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "golfcore.sweep.worker", str(folder), name, *command]
+    return [*python_command("golfcore.sweep.worker"), str(folder), name, *command]
 
 
 class _Process:
@@ -72,9 +72,9 @@ class _Found:
 
 
 class LocalLauncher:
-    """Processes here: one a GPU, or ``jobs`` that share the cores.
+    """Launches processes on this machine: one per GPU, or ``jobs`` processes that share the cores.
 
-    Each is in a session of its own: what ends the sweep's terminal does not end its runs.
+    Each has its own session: the end of the sweep's terminal does not end its runs.
     """
 
     def __init__(self, gpus: int, jobs: int) -> None:
@@ -94,7 +94,7 @@ class LocalLauncher:
         return _Found(folder, name)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        """Without the contest's names, which are in the sweep's recipe already; with the slot's device or cores."""
+        """Return a run's environment: with its slot's device, without the contest's names (the recipe holds them)."""
         values = {key: value for key, value in os.environ.items() if key not in CONTEST_ENV}
         if self._gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -119,13 +119,14 @@ class _Submitted:
 
 
 class SubmititLauncher:
-    """Jobs of Slurm, or of submitit's local executor (``cluster="local"``).
+    """Launches jobs of Slurm, or of submitit's local executor (``cluster="local"``).
 
     Args:
-        folder: of the sweep, on a file system that the nodes see.
+        folder: the sweep's folder, on a file system that the nodes see.
         cluster: slurm or local.
-        parameters: as of ``submitit.AutoExecutor.update_parameters``, for example ``timeout_min=60 gpus_per_node=8``.
-        jobs: how many at once; 0 for all.
+        parameters: those of ``submitit.AutoExecutor.update_parameters``, for example ``timeout_min=60
+            gpus_per_node=8``.
+        jobs: number of jobs at once; 0 for all.
     """
 
     def __init__(self, folder: Path, cluster: str, parameters: Mapping[str, Any], jobs: int) -> None:

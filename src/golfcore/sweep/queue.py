@@ -1,7 +1,7 @@
-"""The journal of a sweep: an SQLite file that says of every job what became of it.
+"""The journal of a sweep: an SQLite file with the state and result of every job.
 
-Each change is a transaction, so a process that is killed between two leaves the journal as one of them left it. What a
-journal cannot know is whether a run that it calls running still runs: that is what the lock of ``worker`` is for.
+Each change is a transaction, so a process that is killed leaves a consistent journal. The journal cannot know whether a
+run that it lists as running still runs; the lock of ``worker`` tells.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A job as the journal has it; ``remote`` is a scheduler's id for it, ``trial`` its number in a search."""
+    """A job in the journal; ``remote`` is its id at a scheduler, ``trial`` the number of its trial in a search."""
 
     id: int
     job: Job
@@ -48,7 +48,7 @@ class Entry:
 
 
 class Queue:
-    """The journal at ``path``, made if it is not there."""
+    """The journal at ``path``, made if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,13 +81,13 @@ class Queue:
         return None if row is None else str(row[0])
 
     def begin(self, spec: str, jobs: Iterable[Job]) -> None:
-        """Writes a new sweep's spec and jobs, both or neither."""
+        """Write the spec and the jobs of a new sweep, both or neither."""
         with self._change():
             self._db.execute("INSERT INTO meta VALUES ('spec', ?)", (spec,))
             self._insert(jobs, None)
 
     def add(self, jobs: Iterable[Job], trial: int) -> None:
-        """Further jobs, of a trial of a search; all of them or none."""
+        """Add further jobs of a trial of a search, all of them or none."""
         with self._change():
             self._insert(jobs, trial)
 
@@ -98,7 +98,7 @@ class Queue:
         )
 
     def entries(self) -> list[Entry]:
-        """Every job, in the order in which they were added."""
+        """Return every job, in the order in which they were added."""
         rows = self._db.execute(
             "SELECT id, name, variant, sets, seed, state, slot, remote, attempts, trial, result, note, began, ended "
             "FROM jobs ORDER BY id"
@@ -113,7 +113,7 @@ class Queue:
         ]  # fmt: skip
 
     def start(self, job_id: int, slot: int) -> None:
-        """Marks a waiting job as running; before its process is made, so that none runs that is not marked."""
+        """Mark a waiting job as running; call this before its process starts, so that every process has a mark."""
         with self._change():
             self._db.execute(
                 "UPDATE jobs SET state = 'running', slot = ?, remote = NULL, attempts = attempts + 1, "
@@ -122,12 +122,12 @@ class Queue:
             )
 
     def hand_over(self, job_id: int, remote: str) -> None:
-        """Keeps a scheduler's id of a running job."""
+        """Keep the scheduler's id of a running job."""
         with self._change():
             self._db.execute("UPDATE jobs SET remote = ? WHERE id = ? AND state = 'running'", (remote, job_id))
 
     def again(self, job_id: int, note: str) -> None:
-        """Puts a running job back."""
+        """Put a running job back into the queue."""
         with self._change():
             self._db.execute(
                 "UPDATE jobs SET state = 'waiting', slot = NULL, remote = NULL, note = ? "
@@ -136,7 +136,7 @@ class Queue:
             )
 
     def end(self, job_id: int, state: State, result: dict[str, Any] | None, note: str = "") -> None:
-        """Writes what became of a running job; a job ends once."""
+        """Write the result of a running job; a job ends only once."""
         with self._change():
             self._db.execute(
                 "UPDATE jobs SET state = ?, result = ?, note = ?, slot = NULL, ended = ? "

@@ -1,9 +1,9 @@
-"""Runs a sweep's queue to its end, on from wherever an earlier process of it was when it died.
+"""Run the queue of a sweep to its end, also after an earlier process of the sweep died.
 
 The order is always: the journal says that a job runs, then its process is made; its process leaves a score, then the
-journal says that it is done. So after a kill at any point the journal says at most too little, and the score in the run
-folder and the job's lock (``worker``) say the rest. A job is started again only when no process has its lock and its
-folder holds no score.
+journal says that it is done. So after a kill at any point the journal may lack the last event, and the score in the run
+folder and the job's lock (``worker``) supply it. A job is started again only if no process has its lock and its folder
+holds no score.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
 from golfcore.report.load import number
 from golfcore.run_folder import SCORE, STOPPED
-from golfcore.sweep.hopeless import Curve, Rule, Watch, read_curve
+from golfcore.sweep.early_stopping import Curve, Rule, Watch, read_curve
 from golfcore.sweep.launch import Handle, Launcher
 from golfcore.sweep.queue import ENDED, Entry, Queue
 from golfcore.sweep.worker import has_ended, is_running, output_path
@@ -35,14 +35,14 @@ LAST_WORDS = 400  # characters of a failed run's last line that are kept
 
 
 class Search:
-    """Asks for further jobs while the queue is short, and is told what became of them; the base class asks for none."""
+    """A source of further jobs that learns from the results; this base class has none."""
 
     def more(self, entries: Sequence[Entry]) -> bool:
-        """Adds jobs to the queue if there are any to add; True where it did."""
+        """Add jobs to the queue if there are more; return whether it did."""
         return False
 
     def tell(self, entries: Sequence[Entry]) -> None:
-        """Learns from the jobs that have ended."""
+        """Learn from the jobs that have ended."""
 
 
 @dataclass
@@ -51,15 +51,15 @@ class Sweep:
 
     Attributes:
         folder: holds the journal, the recipe and the run folders.
-        recipe: of every job, before its sets.
+        recipe: the recipe of every job, before its sets.
         queue: the journal.
-        launcher: where the runs run.
-        rule: when to stop a run early.
-        reference: the curve that runs are held against; None: that of the best run that has ended.
-        search: where further jobs come from.
-        command: what a run is, up to its recipe; ends in ``run``.
+        launcher: starts the runs.
+        rule: says when to stop a run early.
+        reference: the curve with which runs are compared; None for that of the best run that has ended.
+        search: gives further jobs.
+        command: the command of a run, up to its recipe; ends in ``run``.
         extra: further words of every run's command.
-        poll_s: seconds between two looks.
+        poll_s: seconds between two rounds.
     """
 
     folder: Path
@@ -80,7 +80,7 @@ class Sweep:
         self._told: set[int] = set()  # jobs whose process was asked to end
 
     def run(self, show: Callable[[list[Entry]], None]) -> list[Entry]:
-        """Runs every job to its end and returns what became of them; ``show`` is called after each look.
+        """Run every job to its end and return all entries of the journal; ``show`` is called after each round.
 
         An interrupt asks the runs to end, waits for them, and leaves their jobs to a later process.
         """
@@ -98,7 +98,7 @@ class Sweep:
                 raise
 
     def look(self) -> list[Entry]:
-        """One round: books what has ended, stops what is hopeless, starts what there is room for."""
+        """Do one round: record jobs that have ended, stop hopeless runs, start jobs while there is room."""
         entries = self.queue.entries()
         for entry in entries:
             if entry.state == "running" and self._handles[entry.id].ended():
@@ -110,7 +110,7 @@ class Sweep:
         return self.queue.entries()
 
     def _adopt(self) -> None:
-        """Takes on what an earlier process left: runs that still run, and jobs whose process died with it."""
+        """Take over from an earlier process: its runs that still run, and its jobs whose process died."""
         for entry in self.queue.entries():
             if entry.state == "running":
                 handle = self.launcher.adopt(self.folder, entry.job.name, entry.remote)
@@ -188,7 +188,7 @@ class Sweep:
         return self._curves[best]
 
     def _interrupt(self) -> None:
-        """Ends the runs and puts their jobs back; what ended by itself meanwhile is booked by the next process."""
+        """End the runs and put their jobs back; the next process records those that ended by themselves meanwhile."""
         for handle in self._handles.values():
             handle.stop()
         until = time.monotonic() + 30
@@ -198,10 +198,10 @@ class Sweep:
 
 @contextmanager
 def one_process(folder: Path) -> Iterator[None]:
-    """Keeps a second process from running the same sweep.
+    """Keep a second process from running the same sweep.
 
     Raises:
-        InputError: another one does.
+        InputError: another process runs it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -230,7 +230,7 @@ def _result(run_dir: Path, score: dict[str, Any]) -> dict[str, Any]:
 
 
 def last_words(path: Path) -> str:
-    """The last line that a run printed, if it printed one."""
+    """Return the last line that a run printed, or an empty string."""
     try:
         with path.open("rb") as f:
             f.seek(0, os.SEEK_END)

@@ -1,7 +1,8 @@
-"""Optuna as the source of a sweep's jobs: a trial is a combination of values, run with every seed.
+"""Draw the jobs of a sweep by Optuna: a trial is a combination of values, run with every seed.
 
-Optuna keeps its own journal, a file of its JournalFileBackend; ours keeps which trial a job belongs to. Between the two
-a process may die: a trial without jobs is given up, and one whose jobs have all ended is told again.
+Optuna keeps its own journal, a file of its JournalFileBackend; the sweep's journal has the trial of each job. A process
+may die between writing the two: a trial without jobs is given up, and a trial whose jobs have all ended is reported
+again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ JOURNAL = "optuna.journal"
 
 
 class OptunaSearch(Search):
-    """``trials`` draws of ``axes``, by Optuna's tree-structured Parzen estimator, for the least bits per byte."""
+    """A search for the least bits per byte: ``trials`` draws of ``axes`` by Optuna's Parzen-tree estimator (TPE)."""
 
     def __init__(self, folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[int], trials: int) -> None:
         try:
@@ -47,7 +48,7 @@ class OptunaSearch(Search):
                 self._told.add(trial.number)
 
     def more(self, entries: Sequence[Entry]) -> bool:
-        """Draws one more trial, unless all have been drawn."""
+        """Draw one more trial, unless all have been drawn."""
         drawn = {entry.trial for entry in entries if entry.trial is not None}
         if len(drawn) >= self._trials:
             return False
@@ -64,7 +65,7 @@ class OptunaSearch(Search):
         return float(f"{trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log):.4g}")
 
     def tell(self, entries: Sequence[Entry]) -> None:
-        """Tells Optuna the mean score of every trial whose seeds have all ended; without a score it has failed."""
+        """Tell Optuna the mean score of every trial whose seeds have all ended; a trial without a score has failed."""
         for number in sorted({e.trial for e in entries if e.trial is not None} - self._told):
             own = [entry for entry in entries if entry.trial == number]
             if not all(entry.state in ENDED for entry in own):

@@ -1,4 +1,4 @@
-"""What a sweep is to run: axes of values or ranges, seeds, and the jobs that they make."""
+"""Specify a sweep: axes of values or ranges, seeds, and the jobs that follow from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANGE = re.compile(r"([-+.\deE_]{0,40}?)\.\.([-+.\deE_]{0,40})(:log)?")
 
 @dataclass(frozen=True)
 class Axis:
-    """A key of the recipe and what it is to be: ``values`` as text, or anything from ``low`` to ``high``."""
+    """A key of the recipe and the values to try: ``values`` as text, or a range from ``low`` to ``high``."""
 
     key: str
     values: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: ``sets`` are ``key=value`` over the sweep's recipe, the seed apart."""
+    """One run of a sweep: ``sets`` are ``key=value`` that change its recipe, without the seed."""
 
     name: str
     variant: str
@@ -44,12 +44,12 @@ class Job:
 
 
 def parse_axis(option: str) -> Axis:
-    """``"optim.matrix_lr=0.02,0.03"``: values. ``"optim.matrix_lr=0.01..0.1:log"``: a range to search.
+    """Parse an axis: values (``"optim.matrix_lr=0.02,0.03"``) or a range (``"optim.matrix_lr=0.01..0.1:log"``).
 
     Commas inside brackets or quotes do not separate: ``train.batch_ramp=[8192,16384],[]``.
 
     Raises:
-        UsageError: neither.
+        UsageError: the text is neither.
     """
     key, equals, text = option.partition("=")
     key = key.strip().replace("-", "_")
@@ -70,12 +70,12 @@ def _range(option: str, key: str, low: str, high: str, log: bool) -> Axis:
     if not all(isinstance(end, (int, float)) and not isinstance(end, bool) and math.isfinite(end) for end in ends):
         raise UsageError(f"--set {option}: expected two numbers, for example 0.01..0.1")
     if not ends[0] < ends[1] or (log and ends[0] <= 0):
-        raise UsageError(f"--set {option}: expected a lower end below the higher one{', above 0' if log else ''}")
+        raise UsageError(f"--set {option}: expected the lower number first{', above 0' if log else ''}")
     return Axis(key, low=float(ends[0]), high=float(ends[1]), log=log, whole=all(isinstance(e, int) for e in ends))
 
 
 def _split(text: str) -> list[str]:
-    """``text`` at its commas, except those inside brackets or quotes."""
+    """Split ``text`` at its commas, except those inside brackets or quotes."""
     parts, depth, quote = [""], 0, ""
     for sign in text:
         if quote:
@@ -92,14 +92,14 @@ def _split(text: str) -> list[str]:
 
 
 def grid_jobs(axes: Sequence[Axis], seeds: Sequence[int]) -> list[Job]:
-    """Every combination of the axes' values, each with every seed; all first seeds before the second ones.
+    """Return jobs for every combination of the axes' values with every seed; all first seeds come before the second.
 
     Raises:
-        UsageError: a key twice, or more than ``MAX_JOBS``.
+        UsageError: a key occurs twice, or there are more than ``MAX_JOBS`` jobs.
     """
     keys = [axis.key for axis in axes]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise UsageError(f"--set {twice} is given twice: list its values behind one, as {twice}=a,b,c")
+        raise UsageError(f"--set {twice} is given twice: list all its values once, as {twice}=a,b,c")
     count = len(seeds) * math.prod(len(axis.values) for axis in axes)
     if count > MAX_JOBS:
         raise UsageError(f"{count:,} runs: expected at most {MAX_JOBS:,}")
@@ -113,7 +113,7 @@ def grid_jobs(axes: Sequence[Axis], seeds: Sequence[int]) -> list[Job]:
 
 
 def variant_jobs(number: int, values: dict[str, Any], seeds: Sequence[int]) -> list[Job]:
-    """The jobs of one combination, one a seed; ``number`` makes their names differ whatever the values look like."""
+    """Return the jobs of one combination, one per seed; ``number`` makes their names differ for any values."""
     short = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items()) or "base"
     slug = re.sub(r"[^\w.=+-]+", "_", short)[:60]
     sets = tuple(f"{key}={value}" for key, value in values.items())
@@ -123,7 +123,7 @@ def variant_jobs(number: int, values: dict[str, Any], seeds: Sequence[int]) -> l
 def spec_text(
     recipe: dict[str, Any], axes: Sequence[Axis], seeds: Sequence[int], trials: int, rule: dict[str, Any]
 ) -> str:
-    """The whole of a sweep as canonical JSON: the same text, the same sweep."""
+    """Return the whole spec of a sweep as canonical JSON: equal texts mean equal sweeps."""
     return json.dumps(
         {
             "recipe": recipe, "seeds": list(seeds), "trials": trials, "rule": rule,
@@ -134,7 +134,7 @@ def spec_text(
 
 
 def differences(old: str, new: str) -> list[str]:
-    """Where two texts of ``spec_text`` differ, as ``"recipe.train.seq_len: 256, now 512"``."""
+    """Return the differences of two texts of ``spec_text``, such as ``"recipe.train.seq_len: 256, now 512"``."""
 
     def flat(value: Any, path: str) -> dict[str, Any]:
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a sweep has found so far: variants with the mean of their seeds, best first."""
+"""Summarize the results of a sweep so far: variants with the mean of their seeds, best first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from golfcore.sweep.queue import Entry
 
 
 def variants(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """A row a variant, best mean first, those without a score last.
+    """Return one row per variant, best mean first, variants without a score last.
 
     Keys: variant, sets, runs, done, running, stopped, failed, seeds, scores, mean, half_width (of the 95 % interval;
     None below two seeds), best, bytes, notes.
@@ -35,6 +35,6 @@ def variants(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def totals(entries: Sequence[Entry]) -> dict[str, int]:
-    """How many jobs are in each state."""
+    """Count the jobs in each state."""
     states = ("waiting", "running", "done", "stopped", "failed")
     return {state: sum(entry.state == state for entry in entries) for state in states}

@@ -1,10 +1,10 @@
-"""Becomes the process of one run, unless another one is that already or the run has ended.
+"""Become the process of one run, unless another process runs it already or the run has ended.
 
     python -m golfcore.sweep.worker FOLDER NAME COMMAND...
 
-The lock of a job is held by its process from here to its end, whatever happens to the sweep that started it: the
-operating system keeps it through ``exec`` and takes it back when the process dies. So of two workers of one job one
-goes away, a killed sweep's runs are seen to be alive, and what a run left behind is only touched while none writes it.
+The process of a job holds its lock from here to its end, whatever happens to the sweep that started it: the operating
+system keeps the lock through ``exec`` and releases it when the process dies. So of two workers of one job one exits,
+the runs of a killed sweep are seen to be alive, and the files of a run are only touched while no process writes them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def lock_path(folder: Path, name: str) -> Path:
 
 
 def output_path(folder: Path, name: str) -> Path:
-    """Where what a run prints goes, whoever started it."""
+    """Return the file that gets the output of a run."""
     return folder / "output" / f"{name}.txt"
 
 
 def is_running(folder: Path, name: str) -> int | None:
-    """The id of the process that has the job's lock; None where no process has it."""
+    """Return the id of the process that has the job's lock, or None."""
     try:
         fd = os.open(lock_path(folder, name), os.O_RDWR)
     except FileNotFoundError:
@@ -49,12 +49,12 @@ def is_running(folder: Path, name: str) -> int | None:
 
 
 def has_ended(run_dir: Path) -> bool:
-    """Whether there is nothing left to do: a score, or a mark that the run was stopped as hopeless."""
+    """Return whether a run has ended: it has a score, or a mark that it was stopped as hopeless."""
     return (run_dir / SCORE).is_file() or (run_dir / STOPPED).is_file()
 
 
 def _take_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock, with this process's id in the file; None where another process has it."""
+    """Take the lock and return its descriptor, with this process's id in the file; None if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     until = time.monotonic() + PATIENCE_S
@@ -73,7 +73,7 @@ def _take_lock(path: Path) -> int | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Takes the lock, sees what is there, and becomes the run: afresh, or on from its checkpoint."""
+    """Take the lock and become the run: from its start, or from its checkpoint if there is one."""
     folder, name, command = Path(arguments[0]), arguments[1], arguments[2:]
     fd = _take_lock(lock_path(folder, name))
     if fd is None:

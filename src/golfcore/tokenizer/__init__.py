@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizers, and byte counts for the contest's SentencePiece models."""
+"""Train and use byte-level BPE tokenizers, and count bytes for the contest's SentencePiece models."""
 
 from golfcore.tokenizer.auditing import Audit, audit
 from golfcore.tokenizer.bpe import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, PATTERN, Tokenizer, split

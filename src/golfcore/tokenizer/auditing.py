@@ -1,4 +1,4 @@
-"""Proof on a given text that a tokenizer loses nothing and that its byte table is right."""
+"""Audit a tokenizer on a text: prove that it loses nothing and that its table of bytes per token is right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from golfcore.tokenizer.bpe import FIRST_BYTE, Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found. Seconds are of encoding and decoding alone."""
+    """The result of an audit. Seconds count only encoding and decoding."""
 
     documents: int
     tokens: int
@@ -42,13 +42,13 @@ class Audit:
 
 
 def audit(tokenizer: Tokenizer, docs: Iterable[bytes], threads: int = 0, *, batch_bytes: int = 32 << 20) -> Audit:
-    """Encode and decode every document, and compare the text, its bytes and the table's count of them.
+    """Encode and decode every document; compare the text and its number of bytes with the byte table.
 
     Args:
-        tokenizer: the one to check.
-        docs: read once.
-        threads: for encoding; 0 for all cores.
-        batch_bytes: how much text is held at a time.
+        tokenizer: the tokenizer to check.
+        docs: the documents, read once.
+        threads: threads for encoding; 0 for all cores.
+        batch_bytes: bytes of text held at a time.
     """
     seen = np.zeros(tokenizer.vocab_size, np.int64)
     documents = tokens = text_bytes = table_bytes = decoded_bytes = wrong = 0

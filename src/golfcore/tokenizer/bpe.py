@@ -1,6 +1,7 @@
-"""The tokenizer: byte-level BPE over pieces of text that a GPT-4-like pattern cuts.
+"""The tokenizer: byte-level BPE (byte-pair encoding) within pieces of text that a GPT-4-like pattern cuts.
 
-Ids: 0 pad, 1 bos, 2 eos, 3 unk, 4..259 the bytes (id = byte + 4), then one a merge, in order of learning. A tokenizer
+Ids: 0 pad, 1 bos, 2 eos, 3 unk, 4..259 the bytes (id = byte + 4), then one id per merge, in order of learning. A
+    tokenizer
 without merges is the contest's ``byte260``. Any bytes round-trip exactly, well-formed UTF-8 or not.
 
 File, little-endian: 8 bytes ``golfbpe\\0``; uint16 version 1; uint16 pattern 1; uint32 number of merges n; n pairs of
@@ -55,14 +56,14 @@ _MAX_FILE = _HEADER.size + 4 * (MAX_VOCAB_SIZE - MIN_VOCAB_SIZE) + 4
 
 
 def split(data: bytes) -> list[bytes]:
-    """The pieces that merges never cross, in order; joined they are ``data``."""
+    """Split ``data`` into the pieces that merges never cross; joined they are ``data``."""
     _check_document(data)
     pieces: list[bytes] = _core.bpe_split(data)
     return pieces
 
 
 class Tokenizer:
-    """Text to ids and back. Safe to share between threads; encoding releases the GIL.
+    """A tokenizer: text to ids and back. Safe to share between threads; encoding releases the GIL.
 
     Args:
         merges: pairs of earlier ids, ``[n, 2]``; id ``260 + i`` stands for ``merges[i]``. None makes byte260.
@@ -94,16 +95,17 @@ class Tokenizer:
     def train(cls, docs: Sequence[bytes], vocab_size: int, threads: int = 0) -> Tokenizer:
         """Learn merges from text; the same documents give the same tokenizer whatever their order and ``threads``.
 
-        Each merge takes the most frequent pair, of equals the one with the lowest left id, then the lowest right id.
+        Each merge takes the most frequent pair; of equally frequent pairs the one with the lowest left id, then the
+        lowest right id.
 
         Args:
-            docs: nothing is merged across their borders.
-            vocab_size: from 260 (bytes alone) to 65,536.
-            threads: 0 for all cores.
+            docs: the documents; nothing is merged across their borders.
+            vocab_size: size of the vocabulary, from 260 (bytes only) to 65,536.
+            threads: number of threads; 0 for all cores.
 
         Raises:
             UsageError: ``vocab_size`` out of range.
-            InputError: too little text for that many merges (a pair must occur twice), or 4 GiB of it and more.
+            InputError: too little text for that many merges (a pair must occur twice), or 4 GiB of text or more.
         """
         _check_threads(threads)
         if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
@@ -127,7 +129,7 @@ class Tokenizer:
         return MIN_VOCAB_SIZE + len(self._merges_N2)
 
     def encode(self, data: bytes | str) -> NDArray[np.uint16]:
-        """Ids of one document, without BOS.
+        """Return the ids of one document, without BOS.
 
         Raises:
             InputError: more than 2 GiB, or a string with lone surrogates, which stands for no bytes.
@@ -142,14 +144,14 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, docs: Sequence[bytes], threads: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-        """Ids of all documents end to end, without BOS, and where each begins.
+        """Return the ids of all documents end to end, without BOS, and where each document begins.
 
         Args:
-            docs: each is encoded as by ``encode``.
-            threads: 0 for all cores; the result does not depend on it.
+            docs: the documents, each encoded as by ``encode``.
+            threads: number of threads, 0 for all cores; the result does not depend on it.
 
         Returns:
-            ids and offsets ``[len(docs) + 1]``: document ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
+            Ids, and offsets ``[len(docs) + 1]``: document ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
 
         Raises:
             InputError: a document of more than 2 GiB.
@@ -161,7 +163,7 @@ class Tokenizer:
         return ids, offsets
 
     def decode(self, ids: ArrayLike) -> bytes:
-        """The bytes that ids stand for; specials stand for none.
+        """Return the bytes that ids stand for; special ids stand for none.
 
         Raises:
             InputError: an id outside the vocabulary, or ids that are not integers.
@@ -181,20 +183,22 @@ class Tokenizer:
 
     def _foreign(self, ids: NDArray[Any]) -> InputError:
         bad = ids[(ids < 0) | (ids >= self.vocab_size)].flat[0]
-        return InputError(f"id {bad} is not in this vocabulary of {self.vocab_size}; is it another tokenizer's?")
+        return InputError(
+            f"id {bad} is not in this vocabulary of {self.vocab_size}; use the tokenizer that made the ids"
+        )
 
     def to_bytes(self) -> bytes:
-        """The tokenizer as a file's content (see the head of this module)."""
+        """Return the tokenizer as the content of a file (the head of this module has the format)."""
         head = _HEADER.pack(_MAGIC, _VERSION, _PATTERN_ID, len(self._merges_N2))
         body = head + self._merges_N2.astype("<u2").tobytes()
         return body + struct.pack("<I", zlib.crc32(body))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Tokenizer:
-        """The inverse of ``to_bytes``.
+        """Return the tokenizer whose ``to_bytes`` is ``content``.
 
         Raises:
-            FormatError: anything else than what ``to_bytes`` writes.
+            FormatError: ``to_bytes`` never writes such data.
         """
         if len(content) < _HEADER.size + 4 or not content.startswith(_MAGIC):
             raise FormatError("not a golfcore tokenizer: it does not begin with 'golfbpe'; make one with `tok train`")
@@ -223,7 +227,7 @@ class Tokenizer:
 
         Raises:
             InputError: the file cannot be read.
-            FormatError: it is not a tokenizer, or a damaged one.
+            FormatError: the file is not a tokenizer, or damaged.
         """
         try:
             with Path(path).open("rb") as f:
@@ -241,11 +245,11 @@ class Tokenizer:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def token(self, token_id: int) -> bytes:
-        """The bytes of one id; none for a special."""
+        """Return the bytes of one id; b"" for a special id."""
         return self.decode([token_id])
 
     def to_tiktoken(self) -> tiktoken.Encoding:
-        """The same tokenizer as a ``tiktoken.Encoding``: the same ids for any well-formed UTF-8.
+        """Return the tokenizer as a ``tiktoken.Encoding``, which gives the same ids for any well-formed UTF-8.
 
         Raises:
             InputError: tiktoken is not installed.

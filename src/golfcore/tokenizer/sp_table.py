@@ -1,9 +1,9 @@
-"""How many bytes of text each token of a contest SentencePiece model stands for.
+"""Count the bytes of text that each token of a contest SentencePiece model stands for.
 
 A byte piece is 1 byte; control, unknown and unused pieces are 0; any other piece is its UTF-8 length without the
 leading mark U+2581, plus 1 for that mark (a space) unless the token before is control, unknown or unused. The text
-counted is the one that SentencePiece has normalized. Operators of a transform (CaseOps) are pieces like any other here:
-count those models by their sidecar of original bytes.
+counted is the one that SentencePiece has normalized. Operators of a text transform (the CaseOps
+variant) are pieces like any other here: count the bytes of such data by the file of byte counts beside each shard.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROW = np.dtype([("base_bytes", np.int32), ("leading_space", np.bool_), ("boundar
 
 
 def sp_byte_table(model_path: Path | str) -> NDArray[np.void]:
-    """A SentencePiece model's ids as rows of ``ROW``, ``[vocab_size]``.
+    """Load the byte table of a SentencePiece model: rows of ``ROW`` per id, ``[vocab_size]``.
 
     Raises:
         InputError: the model cannot be read, or sentencepiece is not installed.
@@ -56,10 +56,10 @@ def sp_byte_table(model_path: Path | str) -> NDArray[np.void]:
 
 
 class SentencePieceTable:
-    """Counts bytes of token sequences.
+    """A table that counts the bytes of token sequences.
 
     Args:
-        table: rows of ``ROW``, one an id, as ``sp_byte_table`` makes them.
+        table: rows of ``ROW``, one per id, as ``sp_byte_table`` makes them.
     """
 
     def __init__(self, table: NDArray[np.void]) -> None:
@@ -69,7 +69,7 @@ class SentencePieceTable:
 
     @classmethod
     def load(cls, model_path: Path | str) -> SentencePieceTable:
-        """From a SentencePiece model file; raises as ``sp_byte_table`` does."""
+        """Load the table of a SentencePiece model file; raises as ``sp_byte_table`` does."""
         return cls(sp_byte_table(model_path))
 
     @property
@@ -77,13 +77,13 @@ class SentencePieceTable:
         return len(self._base)
 
     def count_bytes(self, ids: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Bytes of each target ``ids[1:]``, given the token before it.
+        """Return the bytes of each target ``ids[1:]``, given the token before it.
 
         Args:
-            ids: ``[n]``, a stream as it is scored: the first id only is context.
+            ids: a stream ``[n]`` as it is scored: the first id is only context.
 
         Returns:
-            ``[max(n - 1, 0)]``.
+            Bytes per target, ``[max(n - 1, 0)]``.
 
         Raises:
             InputError: an id outside the vocabulary.

@@ -1,1 +1,1 @@
-"""Training on the ranks at hand: the trainer, its checkpoints, and the log of a run."""
+"""Train a model: the training loop, its checkpoints, and the log of a run."""

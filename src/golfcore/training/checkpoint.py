@@ -1,9 +1,9 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Write and read checkpoints, which hold everything that a run needs to go on as if it had never stopped.
 
-A checkpoint is a ``torch.save`` file followed by 40 bytes: ``GOLFSUM1`` and the SHA-256 of what is before it (torch
-reads it as it is, and does not look at the end). The newest is ``checkpoint.pt``, the one before it
-``checkpoint.previous.pt``; a file that was torn or has rotted is passed over for the other. ``CheckpointWriter`` writes
-beside the training: the loop pays for a copy in memory and for nothing else.
+A checkpoint is a ``torch.save`` file followed by 40 bytes: ``GOLFSUM1`` and the SHA-256 of all bytes before it. (torch
+reads such a file and ignores its end.) The newest is ``checkpoint.pt``, the one before it ``checkpoint.previous.pt``;
+if one is torn or damaged, the other is used. ``CheckpointWriter`` writes in a thread of its own, so that the training
+loop waits only for a copy in memory.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SUM_BYTES = len(SUM_MAGIC) + 32
 
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
-    """Writes ``state`` (tensors, numbers, strings, nested) to ``run_dir/checkpoint.pt``, atomically.
+    """Write ``state`` (tensors, numbers, strings, nested) to ``run_dir/checkpoint.pt``, atomically.
 
-    What was there becomes the previous checkpoint; there is one under its name at every moment.
+    The old file becomes the previous checkpoint; there is a whole file under the name at every moment.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written; what was there stays.
+        InputError: the disk is full or the folder cannot be written; the old file stays.
     """
     path = run_dir / CHECKPOINT
     data = _serialized({"version": VERSION, **state})
@@ -49,7 +49,7 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
 
 
 def _keep_previous(run_dir: Path) -> None:
-    """A second name for the checkpoint that is about to be replaced."""
+    """Give the checkpoint that is about to be replaced a second name."""
     link = run_dir / f".{PREVIOUS_CHECKPOINT}.tmp"
     link.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # no such file yet, or a file system without links: then one is kept
@@ -58,21 +58,21 @@ def _keep_previous(run_dir: Path) -> None:
 
 
 def save_tensors(path: Path, state: dict[str, Any]) -> Path:
-    """Writes a ``torch.save`` file, atomically."""
+    """Write a ``torch.save`` file, atomically."""
     with atomic_write(path) as f:
         f.write(_serialized(state))
     return path
 
 
 def _serialized(state: dict[str, Any]) -> memoryview:
-    """Through memory, since torch hides a full disk behind its own error."""
+    """Serialize in memory, since torch hides a full disk behind its own error."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getbuffer()
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint; never unpickles anything but tensors and plain containers.
+    """Read a checkpoint; nothing but tensors and plain containers is ever unpickled.
 
     Raises:
         InputError: no such file.
@@ -91,21 +91,23 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise FormatError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         found = state.get("version") if isinstance(state, dict) else type(state).__name__
-        raise FormatError(f"{path}: checkpoint version {found!r}, expected {VERSION}; made by another golfcore?")
+        raise FormatError(
+            f"{path}: checkpoint version {found!r}, expected {VERSION}; written by another version of golfcore"
+        )
     return state
 
 
 def _first_line(error: Exception) -> str:
-    """torch explains a bad file at length, and an empty one with nothing."""
+    """Return the first line of an error, or its class: torch explains a bad file at length, an empty one not at all."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def load_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], str]:
-    """The newest checkpoint of a run that is whole, and a note where that is not the newest there is.
+    """Load the newest whole checkpoint of a run, and return a note if a newer one is damaged.
 
     Raises:
-        InputError: there is none.
-        FormatError: none of them is readable.
+        InputError: there is no checkpoint.
+        FormatError: no checkpoint can be read.
     """
     try:
         return load_checkpoint(run_dir / CHECKPOINT, device), ""
@@ -116,10 +118,10 @@ def load_newest(run_dir: Path, device: torch.device | str = "cpu") -> tuple[dict
 
 
 class CheckpointWriter:
-    """Writes checkpoints of one run in a thread, one at a time.
+    """A writer of a run's checkpoints in a thread, one at a time.
 
     Attributes:
-        lag_s: from handing one in until it was on the disk, the last time.
+        lag_s: seconds from the last ``submit`` until that checkpoint was on the disk.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -136,7 +138,7 @@ class CheckpointWriter:
         return self._thread is not None and self._thread.is_alive()
 
     def submit(self, state: dict[str, Any]) -> None:
-        """Copies ``state`` and begins to write the copy. Waits where the last one is not written yet."""
+        """Copy ``state`` and begin to write the copy, after the one before is written."""
         self.wait()
         started = time.monotonic()
         memo: dict[tuple[Any, ...], Tensor] = {}
@@ -148,13 +150,13 @@ class CheckpointWriter:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until nothing is being written."""
+        """Wait until nothing is being written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def failure(self) -> str:
-        """Why the last one could not be written, once; empty where it could."""
+        """Return, once, why the last checkpoint could not be written; an empty string if it could."""
         text, self._failure = self._failure, ""
         return text
 
@@ -168,7 +170,7 @@ class CheckpointWriter:
         self.lag_s = time.monotonic() - started
 
     def _copy(self, value: Any, path: str, memo: dict[tuple[Any, ...], Tensor]) -> Any:
-        """``value`` with every tensor copied into memory of this writer's own; what was one tensor stays one."""
+        """Copy every tensor in ``value`` into this writer's memory; tensors that share memory still share it."""
         if isinstance(value, dict):
             return {key: self._copy(item, f"{path}/{key}", memo) for key, item in value.items()}
         if not isinstance(value, Tensor):

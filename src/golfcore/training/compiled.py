@@ -1,7 +1,7 @@
-"""How a model's loss is run: eagerly, under torch.compile, or replayed as CUDA graphs.
+"""Choose how to run a model's loss: eagerly, under torch.compile, or replayed as CUDA graphs.
 
-Each is tried on a batch of the run's own shape before the clock starts. What fails there falls back to the eager loss,
-on all ranks if on one, and the log says why.
+A choice is tried on a batch of the run's shape before the clock starts. If it fails on one rank, all ranks fall back to
+the eager loss, and the log says why.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ LossFunction = Callable[[Batch, Context], tuple[Tensor, dict[str, Tensor]]]
 def choose_loss(
     loss: LossFunction, module: LanguageModel, train: TrainConfig, rows: int, seq_len: int, world: World
 ) -> tuple[LossFunction, str]:
-    """How to run ``loss`` while training, and a line for the log; gradients are left as they were, absent.
+    """Return ``loss`` as it is to be run in training, and a line for the log; gradients stay None.
 
     Args:
-        loss: ``module.loss``, or what else the weights are trained by.
-        module: on ``world.device``.
+        loss: ``module.loss``, or another function of batch and context by which the weights are trained.
+        module: the model on ``world.device``.
         train: ``compile`` and ``cuda_graphs``.
-        rows, seq_len: of a batch.
+        rows, seq_len: shape of a batch.
         world: the ranks, which decide together.
     """
     if train.cuda_graphs and world.device.type != "cuda":
@@ -53,7 +53,7 @@ def _compiled(
 
 
 def _try(loss_fn: LossFunction, module: LanguageModel, rows: int, seq_len: int, world: World) -> str:
-    """Forward and backward on a batch of zeros; why it failed on this or another rank, or an empty string."""
+    """Try a forward and backward pass on zeros; return why it failed on any rank, or an empty string."""
     ids_BT = torch.zeros(rows, seq_len, dtype=torch.int64, device=world.device)
     failure = ""
     try:
@@ -70,7 +70,7 @@ def _try(loss_fn: LossFunction, module: LanguageModel, rows: int, seq_len: int, 
 
 
 class _Graphs:
-    """Forward and backward captured as CUDA graphs, one pair for each batch shape and phase of the model."""
+    """Forward and backward passes captured as CUDA graphs, one pair per batch shape and phase of the model."""
 
     def __init__(self, loss: LossFunction, module: LanguageModel) -> None:
         self._loss, self._module = loss, module
@@ -86,7 +86,7 @@ class _Graphs:
 
 
 class _TensorLoss(nn.Module):
-    """The loss as a function of tensors alone, which is what a graph can replay."""
+    """The loss as a function of tensors only, since a graph can replay nothing else."""
 
     def __init__(self, loss: LossFunction, module: LanguageModel) -> None:
         super().__init__()

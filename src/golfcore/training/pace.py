@@ -1,4 +1,4 @@
-"""Whether steps keep the pace they began with: a processor may be shared, throttled or put to sleep in mid-run."""
+"""Watch the pace of steps: a processor may be shared, throttled or put to sleep during a run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ SLOWER = 2.0  # times as long as at first: what is said
 
 
 class Pace:
-    """Compares the median of the last steps with that of the first ones of the same kind."""
+    """Compares the median time of the last steps with that of the first steps of the same size."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Steps of another size begin."""
+        """Begin anew, with steps of another size."""
         self._first: list[float] = []
         self._recent: deque[float] = deque(maxlen=WINDOW)
         self._is_slow = False
 
     def note(self, step_s: float) -> str:
-        """Takes the seconds of one step; returns a line for the log where the pace has changed, else nothing."""
+        """Note the seconds of one step; return a line for the log if the pace has changed, else an empty string."""
         if len(self._first) < WINDOW:
             self._first.append(step_s)
             return ""

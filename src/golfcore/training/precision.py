@@ -1,4 +1,4 @@
-"""The dtype of the activations."""
+"""Choose the dtype of the activations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from golfcore.ops import products
 
 
 def choose_precision(wish: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The activations' dtype and why.
+    """Return the dtype of the activations, and why it was chosen.
 
     Args:
-        wish: ``bf16``, ``fp32``, or ``auto`` for bf16 on a GPU and elsewhere what the processor multiplies faster.
-        device: where the model lies.
+        wish: ``bf16``, ``fp32``, or ``auto`` for bf16 on a GPU and the dtype that multiplies faster on a processor.
+        device: the device of the model.
     """
     if wish != "auto":
         return (torch.bfloat16 if wish == "bf16" else torch.float32), "as the recipe says"

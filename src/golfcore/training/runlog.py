@@ -1,7 +1,7 @@
-"""What a run leaves in its folder while it works: log.txt, metrics.jsonl, ledger.json and env.json.
+"""Write the records of a run into its folder: log.txt, metrics.jsonl, ledger.json and env.json.
 
-log.txt holds the contest's own lines, so that every tool that reads those reads ours; metrics.jsonl holds the same
-numbers unrounded. A resumed run goes on in the same files, without a step told twice in metrics.jsonl.
+log.txt holds lines in the contest's form, so that tools for the contest's logs can read it; metrics.jsonl holds the
+same numbers unrounded. A resumed run goes on in the same files; no step occurs twice in metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from golfcore import environment
+from golfcore import machine
 from golfcore.errors import FormatError, GolfError, InputError, RuleError
 from golfcore.paths import atomic_write, disk_is_full, write_failure
 from golfcore.run_folder import ENV, LEDGER, LOG, METRICS
@@ -26,12 +26,12 @@ MAX_PENDING = 16 << 20  # bytes of lines kept in memory while the disk is full
 
 
 def train_line(step: int, total: int, loss: float, train_ms: float) -> str:
-    """``step:200/20000 train_loss:2.3456 train_time:8712ms step_avg:43.56ms``; ``loss`` in nats a token."""
+    """Return ``step:200/20000 train_loss:2.3456 train_time:8712ms step_avg:43.56ms``; ``loss`` in nats per token."""
     return f"step:{step}/{total} train_loss:{loss:.4f} {_clock(step, train_ms)}"
 
 
 def val_line(step: int, total: int, loss: float, bpb: float, train_ms: float) -> str:
-    """``step:1000/20000 val_loss:2.2071 val_bpb:1.3072 train_time:43560ms step_avg:43.56ms``."""
+    """Return ``step:1000/20000 val_loss:2.2071 val_bpb:1.3072 train_time:43560ms step_avg:43.56ms``."""
     return f"step:{step}/{total} val_loss:{loss:.4f} val_bpb:{bpb:.4f} {_clock(step, train_ms)}"
 
 
@@ -40,31 +40,32 @@ def _clock(step: int, train_ms: float) -> str:
 
 
 def stopping_early(step: int, total: int, train_ms: float) -> str:
-    """``stopping_early: wallclock_cap train_time:599981ms step:13780/20000``."""
+    """Return ``stopping_early: wallclock_cap train_time:599981ms step:13780/20000``."""
     return f"stopping_early: wallclock_cap train_time:{train_ms:.0f}ms step:{step}/{total}"
 
 
 def peak_memory(allocated: int, reserved: int) -> str:
-    """``peak memory allocated: 10184 MiB reserved: 10200 MiB``; both given in bytes."""
+    """Return ``peak memory allocated: 10184 MiB reserved: 10200 MiB``; the arguments are in bytes."""
     return f"peak memory allocated: {allocated // 2**20} MiB reserved: {reserved // 2**20} MiB"
 
 
 def size_lines(code: int, total: int, codec: str) -> tuple[str, str]:
-    """``Code size: 47642 bytes`` and ``Total submission size <codec>: 15863489 bytes``."""
+    """Return ``Code size: 47642 bytes`` and ``Total submission size <codec>: 15863489 bytes``."""
     return f"Code size: {code} bytes", f"Total submission size {codec}: {total} bytes"
 
 
 def final_line(loss: float, bpb: float, codec: str) -> str:
-    """``final_<codec>_roundtrip_exact val_loss:2.07269931 val_bpb:1.22436570``, the line that the contest's tools seek.
+    """Return ``final_<codec>_roundtrip_exact val_loss:2.07269931 val_bpb:1.22436570``.
 
-    ``codec`` says what the scored weights went through, as in ``int6_rans``; the contest's baseline has ``int8_zlib``.
+    It is the line that the contest's tools look for. ``codec`` names how the scored weights were coded, such as
+    ``int6_rans``; the contest's baseline has ``int8_zlib``.
     """
     return f"final_{codec}_roundtrip_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}"
 
 
 @dataclass(slots=True)
 class Phase:
-    """A row of ledger.json. ``complete`` stays False in a run that was cut off inside the phase."""
+    """A row of ledger.json. ``complete`` stays False if the run was interrupted within the phase."""
 
     phase: str
     seconds: float
@@ -73,13 +74,13 @@ class Phase:
 
 
 class RunLog:
-    """Writes a run's records; on every rank but the primary one it does nothing.
+    """A writer of a run's records; on every rank but the primary one it does nothing.
 
     Args:
-        run_dir: the run folder, made if it is not there; its log, metrics and ledger are continued if they are.
+        run_dir: the run's folder, made if it does not exist; a log, metrics and ledger in it are continued.
         primary: whether this process is the one that writes.
-        echo: also called with each line of the log; it gets progress, so it should print to standard error.
-        resume_step: the step that the run goes on from: metric rows after it are dropped, since they will come again.
+        echo: also called with each line of the log; as these lines show progress, it should print to standard error.
+        resume_step: the step from which the run goes on; metric rows after it are dropped, since they will come again.
 
     Raises:
         InputError: the folder cannot be written.
@@ -122,14 +123,14 @@ class RunLog:
         self.close()
 
     def close(self) -> None:
-        """Closes the files; closing twice is allowed."""
+        """Close the files; closing twice is allowed."""
         for f in (self._log, self._metrics):
             if f is not None:
                 f.close()
         self._log = self._metrics = None
 
     def line(self, text: str) -> None:
-        """Adds a line to log.txt and echoes it."""
+        """Add a line to log.txt and echo it."""
         if self._log is not None:
             self._log.line(text)
             if self._echo is not None:
@@ -138,16 +139,16 @@ class RunLog:
     def train(
         self, step: int, total: int, *, loss: float, train_s: float, tokens: int, lr_mult: float, step_ms: float
     ) -> None:
-        """Records a training step.
+        """Record a training step.
 
         Args:
-            step: steps done.
-            total: steps planned.
-            loss: nats a token.
-            train_s: the training clock, which stands still during validation.
-            tokens: trained on so far.
+            step: number of steps done.
+            total: number of steps planned.
+            loss: training loss in nats per token.
+            train_s: seconds on the training clock, which stands still during validation.
+            tokens: tokens trained on so far.
             lr_mult: the schedule's factor on every learning rate.
-            step_ms: of the last step alone.
+            step_ms: milliseconds of the last step alone.
         """
         self.line(train_line(step, total, loss, 1000 * train_s))
         self._row(
@@ -155,7 +156,7 @@ class RunLog:
         )
 
     def val(self, step: int, total: int, *, loss: float, bpb: float, train_s: float) -> None:
-        """Records a validation: ``loss`` in nats a token, ``bpb`` in bits a byte."""
+        """Record a validation: ``loss`` in nats per token, ``bpb`` in bits per byte."""
         self.line(val_line(step, total, loss, bpb, 1000 * train_s))
         self._row(kind="val", step=step, val_loss=loss, val_bpb=bpb, train_s=train_s)
 
@@ -167,10 +168,10 @@ class RunLog:
 
     @contextmanager
     def phase(self, name: str, budget_s: float | None = None) -> Iterator[Phase]:
-        """Times a phase of the run into ledger.json.
+        """Time a phase of the run and write it into ledger.json.
 
-        The phase is written when it begins and when it ends, however it ends. Set ``seconds`` of the yielded row inside
-        the block where another clock than the wall's counts, as for training. A phase that occurs again, here or in
+        The phase is written when it begins and when it ends, however it ends. Set ``seconds`` of the yielded row within
+        the block if another clock than the wall clock counts, as in training. A phase that occurs again, here or in
         the run that this one resumes, adds to its first row.
         """
         row = next((p for p in self._ledger if p.phase == name), None)
@@ -200,17 +201,17 @@ class RunLog:
 
     def _write_env(self, resumed: bool) -> None:
         path = self.run_dir / ENV
-        values = environment.environment()
+        values = machine.environment()
         if resumed and "started" in (first := read_json(path, dict)):
             values |= {"started": first["started"], "resumed": values["started"]}
         _write_json(path, values)
 
 
 class _Appender:
-    """A file that grows by whole lines, each on its way to the disk at once.
+    """A file to which whole lines are appended, each written at once.
 
-    A run that is killed leaves at most one torn line, its last. Lines that find the disk full are kept in memory, and
-    follow when there is room: a full disk does not end a run.
+    A run that is killed leaves at most one torn line, its last. If the disk is full, lines are kept in memory and
+    written when there is room: a full disk does not end a run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -231,7 +232,7 @@ class _Appender:
                 raise InputError(write_failure(self._path, error)) from error
 
     def close(self) -> None:
-        """Lines that still find no room are lost."""
+        """Close the file; lines for which there is still no room are lost."""
         with contextlib.suppress(OSError):
             self._file.write(self._pending)
         self._file.close()
@@ -244,14 +245,14 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def _keep_until(path: Path, step: int | None) -> None:
-    """Rewrites metrics.jsonl without a torn last line and, if ``step`` is given, without the rows after it."""
+    """Rewrite metrics.jsonl without a torn last line and, if ``step`` is given, without the rows after it."""
     rows = read_metrics(path)
     with atomic_write(path, "w") as f:
         f.writelines(json.dumps(row) + "\n" for row in rows if step is None or row["step"] <= step)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, oldest first; an absent file has none, and a torn last line is left out.
+    """Read the rows of a metrics.jsonl, oldest first; none if there is no file, and without a torn last line.
 
     Raises:
         FormatError: a line other than the last is not a metric row.
@@ -278,10 +279,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ledger.json, each with every key of ``Phase``; an absent file has none.
+    """Read the rows of a ledger.json, each with every key of ``Phase``; none if there is no file.
 
     Raises:
-        FormatError: it is not a list of phases.
+        FormatError: the file is not a list of phases.
     """
     rows = read_json(path, list)
     result = []
@@ -303,12 +304,12 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
 
 
 def budget_use(ledger: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
-    """Seconds of training and of evaluation, as a track counts them.
+    """Return the seconds of training and of evaluation, as a track counts them.
 
-    Whatever reads training data, calibration on it too, has to be timed as phase ``train``.
+    All work that reads training data, also calibration, has to be timed as phase ``train``.
 
     Raises:
-        RuleError: a phase was cut off, or training or evaluation is missing: such a run proves nothing.
+        RuleError: a phase was interrupted, or training or evaluation is missing: such a run proves nothing.
     """
     rows = {row["phase"]: row for row in ledger}
     for name in ("train", "evaluate"):
@@ -321,10 +322,10 @@ def budget_use(ledger: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """The JSON document at ``path``, or an empty ``kind`` (dict or list) where there is no such file.
+    """Read the JSON document at ``path``; an empty ``kind`` (dict or list) if there is no such file.
 
     Raises:
-        FormatError: it is not JSON, or its top is not a ``kind``.
+        FormatError: the file is not JSON, or its top is not a ``kind``.
     """
     try:
         value = json.loads(path.read_bytes())

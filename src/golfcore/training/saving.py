@@ -1,4 +1,4 @@
-"""What of a training goes into a checkpoint, when one is due, and how a run goes on from it."""
+"""Save the state of a training in checkpoints when they are due, and resume from one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from golfcore.training.runlog import RunLog
 
 
 class BatchLoader(Protocol):
-    """What the loop asks of a loader: this rank's share of each step, in any shape, and a position to save."""
+    """The interface of a loader: it gives this rank's share of each step, in any shape, and a position to save."""
 
     def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 
@@ -35,7 +35,7 @@ class BatchLoader(Protocol):
 
 @dataclass
 class TrainState:
-    """Where a run stands, apart from the tensors."""
+    """The progress of a run: all of its state that is not in tensors."""
 
     step: int = 0
     train_s: float = 0.0  # the clock
@@ -48,9 +48,9 @@ class Saver:
     """The checkpoints of one training.
 
     Args:
-        module, optimizers, loader: what a checkpoint holds.
+        module, optimizers, loader: their states make up a checkpoint.
         log: gets warnings, and names the folder.
-        every_s: seconds from one checkpoint to the next; 0 for none but the last.
+        every_s: seconds from one checkpoint to the next; 0 for the last checkpoint only.
         writes: whether this rank writes the files.
     """
 
@@ -70,17 +70,17 @@ class Saver:
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go back to what ``tensors`` returned."""
+        """Restore a state that ``tensors`` returned."""
         self.module.load_state_dict(saved["module"])
         self.optimizers.load_state_dict(saved["optimizers"])
         self.loader.load_state_dict(saved["loader"])
 
     def is_due(self, state: TrainState, recent_s: Iterable[float]) -> bool:
-        """Say whether a checkpoint begun now will be on the disk just before ``every_s`` are over.
+        """Return whether to begin a checkpoint now, so that it is on the disk just before ``every_s`` are over.
 
         Args:
-            state: where the run stands.
-            recent_s: how long the last steps took.
+            state: the progress of the run.
+            recent_s: seconds that each of the last steps took.
         """
         if self.writer is None or not self.every_s or not state.step or self.writer.busy:
             return False
@@ -90,12 +90,12 @@ class Saver:
         return time.monotonic() - state.saved_at >= self.every_s - ahead_s
 
     def save(self, state: TrainState, choices: Mapping[str, Any], *, final: bool) -> None:
-        """Begin a checkpoint; with ``final`` it is on the disk when this returns.
+        """Begin to write a checkpoint; with ``final`` it is on the disk when this returns.
 
-        ``weights`` in it are those to keep, averaged if so.
+        Its ``weights`` are those to keep: the average, if there is one.
 
         Raises:
-            InputError: a weight is not finite, and the checkpoint before stays; or, with ``final``, the disk is full.
+            InputError: a weight is not finite (the last checkpoint stays), or, with ``final``, the disk is full.
         """
         tensors = self.tensors()  # every rank takes part: banks are gathered
         state.saved_at = time.monotonic()
@@ -121,10 +121,10 @@ class Saver:
             self.writer.wait()
 
     def resume(self, saved: Mapping[str, Any]) -> TrainState:
-        """Restore a checkpoint and return where it stands.
+        """Restore a checkpoint and return the progress of its run.
 
         Raises:
-            InputError: the checkpoint is of a run that had ended, or of another model.
+            InputError: the checkpoint belongs to a run that had ended, or to another model.
         """
         if saved["final"]:
             raise InputError(
@@ -147,7 +147,7 @@ class Saver:
 
 
 def odd_tensor(optimizers: Optimizers) -> str:
-    """Name the first parameter or gradient that is not finite."""
+    """Return the name of the first parameter or gradient that is not finite."""
     for what, tensors in (
         ("parameter", optimizers.parameters),
         ("gradient of", {n: p.grad for n, p in optimizers.parameters.items()}),
@@ -159,7 +159,7 @@ def odd_tensor(optimizers: Optimizers) -> str:
 
 
 def way_back(run_dir: Path) -> str:
-    """Say what to do after a loss that is not finite."""
+    """Return advice for a run whose loss is not finite."""
     saved = run_dir / CHECKPOINT
     kept = f"the last good checkpoint stays in {saved}; " if saved.exists() else ""
     return f"{kept}lower optim.matrix_lr and the other rates, or set optim.grad_clip_norm"

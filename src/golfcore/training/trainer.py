@@ -1,7 +1,7 @@
-"""The training loop: steps until the clock or the step count runs out, resumable at any moment.
+"""The training loop: run steps until the clock or the step count runs out; a run can resume at any moment.
 
-The clock counts what the contest's does: everything from the first real step on except validation. Warm-up steps run
-before it, on real shapes, to compile and allocate; weights, optimizer and loader are restored after them.
+Like the contest's clock, the clock counts everything from the first real step on except validation. Warm-up steps run
+before it, on real shapes, to compile and allocate; afterwards weights, optimizer and loader are restored.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from golfcore.training.saving import BatchLoader, Saver, TrainState, odd_tensor,
 
 
 class Trainer:
-    """One model on its way through one recipe.
+    """The trainer of one model by one recipe.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
         module: the model on ``world.device``, in fp32; see ``golfcore.model.interface.LanguageModel``.
         loader: this rank's token batches.
         world: the ranks.
-        log: where losses and checkpoints go; writes on rank 0 only.
+        log: gets losses and names the folder of checkpoints; it writes on rank 0 only.
         on_progress: called with ``(share of the run, note)`` after each step, on rank 0 only.
-        evaluate: gives ``(val_loss, val_bpb)`` of the module as it stands; called every ``train.val_every`` steps.
+        evaluate: returns ``(val_loss, val_bpb)`` of the module; called every ``train.val_every`` steps.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Trainer:
     # --- one step ---------------------------------------------------------------------------------------------------
 
     def set_stage(self, stage: Stage) -> None:
-        """Gives the loader and the model what the next steps look like."""
+        """Set the shape of batches in the loader and the phase of the model, for the next steps."""
         self.stage = stage
         self.pace.restart()
         rank_tokens = stage.batch_tokens // self.world.size
@@ -118,7 +118,7 @@ class Trainer:
         self.module.phase = stage.phase
 
     def backward(self) -> Tensor:
-        """Gradients of one batch's mean loss, summed over micro-batches and ranks; returns the mean loss."""
+        """Compute the gradients of one batch's mean loss, over all micro-batches and ranks; return the mean loss."""
         inputs, targets = next(self.loader)
         rows = inputs.shape[0]
         total = torch.zeros((), device=self.world.device)
@@ -139,7 +139,7 @@ class Trainer:
         return self.optimizers.reduce(total)
 
     def update(self, multiplier: float, share: float) -> None:
-        """Clips the gradients, then moves the weights and their average; ``share`` is the run's."""
+        """Clip the gradients, then update weights and average; ``share`` is the share of the run that is over."""
         train, optim, state = self.recipe.train, self.recipe.optim, self.state
         if optim.grad_clip_norm > 0:
             self.optimizers.clip(optim.grad_clip_norm)
@@ -151,7 +151,7 @@ class Trainer:
     # --- the run ----------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Runs ``train.warmup_steps`` steps of every stage and restores every state that they moved.
+        """Run ``train.warmup_steps`` steps of every stage, and restore every state that they changed.
 
         Raises:
             InputError: the clock is shorter than one step.
@@ -191,7 +191,7 @@ class Trainer:
             )
 
     def run(self) -> TrainState:
-        """Trains from where the state stands to the end; the module then holds the weights to keep."""
+        """Train from the present state to the end; the module then holds the weights to keep."""
         gc.collect()
         gc.freeze()  # what torch and the model have allocated by now stays; the collector need not go through it
         self.module.train()
@@ -239,7 +239,7 @@ class Trainer:
             started += self._between_steps(loss, multiplier, recent_s[-1])
 
     def _advance_stage(self, share: float) -> None:
-        """Enters the stage that has come, and says so in the log."""
+        """Enter the next stage if its time has come, and write it to the log."""
         self.progress.fill_(share)
         stage = stage_at(share, self.recipe.train, self.module.phase_starts())
         if stage != self.stage:
@@ -250,9 +250,10 @@ class Trainer:
             self.set_stage(stage)
 
     def _stop_at_nan(self, loss: Tensor) -> None:
-        """Raises InputError where the loss is not finite, before it reaches the weights.
+        """Raise InputError if the loss is not finite, before it reaches the weights.
 
-        A GPU is asked only when the loss is logged anyway: asking makes it wait. ``save`` looks again.
+        On a GPU the loss is checked only when it is logged anyway, since reading it makes the GPU wait. ``save`` checks
+        the weights again.
         """
         step = self.state.step + 1
         if self.world.device.type != "cpu" and step > 10 and step % self.recipe.train.log_every:
@@ -263,7 +264,7 @@ class Trainer:
             )
 
     def _between_steps(self, loss: Tensor, multiplier: float, step_s: float) -> float:
-        """Logs and validates when due; returns the seconds that do not count."""
+        """Log and validate when due; return the seconds that do not count."""
         train, state = self.recipe.train, self.state
         if state.step % train.log_every == 0 or state.step <= 10:
             self.log.train(
@@ -291,19 +292,19 @@ class Trainer:
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def save(self, *, final: bool = False) -> None:
-        """Begin a checkpoint, whose file rank 0 writes; with ``final`` it is written when this returns.
+        """Begin a checkpoint, which rank 0 writes; with ``final`` it is written when this returns.
 
         Every rank calls it.
 
         Raises:
-            InputError: a weight is not finite, and the checkpoint before stays; or, with ``final``, the disk is full.
+            InputError: a weight is not finite (the last checkpoint stays), or, with ``final``, the disk is full.
         """
         self.saver.save(self.state, self.choices, final=final)
 
     def resume(self, saved: Mapping[str, Any]) -> None:
-        """Go back to where a checkpoint stands.
+        """Restore a checkpoint and go on from it.
 
         Raises:
-            InputError: the checkpoint is of a run that had ended, or of another model.
+            InputError: the checkpoint belongs to a run that had ended, or to another model.
         """
         self.state = self.saver.resume(saved)

@@ -1,1 +1,1 @@
-"""The GPT family: every file but ``family`` and ``cost`` is part of the code that a packed model carries."""
+"""The GPT family. Every file but ``family`` and ``cost`` is packed with a model."""

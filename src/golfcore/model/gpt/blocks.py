@@ -1,7 +1,7 @@
 """The GPT's blocks: attention, MLP, and how their outputs join the residual stream.
 
-Matrix products are torch's; what lies between them is ``golfcore.ops``. A block hands its last branch on unadded, with
-its scale, so that the addition happens inside the next norm's pass over the stream.
+torch computes the matrix products, ``golfcore.ops`` everything between them. A block does not add its last branch to
+the residual stream: it hands branch and scale on, and the next norm adds them in its own pass over the stream.
 
 Shape suffixes: B batch, T time, D model, N query heads, K key/value heads, H head dimension, R rotary pairs.
 """
@@ -21,7 +21,7 @@ from golfcore.model.gpt.parts import EPS, Linear
 
 
 class Shared(NamedTuple):
-    """What every block of a forward pass reads beside the stream."""
+    """Inputs that every block of a forward pass reads beside the residual stream."""
 
     x0_BTD: Tensor
     cos_TR: Tensor
@@ -31,21 +31,21 @@ class Shared(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """The residual stream as ``x + s * y``: a branch's output y waits for the next norm to add it."""
+    """The residual stream as ``x + s * y``; the next norm adds the branch output y."""
 
     x_BTD: Tensor
     y_BTD: Tensor | None = None
     s_D: Tensor | None = None
 
     def sum(self) -> Tensor:
-        """The stream itself."""
+        """Return ``x + s * y``, the stream itself."""
         if self.y_BTD is None or self.s_D is None:
             return self.x_BTD
         return ops.residual(self.x_BTD, self.y_BTD, self.s_D)
 
 
 def tail(x_BTD: Tensor, last: int) -> Tensor:
-    """The last positions of ``x_BTD``, a view; all of them with ``last`` 0."""
+    """Return the ``last`` positions of ``x_BTD`` as a view; all positions if ``last`` is 0."""
     return x_BTD[:, -last:] if last else x_BTD
 
 
@@ -73,7 +73,7 @@ class Attention(nn.Module):
             self.gate_NI = nn.Parameter(torch.zeros(config.num_heads, inputs))
 
     def gates(self, x_BTD: Tensor) -> Tensor | None:
-        """The factor on each head of each token, [B, T, N]."""
+        """Return the factor on each head of each token, [B, T, N]."""
         if self.gate == "none":
             return None
         (logits_BTN,) = ops.linear(x_BTD[..., : self.gate_NI.size(1)], self.gate_NI)
@@ -128,8 +128,8 @@ class Block(nn.Module):
     a and b (resid_mix) start at 1 and 0; ``phase`` starts them at p and 1 - p with ``p = sigmoid(3 (i / (L-1) - 1/2))``
     (entry 2026-03-19); ``none`` leaves x as it is. c is ``1 / sqrt(i + 1)`` with ``layer_scale``, else 1.
 
-    With ``last``, the block's output holds the last positions alone: keys and values are those of all positions, but
-    what follows attention (its output projection and the MLP) is computed only for these. Of use in a last block.
+    With ``last`` the output of the block holds only the last positions: keys and values are those of all positions, but
+    what follows attention (its output projection and the MLP) is computed only for the last. Used in the last block.
     """
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
@@ -146,7 +146,7 @@ class Block(nn.Module):
         self.scale = 1 / math.sqrt(layer + 1) if config.layer_scale else 1.0
 
     def _enter(self, stream: Stream, shared: Shared) -> tuple[Tensor, Tensor]:
-        """xin and its norm."""
+        """Return xin and its norm."""
         if not self.mixed:
             return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, c=self.scale, eps=EPS)
         a_D, b_D = self.resid_mix_2D
@@ -163,7 +163,7 @@ class Block(nn.Module):
     def in_lanes(
         self, a_BTD: Tensor, m_BTD: Tensor, keep_2: Tensor, post_22: Tensor, shared: Shared, last: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """One block of two residual lanes (entry 2026-03-31): attention reads the first, the MLP the second.
+        """Run one block on two residual lanes (entry 2026-03-31): attention reads the first, the MLP the second.
 
         Each lane becomes ``keep`` times itself plus both outputs, weighted: ``post[branch, lane]``.
         """

@@ -1,7 +1,7 @@
-"""The GPT family's config and its arithmetic; torch-free, so that planning starts fast.
+"""Configure a GPT and count its parameters; without torch, so that planning starts fast.
 
-Every part beyond the contest's baseline is off by default, and one field (or one block of fields) turns it on. What
-each part is and what it brought is written down in docs/guides/parts.md.
+Every part beyond the contest's baseline is off by default, and one field (or one block of fields) turns it on.
+docs/guides/parts.md explains each part and its effect.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GATE_INPUTS = 12  # channels that the small gates read
 
 
 def layer_set(text: str, num_layers: int, key: str) -> tuple[int, ...]:
-    """The layers that ``text`` names: ``""`` none, ``"all"``, or numbers and spans as in ``"0,3-5"``.
+    """Return the layers that ``text`` names: ``""`` none, ``"all"``, or numbers and spans such as ``"0,3-5"``.
 
     Raises:
-        UsageError: not such a text, or a layer beyond ``num_layers``; names ``key``.
+        UsageError: no such text, or a layer beyond ``num_layers``; the message names ``key``.
     """
     if text.strip() in ("", "all"):
         return tuple(range(num_layers)) if text.strip() else ()
@@ -42,7 +42,7 @@ class GPTConfig:
     """A GPT; the defaults are the contest's naive baseline (1.2244 bits per byte on 8 x H100).
 
     Every part beyond the baseline is off by default; docs/guides/parts.md says what each brings. Sets of layers are
-    texts: ``""`` for none, ``"all"``, or numbers and spans as in ``"0,3-5"``.
+    texts: ``""`` for none, ``"all"``, or numbers and spans such as ``"0,3-5"``.
 
     Attributes:
         num_layers: Number of transformer blocks with weights of their own; ``loop_layers`` may run some of them several
@@ -256,7 +256,10 @@ class GPTConfig:
 
 
 def layer_order(config: GPTConfig, extra_passes: int) -> tuple[int, ...]:
-    """The layers in the order they run, the loop's span ``1 + extra_passes`` times; the first half feeds the skips."""
+    """Return the layers in the order they run, with the looped span ``1 + extra_passes`` times.
+
+    The first half of this order feeds the skips of the second.
+    """
     span = layer_set(config.loop_layers, config.num_layers, "model.loop_layers")
     layers = tuple(range(config.num_layers))
     if not span:
@@ -265,7 +268,7 @@ def layer_order(config: GPTConfig, extra_passes: int) -> tuple[int, ...]:
 
 
 def gpt_counts(config: GPTConfig, vocab_size: int) -> dict[str, tuple[Kind, int, int]]:
-    """``group -> (kind, parameters, rows)`` of the whole model; see ``Family.counts``."""
+    """Return ``group -> (kind, parameters, rows)`` of the whole model; see ``Family.counts``."""
     n, d, kv = config.num_layers, config.model_dim, config.kv_dim
     hidden = d * config.mlp_mult
     up = hidden * (2 if config.activation == "swiglu" else 1)
@@ -295,7 +298,7 @@ def gpt_counts(config: GPTConfig, vocab_size: int) -> dict[str, tuple[Kind, int,
 
 
 def _control_parameters(config: GPTConfig) -> int:
-    """Scales, gains, gates and mixes: everything that is neither matrix nor table."""
+    """Count scales, gains, gates and mixes: all parameters that are neither in a matrix nor in a table."""
     n, d = config.num_layers, config.model_dim
     gate = {"none": 0, "head": GATE_INPUTS, "sparse": GATE_INPUTS, "dense": d}[config.attn_gate]
     block = (2 if config.resid_mix == "none" else 4) * d + config.num_heads * (1 + gate)

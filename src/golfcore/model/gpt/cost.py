@@ -1,4 +1,4 @@
-"""What a step of a GPT costs, as arithmetic on its config; torch-free, so that planning starts fast."""
+"""Compute the work of a GPT per token from its config; without torch, so that planning starts fast."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from golfcore.model.work import Work
 
 
 def gpt_work(config: GPTConfig, vocab_size: int, seq_len: int) -> tuple[Work, ...]:
-    """The work of each phase of a GPT, first to last; see ``Family.work``.
+    """Return the work per token in each phase of a run, first to last; see ``Family.work``.
 
-    Left out are gates, and what is done once a step and not once a token: tables that are projected as a whole.
+    Left out are gates, and work that is done once per step instead of per token: tables that are projected as a whole.
 
     Args:
         config: the model.
-        vocab_size: logits a token.
-        seq_len: tokens of a row; attention sees half of it on average, or of ``max_segment`` where that is less.
+        vocab_size: logits per token.
+        seq_len: tokens per row; attention sees half a row on average, or half of ``max_segment`` if that is less.
     """
     d, hidden = config.model_dim, config.model_dim * config.mlp_mult
     wide = hidden * (2 if config.activation == "swiglu" else 1)

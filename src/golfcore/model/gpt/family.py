@@ -1,4 +1,4 @@
-"""The descriptor of the GPT family; torch-free, like everything but ``build``."""
+"""Describe the GPT family to the registry; only ``build`` imports torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from golfcore.model.registry import Family
 if TYPE_CHECKING:
     from golfcore.model.interface import LanguageModel
 
-# The operations that a forward pass takes, in plain torch.
+# The operations of a forward pass, in plain torch.
 _REFERENCES = ("__init__", "activation", "attention", "embed", "linear", "norm", "qk")
 
 

@@ -6,7 +6,7 @@ relu^2 MLP, no biases and no norm gains. RMSNorm of the embedding gives x0, whic
 normalized per head, q times a learned gain; output projections start at zero, so every block starts as the identity;
 logits are soft-capped. ``GPTConfig`` names the other parts.
 
-There is one forward pass, ``hidden``: training, evaluation and the quantized model differ in their weights alone.
+There is one forward pass, ``hidden``; training, evaluation and the quantized model differ only in their weights.
 Weights are kept in fp32 and cast to the activations' dtype where they are used.
 
 Shape suffixes: B batch, T time, D model, S skips, L layers, V vocabulary.
@@ -40,7 +40,7 @@ TABLES: dict[str, tuple[Kind, str]] = {
 
 
 class GPT(LanguageModel):
-    """The family's module; see ``golfcore.model.interface.LanguageModel`` for what it offers."""
+    """The module of the GPT family; ``golfcore.model.interface.LanguageModel`` is its interface."""
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class GPT(LanguageModel):
         return self.config.loop_starts
 
     def hidden(self, symbols_BT: Tensor, table_VD: Tensor, last: int = 0) -> Tensor:
-        """The normed output [B, T, D] of the last block, with ``last`` of the last positions alone: [B, last, D].
+        """Return the normed output [B, T, D] of the last block; with ``last`` only the last positions, [B, last, D].
 
         ``table_VD`` is ``self.embed.table()``.
         """
@@ -112,11 +112,11 @@ class GPT(LanguageModel):
         return Stream(torch.lerp(weighted_BTD, x_BTD, torch.sigmoid(self.skip_gate_SD[row]).to(x_BTD.dtype)))
 
     def head_weight(self, table_VD: Tensor) -> Tensor:
-        """The output matrix, fp32 [V, D]: the embedding's table where they are tied."""
+        """Return the output matrix, fp32 [V, D]; it is the embedding table if they are tied."""
         return table_VD if self.head is None else self.head.weight
 
     def head_logits(self, x_BTD: Tensor, weight_VD: Tensor) -> Tensor:
-        """Soft-capped fp32 logits [..., V] of normed outputs."""
+        """Return the soft-capped fp32 logits [..., V] of normed outputs."""
         (logits,) = ops.linear(self.readout(x_BTD), weight_VD)
         # Where no gradient is needed, three more tensors of the size of the logits would cost more than the tanh.
         overwrite = not torch.is_grad_enabled()
@@ -175,7 +175,7 @@ class GPT(LanguageModel):
 
 
 def build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> GPT:
-    """A GPT with its initial weights, every one drawn from ``seed``."""
+    """Build a GPT with its initial weights, all drawn from ``seed``."""
     model = GPT(config, vocab_size)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -195,7 +195,10 @@ def build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> GPT:
 
 
 def _starts_at_zero(name: str, config: GPTConfig) -> bool:
-    """Matrices whose branch starts as nothing. With a bigram projection the table alone is zero, or it never moved."""
+    """Return whether a matrix starts at zero, so that its branch adds nothing at first.
+
+    A bigram projection does not start at zero, since its table does: with both at zero neither would ever change.
+    """
     return name.endswith((".o.weight", ".down.weight")) or name in ("head.weight", "value_embed.proj.weight")
 
 

@@ -1,4 +1,4 @@
-"""Parts of the GPT around its blocks: linear layers, positions, the input, value embeddings, documents, the soft-cap.
+"""The parts of a GPT around its blocks: linear layers, positions, embeddings, documents, the soft-cap.
 
 Shape suffixes: B batch, T time, D model, E a table's own width, G bigram slots, K key/value heads, H head dimension,
 R rotary pairs, V vocabulary.
@@ -21,7 +21,7 @@ EPS = torch.finfo(
 
 
 class Linear(nn.Module):
-    """``y = x W^T``; W is [out, in] in fp32, cast to x's dtype for the product."""
+    """A linear layer ``y = x W^T``; W is [out, in] in fp32, cast to the dtype of x for the product."""
 
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Linear(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary position embedding (RoFormer, arXiv:2104.09864), the first ``rotary_dims`` of a head, halves paired.
+    """Rotary position embedding (RoFormer, arXiv:2104.09864) of the first ``rotary_dims`` of a head, halves paired.
 
     In windows of T > ``rope_train_len`` tokens, with s = T / rope_train_len, ``ntk`` stretches the base to
     ``base s^(d / (d - 2))``; ``yarn`` (arXiv:2309.00071) divides slow frequencies by s, leaves fast ones, goes linearly
@@ -48,7 +48,7 @@ class Rotary(nn.Module):
         self.cos_TR = self.sin_TR = torch.empty(0, config.rotary_dims // 2)  # derived, so neither saved nor moved
 
     def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """fp32 cos and sin [length, rotary_dims / 2]; made anew when a longer, or a scaled, window comes by."""
+        """Return fp32 cos and sin [length, rotary_dims / 2]; made again for a longer or a scaled window."""
         scaled = self.config.rope_scaling != "none" and max(length, self.length) > self.config.rope_train_len
         if self.length < length or self.cos_TR.device != device or (scaled and self.length != length):
             angle_TR, stretch = self._angles(length, device)
@@ -78,7 +78,7 @@ class InputEmbedding(nn.Module):
     - ``mean``: the same with the mean of all ``e_s, s <= t`` of the document instead of ``e_{t-1}``.
 
     Nothing passes from one document into the next: a document's first token keeps its ``e_t``, and the mean starts
-    anew. Narrow tables go through a projection; it is applied to the table, not to the tokens.
+    anew. The projection of a narrow table is applied to the table, not to the tokens.
     """
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
@@ -99,11 +99,11 @@ class InputEmbedding(nn.Module):
             self.smear_D = nn.Parameter(torch.full((d,), 0.0 if config.smear == "channel" else -3.0))
 
     def table(self) -> Tensor:
-        """The table of token embeddings as wide as the model, fp32 [V, D]; it is the tied head's too."""
+        """Return the table of token embeddings as wide as the model, fp32 [V, D]; a tied head uses it too."""
         return self.weight if self.proj is None else F.linear(self.weight, self.proj.weight)
 
     def forward(self, symbols_BT: Tensor, table_VD: Tensor, dtype: torch.dtype) -> Tensor:
-        """[B, T, D] in ``dtype``; ``table_VD`` is ``table()``, computed once a step."""
+        """Return the embeddings [B, T, D] in ``dtype``; ``table_VD`` is ``table()``, computed once per step."""
         config = self.config
         bigram_GD: Tensor | None = None
         scale: Tensor | None = None
@@ -137,7 +137,7 @@ class ValueEmbedding(nn.Module):
         self.scale_L = nn.Parameter(torch.full((len(self.layers),), 0.1))
 
     def forward(self, symbols_BT: Tensor, dtype: torch.dtype) -> dict[int, Tensor]:
-        """What each of the layers adds to its values, [B, T, K, H]."""
+        """Return the term [B, T, K, H] that each of the layers adds to its values."""
         table_VI = F.linear(self.weight, self.proj.weight)
         values_BTI = F.embedding(symbols_BT, table_VI).to(dtype)
         values_BTKH = values_BTI.view(*symbols_BT.shape, -1, self.head_dim)
@@ -145,17 +145,17 @@ class ValueEmbedding(nn.Module):
 
 
 def document_starts(symbols_BT: Tensor, bos: int) -> Tensor:
-    """Whether a document starts at each token: at a row's first, and at every ``bos``."""
+    """Return for each token whether a document starts there: at the first token of a row and at every ``bos``."""
     first_BT = torch.zeros_like(symbols_BT, dtype=torch.bool)
     first_BT[:, :1] = True
     return first_BT | (symbols_BT == bos)
 
 
 def segment_bounds(symbols_BT: Tensor, bos: int, max_segment: int) -> Tensor:
-    """int32 bounds of the segments of the rows laid end to end, from 0 to B T, as ``ops.attention`` takes them.
+    """Return the int32 bounds of segments, over all rows end to end, from 0 to B T, as ``ops.attention`` takes them.
 
-    A segment starts with a document, and ``max_segment`` tokens after it; 0 for no limit. While torch.compile traces,
-    the result has B T + 1 entries, the last bound repeated, so that its shape depends on nothing in the data.
+    A segment starts at each document, and again after ``max_segment`` tokens; 0 for no limit. While torch.compile
+    traces, the result has B T + 1 entries, the last bound repeated, so that its shape depends on nothing in the data.
     """
     start_N = document_starts(symbols_BT, bos).flatten()
     at_N = torch.arange(start_N.numel(), device=start_N.device)
@@ -171,7 +171,7 @@ def segment_bounds(symbols_BT: Tensor, bos: int, max_segment: int) -> Tensor:
 
 
 def _document_means(x_BTD: Tensor, start_BT: Tensor) -> Tensor:
-    """The mean of a document's rows up to each token, in the dtype of ``x_BTD``; summed in fp32."""
+    """Return the mean of a document's rows up to each token, in the dtype of ``x_BTD``; summed in fp32."""
     at_BT = torch.arange(x_BTD.size(1), device=x_BTD.device).expand_as(start_BT)
     first_BT = torch.where(start_BT, at_BT, 0).cummax(1).values
     sums_BTD = F.pad(x_BTD.float().cumsum(1), (0, 0, 1, 0))  # row t holds the sum of rows before t
@@ -180,7 +180,7 @@ def _document_means(x_BTD: Tensor, start_BT: Tensor) -> Tensor:
 
 
 def soft_cap(logits: Tensor, cap: float, kind: str, *, overwrite: bool = False) -> Tensor:
-    """``cap tanh(z / cap)``; ``poly`` takes tanh's Taylor polynomial of degree 5, cut off at -1 and 1.
+    """Return ``cap tanh(z / cap)``; ``poly`` takes tanh's Taylor polynomial of degree 5, cut off at -1 and 1.
 
     With ``overwrite`` the result may take the place of ``logits``, which autograd does not allow.
     """

@@ -1,4 +1,4 @@
-"""A sweep as a SkyPilot task: a file for ``sky launch``; nothing of SkyPilot is imported or run here."""
+"""Write a sweep as a SkyPilot task, a file for ``sky launch``; SkyPilot is neither imported nor run here."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 
 def sky_task(name: str, words: Sequence[str], *, accelerators: str, hours: float) -> str:
-    """The YAML of a task that installs golfcore from the working folder and runs the sweep.
+    """Return the YAML of a task that installs golfcore from the working folder and runs the sweep.
 
-    Every value is written as a JSON string, which YAML reads as it stands: no word of the user's can become syntax.
+    Every value is written as a JSON string, which is also YAML: no word of the user can become syntax.
 
     Args:
-        name: of the task.
-        words: of the command that goes after ``golfcore sweep``.
-        accelerators: as SkyPilot names them, for example ``H100:8``.
+        name: name of the task.
+        words: words of the command after ``golfcore sweep``.
+        accelerators: accelerators as SkyPilot names them, for example ``H100:8``.
         hours: after which an idle or forgotten machine is taken down.
     """
     command = shlex.join(["golfcore", "sweep", *words])

@@ -1,4 +1,4 @@
-"""Which runs are not worth finishing: those whose loss stays behind a reference's at the same share of the run."""
+"""Find runs that are not worth finishing: their loss stays behind a reference's at the same share of the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOKS = 2  # comparisons in a row that must find a run behind
 
 @dataclass(frozen=True)
 class Curve:
-    """Training loss over the share of the run that is spent; both fp64 [N], shares rising."""
+    """Training loss over the share of the run that is over; both fp64 [N], shares rising."""
 
     share_N: NDArray[np.float64]
     loss_N: NDArray[np.float64]
@@ -30,20 +30,20 @@ class Curve:
         return float(self.share_N[-1]) if len(self.share_N) else 0.0
 
     def mean(self, low: float, high: float) -> float | None:
-        """The mean loss of the points in ``(low, high]``; None without one."""
+        """Return the mean loss of the points in ``(low, high]``; None if there is none."""
         inside = (self.share_N > low) & (self.share_N <= high)
         return float(self.loss_N[inside].mean()) if inside.any() else None
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Stop a run that is ``margin`` (a share of the loss) behind, once it is ``after`` (a share of the run) along."""
+    """The rule to stop a run that is ``margin`` (share of the loss) behind, from ``after`` (share of the run) on."""
 
     margin: float = 0.05
     after: float = 0.3
 
     def behind(self, run: Curve, reference: Curve) -> tuple[float, float] | None:
-        """``(share, lag)`` where ``run`` is behind by more than the margin at its latest point, else None."""
+        """Return ``(share, lag)`` if ``run`` is behind by more than the margin at its latest point, else None."""
         share = run.spent
         if not self.margin or share < self.after:
             return None
@@ -54,7 +54,7 @@ class Rule:
 
 
 def read_curve(run_dir: Path, recipe: RecipeConfig) -> Curve:
-    """The training curve of a run folder as far as it has come; what is damaged or absent gives an empty one."""
+    """Read the training curve of a run folder so far; it is empty if the file is damaged or absent."""
     points = []
     try:
         rows = read_metrics(run_dir / METRICS)
@@ -71,10 +71,10 @@ def read_curve(run_dir: Path, recipe: RecipeConfig) -> Curve:
 
 
 def read_reference(run_dir: Path, recipe: RecipeConfig) -> Curve:
-    """The curve of a run that others are held against.
+    """Read the curve of the run with which others are compared.
 
     Raises:
-        InputError: it has no training curve.
+        InputError: the run has no training curve.
     """
     curve = read_curve(run_dir, recipe)
     if not len(curve.share_N):
@@ -83,14 +83,14 @@ def read_reference(run_dir: Path, recipe: RecipeConfig) -> Curve:
 
 
 class Watch:
-    """Holds running jobs against the reference, and says when one has been behind at ``LOOKS`` points in a row."""
+    """Compares running jobs with the reference, to find those that were behind at ``LOOKS`` points in a row."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self._found: dict[int, tuple[int, float]] = {}  # job -> (times behind, share of the last look)
 
     def hopeless(self, job_id: int, run: Curve, reference: Curve) -> tuple[float, float] | None:
-        """``(share, lag)`` of a run to be stopped; looks at a run once a logged point."""
+        """Return ``(share, lag)`` if a run is to be stopped, else None; a run is checked once per logged point."""
         times, last = self._found.get(job_id, (0, -1.0))
         if run.spent <= last:
             return None

@@ -1,6 +1,6 @@
-"""What this machine and this build are: for env.json, ``golfcore --version`` and ``golfcore doctor``.
+"""Describe this machine and this build, for env.json, ``golfcore --version`` and ``golfcore doctor``.
 
-Nothing here imports torch or raises: a part that cannot be read is left out or says why.
+Nothing here imports torch or raises: a fact that cannot be read is left out, or its text says why.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from golfcore.installed import load_core
 
 @dataclass(frozen=True, slots=True)
 class CoreInfo:
-    """What the compiled core says of itself; ``error`` is its import error, and then the rest is empty."""
+    """Facts about the compiled core; ``error`` is its import error, and then the other fields are empty."""
 
     commit: str = "unknown"
     active_isa: str = "none"
@@ -35,7 +35,7 @@ class CoreInfo:
 
 
 def core_info() -> CoreInfo:
-    """Commit, instruction sets and CUDA state of ``golfcore._core``."""
+    """Return commit, instruction sets and CUDA state of ``golfcore._core``."""
     try:
         core = load_core()
     except ImportError as error:
@@ -51,7 +51,7 @@ def core_info() -> CoreInfo:
 
 
 def cuda_devices() -> tuple[list[dict[str, Any]], str]:
-    """The GPUs that the compiled core sees, and why there are none (empty when there are some)."""
+    """Return the GPUs that the compiled core sees, and why there are none (an empty string if there are some)."""
     try:
         devices: list[dict[str, Any]] = load_core().cuda_devices()
     except (ImportError, RuntimeError) as error:
@@ -60,7 +60,7 @@ def cuda_devices() -> tuple[list[dict[str, Any]], str]:
 
 
 def driver_trouble() -> str:
-    """Why the NVIDIA driver cannot serve this build: there is none, or it is too old; empty where it can."""
+    """Return why the NVIDIA driver cannot serve this build (there is none, or it is too old); "" if it can."""
     try:
         trouble: str = load_core().driver_trouble()
     except ImportError as error:
@@ -69,12 +69,12 @@ def driver_trouble() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's text on one line, or its class where it has none."""
+    """Return an exception's text on one line, or its class if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def package_version(name: str) -> str | None:
-    """The installed version of a distribution, without importing it."""
+    """Return the installed version of a distribution, without importing it."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -89,7 +89,7 @@ ARM_PARTS = {
 
 
 def cpu_model() -> str:
-    """The processor's name: from /proc/cpuinfo, where 64-bit Arm gives numbers for it, or from macOS."""
+    """Return the processor's name, from /proc/cpuinfo (numbers on 64-bit Arm) or from macOS."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -108,7 +108,7 @@ def cpu_model() -> str:
 
 
 def _sysctl(name: str) -> str:
-    """One of macOS's settings; empty elsewhere."""
+    """Return one of macOS's settings; an empty string on other systems."""
     return _said("sysctl", "-n", name) if sys.platform == "darwin" else ""
 
 
@@ -120,14 +120,14 @@ def _said(*command: str) -> str:
 
 
 def cores() -> int:
-    """Processors this process may run on, which a container often makes fewer than the machine's."""
+    """Return the number of processors this process may run on; in a container often fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_quota() -> float | None:
-    """Processors' worth of time that this process's cgroup may use, 1.5 say; None where nothing limits it."""
+    """Return the processors' worth of time that this process's cgroup may use, such as 1.5; None if unlimited."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -142,7 +142,7 @@ def cpu_quota() -> float | None:
 
 
 def memory_bytes() -> tuple[int, int] | None:
-    """``(total, available)`` bytes, lowered to a cgroup v2 limit; None where the system does not say."""
+    """Return ``(total, available)`` bytes of memory, lowered to a cgroup v2 limit; None if the system does not say."""
     if sys.platform == "darwin":
         return _macos_memory(_sysctl("hw.memsize"), _said("vm_stat"))
     try:
@@ -160,7 +160,7 @@ def memory_bytes() -> tuple[int, int] | None:
 
 
 def _macos_memory(total: str, pages: str) -> tuple[int, int] | None:
-    """From what ``sysctl -n hw.memsize`` and ``vm_stat`` print: what macOS takes back without writing it is free."""
+    """Parse the output of ``sysctl -n hw.memsize`` and ``vm_stat``; pages that need no writing count as free."""
     counts = dict(re.findall(r"^Pages (free|inactive|speculative): +(\d+)", pages, re.MULTILINE))
     size = re.search(r"page size of (\d+) bytes", pages)
     if not total.isdigit() or size is None or not counts:
@@ -169,13 +169,13 @@ def _macos_memory(total: str, pages: str) -> tuple[int, int] | None:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process has held so far; macOS counts it in bytes, Linux in KiB."""
+    """Return the peak memory of this process in bytes; macOS counts it in bytes, Linux in KiB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def checkout_state() -> tuple[str, bool] | None:
-    """``(commit, dirty)`` of the git checkout that this package's source is tracked in; None for an installed wheel."""
+    """Return ``(commit, dirty)`` of the git checkout that tracks this source; None for an installed wheel."""
     here = Path(__file__).resolve()
 
     def git(*args: str) -> str:
@@ -191,10 +191,10 @@ def checkout_state() -> tuple[str, bool] | None:
 
 
 def environment() -> dict[str, Any]:
-    """The content of a run's env.json.
+    """Return the content of a run's env.json.
 
-    ``commit`` is the checkout's where the package runs from one, else the one that the core was built from; ``dirty``
-    says whether tracked files differed from it. ``threads`` is there once torch has been imported.
+    ``commit`` is that of the checkout if the package runs from one, else the one that the core was built from;
+    ``dirty`` says whether tracked files differed from it. ``threads`` is present once torch has been imported.
     """
     core = core_info()
     commit, dirty = checkout_state() or (core.commit, False)
@@ -218,13 +218,25 @@ def environment() -> dict[str, Any]:
     return result
 
 
+def origin() -> dict[str, Any]:
+    """Return what makes a score: interpreter, versions of the packages that compute, and golfcore's own files."""
+    core = core_info()
+    return {
+        "python": platform.python_version(),
+        "interpreter": sys.executable,
+        "packages": {name: package_version(name) for name in ("golfcore", "torch", "numpy", "zstandard")},
+        "commit": core.commit,
+        "golfcore_sha256": source_sha256(),
+    }
+
+
 def cuda_text(core: CoreInfo) -> str:
-    """``"yes, nvcc 13.0"`` or ``"no, <reason>"``: whether the core has CUDA kernels."""
+    """Return whether the core has CUDA kernels, as ``"yes, nvcc 13.0"`` or ``"no, <reason>"``."""
     return f"{'yes' if core.has_cuda else 'no'}, {core.cuda_reason}"
 
 
 def source_sha256() -> str:
-    """Of the package's Python source and the core's commit: what ranks on several machines must share."""
+    """Return the hash of the Python source and the core's commit, which ranks on several machines must share."""
     folder = Path(__file__).parent
     digest = hashlib.sha256(core_info().commit.encode())
     for path in sorted(folder.rglob("*.py")):
@@ -233,34 +245,8 @@ def source_sha256() -> str:
 
 
 def version_text() -> str:
-    """What ``golfcore --version`` prints: version, commit, instruction set, and CUDA with its reason."""
+    """Return the text of ``golfcore --version``: version, commit, instruction set, and CUDA with its reason."""
     core = core_info()
     if core.error:
         return f"golfcore {package_version('golfcore')} (cannot run: {core.error})"
     return f"golfcore {package_version('golfcore')} (commit {core.commit}, {core.active_isa}, cuda: {cuda_text(core)})"
-
-
-# 1,000 to 4,000 were alike on idle cores; beside another process every thousand cost some 10 ms of a 340 ms step.
-SPINS = "2000"
-
-
-def share_cores() -> None:
-    """Lets torch's threads spin for a moment and then sleep while they wait for each other.
-
-    Nothing happens where OMP_WAIT_POLICY or GOMP_SPINCOUNT is set, and only what is set before torch is imported
-    counts. By default they spin for long: a spinning thread keeps the one that it waits for off its core. One pocket
-    training step in ms, alone on 2 cores of an AMD EPYC and beside one other busy process:
-
-    =================== ======== ==============
-    threads             alone    beside another
-    =================== ======== ==============
-    spin (the default)  180-212  2,500-4,900
-    sleep               195-233  338
-    spin, then sleep    183-190  363
-    =================== ======== ==============
-
-    Medians; those of spinning beside another process were measured on an older commit.
-    """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-        os.environ["GOMP_SPINCOUNT"] = SPINS

@@ -1,4 +1,4 @@
-"""GPUs on paper: the limits that decide how many blocks fit, and the data sheet's rates."""
+"""The limits and data-sheet rates of GPUs, and the number of blocks that fit on a multiprocessor."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ SHARED_UNIT = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One product.
+    """The limits and rates of one GPU product.
 
     The limits are those of the CUDA C++ Programming Guide 13.0, table "Technical Specifications per Compute
     Capability", and of cuda_occupancy.h; the rates those of NVIDIA's data sheets (H100 SXM5 80 GB, A100 SXM4 80 GB).
 
     Attributes:
-        name: for people.
-        image: what nvcc calls its machine code.
-        multiprocessors: how many there are.
-        warps, blocks, registers, shared: what a multiprocessor has room for; shared memory in bytes.
-        block_shared: bytes that a block may have.
-        reserved_shared: bytes that the system takes of each block's.
-        bytes_s: memory bandwidth.
-        bf16_flops: dense products in bf16 on the tensor cores, at most.
-        mma_share: of that, what ``mma.sync`` reaches. Hopper's full rate takes wgmma: arXiv:2402.13499 measures 62 % by
-            mma.sync. A100 has no other instruction.
-        tensor_flops_clock: flops a multiprocessor's tensor cores do in a clock.
-        fp32_lanes: fused multiply-adds outside the tensor cores that a multiprocessor does in a clock.
+        name: name for people.
+        image: name that nvcc gives its machine code.
+        multiprocessors: number of multiprocessors.
+        warps, blocks, registers, shared: most of each per multiprocessor; shared memory in bytes.
+        block_shared: most bytes of shared memory per block.
+        reserved_shared: bytes of shared memory that the system takes per block.
+        bytes_s: memory bandwidth in bytes per second.
+        bf16_flops: peak rate of dense bf16 products on the tensor cores, in flop/s.
+        mma_share: share of that rate that ``mma.sync`` reaches. Hopper's full rate needs wgmma: arXiv:2402.13499
+            measures 62 % by mma.sync. A100 has no other instruction.
+        tensor_flops_clock: flops per clock of a multiprocessor's tensor cores.
+        fp32_lanes: fused multiply-adds per clock of a multiprocessor, outside the tensor cores.
     """
 
     name: str
@@ -49,22 +49,22 @@ class Gpu:
 
     @property
     def clock(self) -> float:
-        """The clock at which the data sheet counts products, in Hz."""
+        """The clock rate that the data sheet's rate of products is based on, in Hz."""
         return self.bf16_flops / self.multiprocessors / self.tensor_flops_clock
 
     @property
     def issue_rate(self) -> float:
-        """Instructions of warps a second: a multiprocessor has four schedulers of one a clock."""
+        """Warp instructions per second: a multiprocessor has four schedulers of one instruction per clock."""
         return 4.0 * self.multiprocessors * self.clock
 
     @property
     def fp32_flops(self) -> float:
-        """Outside the tensor cores; a fused multiply-add is two."""
+        """fp32 flop/s outside the tensor cores; a fused multiply-add counts as two."""
         return 2.0 * self.fp32_lanes * self.multiprocessors * self.clock
 
     @property
     def special_rate(self) -> float:
-        """Results a second of ex2, rcp, rsqrt, tanh: 16 lanes a multiprocessor."""
+        """Results per second of ex2, rcp, rsqrt, tanh: 16 lanes per multiprocessor."""
         return 16.0 * self.multiprocessors * self.clock
 
 
@@ -83,9 +83,9 @@ GPUS = (H100, A100)
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """How many blocks of a kernel a multiprocessor holds at once, and what sets the number.
+    """The number of blocks of a kernel that a multiprocessor holds at once, and the limit that sets it.
 
-    ``limit``: ``warps``, ``blocks``, ``registers`` or ``shared``; ``share`` is that of the warps it has room for.
+    ``limit`` is ``warps``, ``blocks``, ``registers`` or ``shared``; ``share`` is the share of the possible warps.
     """
 
     blocks: int
@@ -94,7 +94,7 @@ class Occupancy:
 
 
 def occupancy(gpu: Gpu, threads: int, registers: int, shared: int) -> Occupancy:
-    """Of blocks with ``threads`` threads of ``registers`` registers each and ``shared`` bytes of shared memory."""
+    """Return the occupancy by blocks of ``threads`` threads with ``registers`` registers each and ``shared`` bytes."""
     warps = _up(-(-threads // WARP), WARP_UNIT)
     of_warp = _up(registers * WARP, REGISTER_UNIT)
     held = gpu.registers // 4 // of_warp * 4 if registers else gpu.warps  # each scheduler has a quarter
@@ -113,11 +113,11 @@ def _up(value: int, unit: int) -> int:
 
 
 def image_for(images: str, capability: tuple[int, int]) -> str:
-    """Which of a build's images a device of this compute capability runs; empty where there is none.
+    """Return which of a build's images a device of this compute capability runs; an empty string if none.
 
     Args:
-        images: as CMake names them: ``80-real 90a-real 90-virtual``; without a suffix a number stands for both.
-        capability: ``(9, 0)``.
+        images: images as CMake names them: ``80-real 90a-real 90-virtual``; a number without a suffix means both.
+        capability: compute capability, such as ``(9, 0)``.
 
     Returns:
         ``sm_90a``, or ``compute_90`` for PTX that the driver has yet to compile. Machine code runs on its own and later

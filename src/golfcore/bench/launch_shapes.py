@@ -1,7 +1,7 @@
-"""Which kernels serve a recipe's operations, with which blocks: every operation is called once at the model's widths.
+"""List the kernels and blocks of a recipe's operations, by calling each once at the model's widths.
 
-Nothing is computed: launches are written down (``golfcore.ops.launches``). A few thousand tokens are enough, since more
-of them only make grids longer.
+Nothing is computed; ``golfcore.ops.launches`` records the launches. A few thousand tokens are enough, since more tokens
+only make grids longer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Launches = dict[str, list[Launch]]  # an operation of ``step_work`` by name -> w
 
 @dataclass
 class _Call:
-    """A call of a public function that does ``work``; gradients go to all of ``inputs``."""
+    """A call of a public function that does ``work``; all of ``inputs`` get gradients."""
 
     op: str
     work: str
@@ -45,10 +45,10 @@ class _Call:
 
 
 def launches(shape: Shape, tokens: int = TOKENS) -> Launches:
-    """The launches of every operation that has kernels for GPUs.
+    """Return the launches of every operation that has kernels for GPUs.
 
     Raises:
-        BuildError: there is no ``_simt`` here (`make simt`).
+        BuildError: ``golfcore._simt`` is not built (`make simt`).
     """
     found: Launches = {}
     for row in _calls(shape, tokens):
@@ -59,7 +59,7 @@ def launches(shape: Shape, tokens: int = TOKENS) -> Launches:
 
 
 def served(found: Launches, kernels: Sequence[Kernel]) -> dict[str, list[tuple[Kernel, Launch]]]:
-    """The machine code behind each launch; a launch that this build holds none for is left out."""
+    """Return the machine code behind each launch; a launch without machine code in this build is left out."""
     known = {(kernel.op, kernel.name): kernel for kernel in kernels}
     return {
         work: [(known[row.folder, row.kernel], row) for row in rows if (row.folder, row.kernel) in known]
@@ -115,7 +115,7 @@ def _calls(shape: Shape, n: int) -> list[_Call]:
 
 
 def _accumulate(shape: Shape) -> None:
-    """The head itself launches it from its second chunk on, which would take products of seconds here."""
+    """Call the accumulation alone: the head calls it from its second chunk on, which would take seconds here."""
     total, part = torch.zeros(shape.vocab, shape.d), _bf16(shape.vocab, shape.d)
     call(part, "head_accumulate", address(total), address(part), part.numel())
 
