@@ -1,6 +1,7 @@
 """Sphinx: docs/ as a site that needs no network; `make docs` builds it. Every page is plain Markdown too."""
 
 import re
+from pathlib import Path
 
 project = author = "golfcore"
 copyright = "the golfcore developers, Apache-2.0"
@@ -14,10 +15,13 @@ pygments_style = "default"
 highlight_language = "text"
 
 
-def lead_inside(app, docname, source):
-    """Turn links to the documents beside docs/ into links to the pages that include them."""
+def read(app, docname, source):
+    """Show the documents that lie beside docs/ as pages, and lead links to them there."""
+    if docname in ("changelog", "contributing"):
+        text = Path(app.srcdir).parent.joinpath(f"{docname.upper()}.md").read_text()
+        source[0] = re.sub(r"\]\((?!\w+:|#)", "](../", text).replace("](../docs/", "](")
     source[0] = re.sub(r"\]\((?:\.\./)+(CHANGELOG|CONTRIBUTING)\.md", lambda m: f"](/{m[1].lower()}.md", source[0])
 
 
 def setup(app):
-    app.connect("source-read", lead_inside)
+    app.connect("source-read", read)
