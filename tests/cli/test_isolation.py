@@ -13,7 +13,8 @@ import pytest
 TINY = {
     "track.train_s": "0", "data.vocab_size": "320", "model.num_layers": "2", "model.model_dim": "64",
     "model.num_heads": "2", "model.num_kv_heads": "1", "train.batch_tokens": "512", "train.micro_batch_tokens": "512",
-    "train.seq_len": "64", "train.iterations": "4", "train.warmup_steps": "0", "quant.method": "rtn", "quant.fit": "false",
+    "train.seq_len": "64", "train.iterations": "4", "train.warmup_steps": "0", "quant.method": "rtn",
+    "quant.fit": "false",
 }  # fmt: skip
 HALVED = """
 import importlib.util, sysconfig, pathlib
