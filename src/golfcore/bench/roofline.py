@@ -2,7 +2,8 @@
 
 A floor is the largest of an operation's times at the data sheet's rates (``golfcore.gpu``), one per resource; that
 resource is its limiter. The prediction takes the share of each rate that kernels usually reach (``REACHED``) and adds
-up all operations, since one follows another. Nothing of this was measured: docs/cuda.md has the assumptions.
+up all operations, since one follows another. Nothing of this was measured; docs/results/roofline.md has the
+assumptions.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def _roofline(json: bool) -> int:
         output.out.print(f"floor {step.floor_ms:.1f} ms, predicted {step.predicted_ms:.1f} ms{logged}\n", markup=False)
     output.out.print("quantized operations, on a matrix of the MLP in six bits", markup=False)
     _print_floors(packed)
-    output.out.print(f"\na model on paper, not a measurement: docs/cuda.md; {note}", markup=False)
+    output.out.print(f"\na model on paper, not a measurement: docs/results/roofline.md; {note}", markup=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Open a container file: check its directory and decode tensors on demand (docs/format.md).
+"""Open a container file: check its directory and decode tensors on demand (docs/reference/formats.md).
 
     Header 24 | directory (one zstd frame) | chunks, back to back | trailer 8
 
