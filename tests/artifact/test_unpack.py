@@ -241,7 +241,7 @@ def test_safetensors_of_others(tmp_path: Path, run: Run) -> None:
     with pytest.raises(InputError, match="'w': array has dtype float64"):
         run("pack", file, "-o", target)
     save_file({"w": torch.ones(3)}, file, {"golfcore": '{"version": 1, "manifest": {}, "tensors": []}'})
-    with pytest.raises(FormatError, match="names other tensors than it holds"):
+    with pytest.raises(FormatError, match="names other tensors than the file holds"):
         run("pack", file, "-o", target)
     for text in ("{", "[]", '{"version": 2}', '{"version": 1, "manifest": {}, "tensors": [{"name": 1}]}'):
         save_file({"w": torch.ones(3)}, file, {"golfcore": text})

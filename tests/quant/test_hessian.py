@@ -124,7 +124,7 @@ def test_a_part_of_the_validation_text_is_refused_wherever_its_documents_end() -
     for start in (0, 333, 1000 - RUN):
         for at in (0, 700, 1000):
             piece = validation[start : start + RUN]
-            with pytest.raises(InputError, match=rf"{RUN} tokens from token {at} on are in it"):
+            with pytest.raises(InputError, match=rf"{RUN} tokens from token {at} on are also validation text"):
                 check_disjoint(np.concatenate((own[:at], piece, own[at:])), validation)
             check_disjoint(np.concatenate((own[:at], piece[1:], own[at:])), validation)
     check_disjoint(own[:5], validation)

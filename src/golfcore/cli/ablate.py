@@ -112,7 +112,7 @@ def _print(bench: Bench, rows: Sequence[Worth]) -> None:
         table.add_row(name, str(row.seeds), f"{row.bpb:.4f}", worth, half, f"{row.bytes:,.0f}", f"{row.step_ms:.0f}")
     output.print_table(table)
     output.out.print(
-        f"\n{bench.recipe.name}, {bench.limit()} a run, scored on {len(bench.text.tokens):,} held-out tokens from the "
-        "packed bytes; worth: bits per byte lost without it.",
+        f"\n{bench.recipe.name}, {bench.limit()} per run, scored on {len(bench.text.tokens):,} held-out tokens from "
+        "the packed bytes; worth: bits per byte lost without the part.",
         markup=False,
     )

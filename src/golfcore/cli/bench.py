@@ -45,8 +45,8 @@ def bench(
     ``golfcore bench quant`` the quantizers with the contest's pipeline.
 
     Args:
-        case: An operation (norm), one case (norm/all-pocket) or a pattern (*/*-pocket); default: all of them. Or pack,
-            quant, or roofline.
+        case: An operation (norm), one case (norm/all-pocket) or a pattern (`*/*-pocket`); default: all of them. Or
+            pack, quant, or roofline.
         vs: Rivals to compare with: torch, compile (torch.compile of the same lines), reference; "" for none; default:
             torch,compile (on a GPU torch,compile,sdpa,fa3). With pack: brotli, zstd, lrzip; default: all of them.
         seconds: Seconds per case and dtype, over all contenders.

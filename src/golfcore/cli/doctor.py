@@ -231,7 +231,7 @@ def kernel_row(index: int, capability: tuple[int, int], names: str, images: str)
 
     name, image = f"kernels {index}", image_for(images, capability)
     if reason := why_not(index):
-        fix = "plain torch serves this device; golfcore's kernels need the above mended"
+        fix = "plain torch serves this device until the problem above is solved"
         return Row(name, MISSING, f"{names}: cannot run on gpu {index}: {reason}", fix)
     if image.startswith("compute_"):
         fix = "build for this device: CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=native GOLF_CUDA=ON pip install ."

@@ -119,9 +119,11 @@ def _explain(rows: Sequence[Resources]) -> None:
     spilled = [row for row in rows if row.kernel.stack or row.kernel.counts.local]
     output.out.print(
         "* launched by frontier_8xh100: its block and dynamic shared memory; elsewhere the launch bounds' block, and "
-        "no dynamic shared memory. Registers and stack a thread, shared memory in bytes a block, instructions of the "
-        f"machine code. {len(spilled) or 'None'} of {len(rows)} {'keep' if len(spilled) != 1 else 'keeps'} registers "
-        "or arrays in local memory.", markup=False,
+        "no dynamic shared memory. Registers and stack per thread, shared memory in bytes per block, instructions of "
+        f"the machine code. {len(spilled) or 'None'} of {len(rows)} {'keep' if len(spilled) != 1 else 'keeps'} "
+        "registers or arrays in local memory.", markup=False,
     )  # fmt: skip
     if not any(row.launch for row in rows):
-        output.out.print("How kernels are launched is not known here: `make simt` in a checkout tells.", markup=False)
+        output.out.print(
+            "Launches of kernels are not known here; run `make simt` in a checkout to see them.", markup=False
+        )

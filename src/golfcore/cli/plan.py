@@ -115,7 +115,7 @@ def _show(plan: dict[str, Any], config: RecipeConfig) -> None:
         span = f"{stage['share']:.0%} of the run: " if len(plan["operations"]["stages"]) > 1 else ""
         facts.add_row(
             "operations",
-            f"{span}{stage['flops_a_step'] / 1e12:,.3g} TFLOP a step of {stage['batch_tokens']:,} tokens, "
+            f"{span}{stage['flops_a_step'] / 1e12:,.3g} TFLOP per step of {stage['batch_tokens']:,} tokens, "
             f"{stage['flops_a_token'] / 1e6:,.1f} MFLOP per token",
             plan["operations"]["basis"],
         )
@@ -153,7 +153,7 @@ def _run_facts(run: dict[str, Any], config: RecipeConfig) -> list[tuple[str, str
 
 
 def _show_scaling(scaling: dict[str, Any]) -> None:
-    out.print(f"\nH100s on paper, {scaling['attention']} attention, eight a node (simulated)")
+    out.print(f"\nH100s on paper, {scaling['attention']} attention, eight per node (simulated)")
     first = scaling["rows"][0]
     price = [] if first["dollars"] is None else ["$"]
     table = plain_table("GPUs", "ms", "compute", "exposed", "x", "MFU", "steps", "tokens", *price, right=NUMBERS)

@@ -236,6 +236,8 @@ def evaluate(
     began
         The Unix time at which the budget began; default: now. golfcore run gives it, so that the start of this process
         counts.
+    json
+        Print one JSON document instead of a table.
     """
     from golfcore import api
 

@@ -98,7 +98,7 @@ class _Scan:
 
 
 DocHasher = Callable[[Ids, NDArray[np.int64]], list[bytes]]
-"""Ids of whole documents and where each starts -> a hash for each."""
+"""Takes the ids of whole documents and the start of each; returns a hash per document."""
 
 
 def _verify_prepared(folder: Path, run: _Run, tick: Tick) -> None:

@@ -23,7 +23,7 @@ from golfcore.ops.optim import update_dtype
 ROUND_BYTES = 1 << 20  # small matrices share a round: each collective costs a fixed time
 
 Pending = Callable[[], None]
-"""Waits for what was begun."""
+"""Called to wait for a collective that was begun."""
 
 
 class Ranks(Protocol):

@@ -30,9 +30,9 @@ FILES = (
     (METRICS, "every logged step, unrounded"),
     (ENV, "machine and versions"),
     (LEDGER, "seconds by phase"),
-    (QUANTIZATION_ERRORS, "what quantization cost, by tensor"),
-    (ARTIFACT, "the packed model: what the score is of"),
-    (SCORE, "the score and what it was read from"),
+    (QUANTIZATION_ERRORS, "errors of quantization, by tensor"),
+    (ARTIFACT, "the packed model that was scored"),
+    (SCORE, "the score and the facts behind it"),
 )
 
 

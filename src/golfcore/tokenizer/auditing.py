@@ -18,17 +18,17 @@ class Audit:
     documents: int
     tokens: int
     text_bytes: int
-    """Of the documents themselves."""
+    """Bytes of the documents themselves."""
     table_bytes: int
-    """By the tokenizer's table of token lengths."""
+    """Bytes by the tokenizer's table of bytes per token."""
     decoded_bytes: int
-    """Of the decoded tokens."""
+    """Bytes of the decoded tokens."""
     wrong: int
-    """Documents that do not come back exactly, or whose bytes the table counts differently."""
+    """Number of documents that do not come back exactly, or whose bytes the table counts differently."""
     first_wrong: int | None
-    """The first of them, counted from 0."""
+    """Number of the first such document, counted from 0."""
     unused_ids: int
-    """Ids of bytes and merges that do not occur in this text."""
+    """Number of ids of bytes and merges that do not occur in this text."""
     encode_s: float
     decode_s: float
 

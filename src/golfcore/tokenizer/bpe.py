@@ -37,7 +37,7 @@ PATTERN = (
     r"|\s+(?!\S)"
     r"|\s+"
 )
-"""Where text is cut before merging, as a regex that tiktoken, Hugging Face tokenizers and rustbpe take.
+"""The pattern that cuts text before merging, as a regex for tiktoken, Hugging Face tokenizers and rustbpe.
 
 The compiled scanner (``csrc/bpe/pretokenize.h``) finds the same pieces without a regex engine. Characters are classed
 by Unicode 16.0; a byte that is no part of a well-formed UTF-8 sequence counts as a symbol, as U+FFFD would.
@@ -88,7 +88,7 @@ class Tokenizer:
         except ValueError as error:
             raise FormatError(f"tokenizer: {error}; train it again") from error
         self.token_bytes: NDArray[np.int32] = self._core.lengths()
-        """Byte length of each id, ``[vocab_size]``; specials 0."""
+        """Byte length of each id, ``[vocab_size]``; 0 for special ids."""
         self.token_bytes.flags.writeable = False
 
     @classmethod

@@ -18,7 +18,7 @@ from golfcore.errors import FormatError, InputError
 SPACE_MARK = "\u2581"
 
 ROW = np.dtype([("base_bytes", np.int32), ("leading_space", np.bool_), ("boundary", np.bool_)])
-"""One id: bytes without the leading mark; whether it has one; whether it is control, unknown or unused."""
+"""Row of one id: bytes without the leading mark, whether it has one, whether it is control, unknown or unused."""
 
 
 def sp_byte_table(model_path: Path | str) -> NDArray[np.void]:
