@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cyclopts import CoercionError, MissingArgumentError
 from test_layers import FLOORS
 
 from golfcore.cli import app
@@ -161,6 +163,16 @@ def commands(page: Path) -> Iterator[list[str]]:
 def test_commands_parse(page: Path) -> None:
     for words in commands(page):
         app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """A sentence may name a command without its arguments, or with a letter for a number."""
+    for span in re.findall(r"`(golfcore [^`]+)`", without_blocks(page)):
+        if any(sign in span for sign in "[|") or "..." in span or "COMMAND" in span:
+            continue
+        with contextlib.suppress(MissingArgumentError, CoercionError):
+            app.parse_args(shlex.split(span)[1:], exit_on_error=False, print_error=False)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "recipes.md"], ids=name_of)
