@@ -43,6 +43,8 @@ def train(
         The name of the run's folder; default: recipe and time.
     resume
         The folder of an interrupted run, which goes on from its last checkpoint.
+    json
+        Print one JSON document instead of lines.
     """
     from golfcore.api import train_wish
     from golfcore.pipeline.start import Wish
