@@ -111,3 +111,15 @@ def test_files_and_functions_are_short(path: Path) -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= 60, f"{node.name} has {lines} lines"
+
+
+def test_the_table_in_contributing_is_this_one() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    table = text[text.index("| layer | packages and modules |") : text.index("Only `ops`")]
+    rows = [line.split("|")[1:3] for line in table.splitlines()[2:] if line.startswith("|")]
+    shown: dict[str, int] = {}
+    floor = -1
+    for layer_, names in rows:
+        floor = int(layer_) if layer_.strip() else floor
+        shown |= {name.strip(" `"): floor for name in names.split(",")}
+    assert shown == {name: floor for name, floor in LAYERS.items() if name != "__main__"}
