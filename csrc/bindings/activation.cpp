@@ -1,4 +1,5 @@
-#include "activation/layout.h"
+#include "activation/activation.h"
+
 #include "bindings/bindings.h"
 
 namespace golf {

@@ -1,4 +1,4 @@
-#include "activation/layout.h"
+#include "activation/activation.h"
 #include "bindings/device_kernels.h"
 
 namespace golf {

@@ -6,7 +6,7 @@
 #include <array>
 #include <tuple>
 
-#include "attention/layout.h"
+#include "attention/attention.h"
 #include "bindings/bindings.h"
 
 namespace golf {

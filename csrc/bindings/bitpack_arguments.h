@@ -6,7 +6,7 @@
 #include <array>
 
 #include "bindings/bindings.h"
-#include "bitpack/layout.h"
+#include "bitpack/bitpack.h"
 
 namespace golf {
 

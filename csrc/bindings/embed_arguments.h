@@ -6,7 +6,7 @@
 #include <array>
 
 #include "bindings/bindings.h"
-#include "embed/layout.h"
+#include "embed/embed.h"
 
 namespace golf {
 

@@ -1,5 +1,6 @@
+#include "head/head.h"
+
 #include "bindings/bindings.h"
-#include "head/layout.h"
 
 namespace golf {
 

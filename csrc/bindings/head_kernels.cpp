@@ -1,5 +1,5 @@
 #include "bindings/device_kernels.h"
-#include "head/layout.h"
+#include "head/head.h"
 
 namespace golf {
 

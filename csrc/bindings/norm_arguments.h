@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bindings/bindings.h"
-#include "norm/layout.h"
+#include "norm/norm.h"
 
 namespace golf {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
-#include "optim/layout.h"
+#include "optim/optim.h"
 
 namespace golf {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bindings/bindings.h"
-#include "qk/layout.h"
+#include "qk/qk.h"
 
 namespace golf {
 
