@@ -14,7 +14,8 @@ from torch import Tensor
 from golfcore import _core
 from golfcore.container.trellis import MASKS
 from golfcore.errors import InputError
-from golfcore.ops.registry import check_shape, threads
+from golfcore.ops import kernels
+from golfcore.ops.registry import address, check_shape
 
 LIMIT = 127  # the largest symbol of int8
 
@@ -68,9 +69,9 @@ def quantize_columns(
     else:
         workspace, weight = symbols_CO.new_empty(0), 1.0
         bounds = [*range(0, rows, 256), rows]  # rows do not depend on each other: enough of them for every thread
-    _core.quant_columns(
-        (wanted_CO.data_ptr(), feedback_CC.data_ptr(), step_O.data_ptr(), shrink_C.data_ptr(), symbols_CO.data_ptr(),
-         weight_CO.data_ptr(), workspace.data_ptr()),
-        (columns, rows), bounds, limit, weight, trellis, MASKS.get(trellis, (0, 0, 0, 0)), threads(),
+    kernels.quant_columns(
+        wanted=address(wanted_CO), feedback=address(feedback_CC), step=address(step_O), shrink=address(shrink_C),
+        symbols=address(symbols_CO), error=address(weight_CO), workspace=address(workspace), columns=columns, rows=rows,
+        ranges=bounds, limit=limit, weight=weight, bits=trellis, mask=MASKS.get(trellis, (0, 0, 0, 0)),
     )  # fmt: skip
     return symbols_CO

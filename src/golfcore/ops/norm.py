@@ -7,18 +7,21 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
+from golfcore.ops import kernels
 from golfcore.ops.reference.norm import rms_norm as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
+    NULL,
     address,
-    call,
     check_float,
     check_same,
     check_shape,
     core,
-    join,
-    leaf,
+    define_op,
+    maybe_contiguous,
+    maybe_rows,
     native,
+    register_backward,
     row_stride,
     rows,
 )
@@ -107,16 +110,17 @@ def _forward(
     c: float, eps: float, dtype: torch.dtype, mixed: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     x_ND = rows(x)
-    y_ND, x0_ND = (None if t is None else rows(t) for t in (y, x0))
-    a, s, b = (None if v is None else v.contiguous() for v in (a, s, b))
+    y_ND, x0_ND = maybe_rows(y), maybe_rows(x0)
+    a, s, b = maybe_contiguous(a), maybe_contiguous(s), maybe_contiguous(b)
     n, d = x_ND.shape
     r = x.new_empty(x.shape if mixed else 0)
     h = x.new_empty(x.shape, dtype=dtype)
     rstd_N = x.new_empty(n, dtype=torch.float32)
-    call(
-        x, "norm_forward", DTYPE_CODE[x.dtype], DTYPE_CODE[dtype], address(x_ND), address(y_ND), address(x0_ND),
-        address(a), address(s), address(b), address(r) if mixed else 0, address(h), address(rstd_N),
-        n, d, x_ND.stride(0), row_stride(y_ND), row_stride(x0_ND), c, eps,
+    kernels.norm_forward(
+        x, dtype=DTYPE_CODE[x.dtype], branch_dtype=DTYPE_CODE[dtype], x=address(x_ND), y=address(y_ND),
+        x0=address(x0_ND), a=address(a), s=address(s), b=address(b), r=address(r) if mixed else NULL, h=address(h),
+        rstd=address(rstd_N), n=n, d=d, x_stride=x_ND.stride(0), y_stride=row_stride(y_ND),
+        x0_stride=row_stride(x0_ND), c=c, eps=eps,
     )  # fmt: skip
     return r, h, rstd_N
 
@@ -151,21 +155,22 @@ def _backward_native(
     x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, c: float, branch: torch.dtype,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     d = r.shape[-1]
-    dr_ND, dh_ND, r_ND, x_ND, y_ND, x0_ND = (None if t is None else rows(t) for t in (dr, dh, r, x, y, x0))
-    a, s, b = (None if v is None else v.contiguous() for v in (a, s, b))
+    dr_ND, dh_ND, r_ND = maybe_rows(dr), maybe_rows(dh), rows(r)
+    x_ND, y_ND, x0_ND = maybe_rows(x), maybe_rows(y), maybe_rows(x0)
+    a, s, b = maybe_contiguous(a), maybe_contiguous(s), maybe_contiguous(b)
     n = rstd_N.numel()
     dx, dy, dx0, da, ds, db = _backward_fake(dr, dh, r, rstd_N, x, y, x0, a, s, b, c, branch)
     sums = a is not None or s is not None or b is not None
     partials = r.new_empty(core(r).norm_partials(n) * 3 * d if sums else 0, dtype=torch.float32)
-    call(
-        r, "norm_backward",
-        DTYPE_CODE[r.dtype], DTYPE_CODE[branch], address(dr_ND), address(dh_ND), address(r_ND), address(rstd_N),
-        address(x_ND), address(y_ND), address(x0_ND), address(a), address(s), address(b),
-        address(dx), address(dy) if y is not None else 0, address(dx0) if b is not None else 0,
-        address(da) if a is not None else 0, address(ds) if s is not None else 0,
-        address(db) if b is not None else 0, address(partials) if sums else 0, n, d,
-        row_stride(dr_ND), row_stride(dh_ND), row_stride(r_ND), row_stride(x_ND), row_stride(y_ND), row_stride(x0_ND),
-        c,
+    kernels.norm_backward(
+        r, dtype=DTYPE_CODE[r.dtype], branch_dtype=DTYPE_CODE[branch], dr=address(dr_ND), dh=address(dh_ND),
+        r=address(r_ND), rstd=address(rstd_N), x=address(x_ND), y=address(y_ND), x0=address(x0_ND), a=address(a),
+        s=address(s), b=address(b), dx=address(dx), dy=NULL if y is None else address(dy),
+        dx0=NULL if b is None else address(dx0), da=NULL if a is None else address(da),
+        ds=NULL if s is None else address(ds), db=NULL if b is None else address(db),
+        partials=address(partials) if sums else NULL, n=n, d=d, dr_stride=row_stride(dr_ND),
+        dh_stride=row_stride(dh_ND), r_stride=r_ND.stride(0), x_stride=row_stride(x_ND), y_stride=row_stride(y_ND),
+        x0_stride=row_stride(x0_ND), c=c,
     )  # fmt: skip
     return dx, dy, dx0, da, ds, db
 
@@ -175,22 +180,23 @@ def _backward_fake(
     x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, c: float, branch: torch.dtype,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     """dx, dy, dx0, da, ds, db; empty where there is nothing to differentiate."""
+    shape, d, fp32 = r.shape, r.shape[-1], torch.float32
     return (
-        r.new_empty(r.shape),
-        r.new_empty(r.shape if y is not None else 0, dtype=branch),
-        r.new_empty(r.shape if b is not None else 0),
-        *(r.new_empty(r.shape[-1] if v is not None else 0, dtype=torch.float32) for v in (a, s, b)),
-    )
+        r.new_empty(shape), r.new_empty(0 if y is None else shape, dtype=branch),
+        r.new_empty(0 if b is None else shape),
+        r.new_empty(0 if a is None else d, dtype=fp32), r.new_empty(0 if s is None else d, dtype=fp32),
+        r.new_empty(0 if b is None else d, dtype=fp32),
+    )  # fmt: skip
 
 
-_plain = leaf(
+_plain = define_op(
     "norm",
     "norm(Tensor x, float c, float eps, ScalarType dtype) -> (Tensor, Tensor)",
     _plain_native,
     _plain_fake,
     device=_plain_native,
 )
-_mixed = leaf(
+_mixed = define_op(
     "norm",
     "norm_mix(Tensor x, Tensor? y, Tensor? x0, Tensor? a, Tensor? s, Tensor? b, float c, float eps, ScalarType dtype)"
     " -> (Tensor, Tensor, Tensor)",
@@ -198,7 +204,7 @@ _mixed = leaf(
     _mixed_fake,
     device=_mixed_native,
 )
-_backward = leaf(
+_backward = define_op(
     "norm",
     "norm_backward(Tensor? dr, Tensor? dh, Tensor r, Tensor rstd, Tensor? x, Tensor? y, Tensor? x0, Tensor? a,"
     " Tensor? s, Tensor? b, float c, ScalarType branch) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -246,5 +252,5 @@ def _mixed_gradient(ctx: Any, dr: MaybeTensor, dh: MaybeTensor, _: MaybeTensor) 
     )  # fmt: skip
 
 
-join(_plain, _setup_plain, _plain_gradient)
-join(_mixed, _setup_mixed, _mixed_gradient)
+register_backward(_plain, _setup_plain, _plain_gradient)
+register_backward(_mixed, _setup_mixed, _mixed_gradient)

@@ -16,9 +16,9 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import products
+from golfcore.ops import kernels, products
 from golfcore.ops.reference import optim as reference
-from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, check_shape, core, leaf, native
+from golfcore.ops.registry import DTYPE_CODE, address, check_float, check_shape, core, define_op, native
 
 Tensors = Sequence[torch.Tensor]
 Coefficients = Sequence[tuple[float, float, float]]
@@ -207,34 +207,16 @@ def _matrix_shape(params: Tensors) -> tuple[int, int]:
     return params[0].shape[0], params[0].shape[1]
 
 
-def _table(
-    params: Tensors, grads: Tensors, m: Tensors, v: Tensors, emas: Tensors, shadows: Tensors, lr: Sequence[float],
-    weight_decay: Sequence[float],
-) -> list[tuple[Any, ...]]:  # fmt: skip
-    """The rows that csrc/bindings/optim_arguments.h reads; an empty list leaves its column 0."""
-
-    def at(tensors: Tensors, i: int) -> int:
-        return address(tensors[i]) if tensors else 0
-
-    lead = params or m
-    return [
-        (
-            at(params, i), at(grads, i), at(m, i), at(v, i), at(emas, i), at(shadows, i),
-            lead[i].numel(), lr[i] if lr else 0.0, weight_decay[i] if lr else 0.0,
-            DTYPE_CODE[grads[i].dtype] if grads else 0,
-        )
-        for i in range(len(lead))
-    ]  # fmt: skip
-
-
 def _adamw_native(
     params: Tensors, grads: Tensors, m: Tensors, v: Tensors, lr: Sequence[float], weight_decay: Sequence[float],
     betas: Sequence[float], eps: float, step: int, grad_scale: float, emas: Tensors, ema_decay: float, shadows: Tensors,
 ) -> None:  # fmt: skip
     grads = [g.contiguous() for g in grads]
-    table = _table(params, grads, m, v, emas, shadows, lr, weight_decay)
-    bias1, bias2 = 1 - betas[0] ** step, 1 - betas[1] ** step
-    call(params[0], "adamw_step", table, betas[0], betas[1], eps, grad_scale, 1 - ema_decay, bias1, bias2)
+    rows = kernels.optim_rows(p=params, g=grads, m=m, v=v, ema=emas, shadow=shadows, lr=lr, weight_decay=weight_decay)
+    kernels.adamw_step(
+        params[0], rows, beta1=betas[0], beta2=betas[1], eps=eps, grad_scale=grad_scale, ema_rate=1 - ema_decay,
+        bias1=1 - betas[0] ** step, bias2=1 - betas[1] ** step,
+    )  # fmt: skip
 
 
 def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm: bool) -> torch.Tensor:
@@ -242,10 +224,10 @@ def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm
     grads = [g.contiguous() for g in grads]
     bank_BRC = buffers[0].new_empty(len(buffers), rows, columns, dtype=update_dtype(buffers[0]))
     norms = buffers[0].new_empty(len(buffers), rows)  # workspace
-    table = _table((), grads, buffers, (), (), (), (), ())
-    call(
-        buffers[0], "muon_momentum", table, rows, columns, momentum, row_norm, NORM_EPS, DTYPE_CODE[bank_BRC.dtype],
-        address(bank_BRC), address(norms),
+    kernels.muon_momentum(
+        buffers[0], kernels.optim_rows(g=grads, m=buffers), rows=rows, columns=columns, momentum=momentum,
+        row_norm=row_norm, eps=NORM_EPS, bank_dtype=DTYPE_CODE[bank_BRC.dtype], bank=address(bank_BRC),
+        norms=address(norms),
     )  # fmt: skip
     return bank_BRC
 
@@ -282,9 +264,10 @@ def _by_symmetric_products(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) 
     results = torch.empty_like(x), torch.empty_like(x)  # in turn: the caller's bank is only read
     for turn, (begin, end) in enumerate(itertools.pairwise(cuts)):
         rows, y = x if wide else x.mT, results[turn % 2]
-        _core.newton_schulz_polynomial(
-            code, rows.data_ptr(), square.data_ptr(), poly.data_ptr(), rows.shape, rows.stride(),
-            [number for abc in steps[begin:end] for number in abc], packed.data_ptr(), torch.get_num_threads(),
+        kernels.newton_schulz_polynomial(
+            dtype=code, x=address(rows), square=address(square), out=address(poly), shape=rows.shape,
+            strides=rows.stride(), coefficients=[number for abc in steps[begin:end] for number in abc],
+            packed=address(packed),
         )  # fmt: skip
         x = torch.bmm(poly, x, out=y) if wide else torch.bmm(x, poly, out=y)
     return x
@@ -304,13 +287,14 @@ def _apply_native(
     params: Tensors, update_BRC: torch.Tensor, lr: float, weight_decay: float, factor: float, emas: Tensors,
     ema_decay: float, shadows: Tensors,
 ) -> None:  # fmt: skip
-    each = [lr] * len(params), [weight_decay] * len(params)
-    update_BRC = update_BRC.contiguous()
-    table = _table(params, (), (), (), emas, shadows, *each)
-    call(params[0], "muon_apply", table, DTYPE_CODE[update_BRC.dtype], address(update_BRC), factor, 1 - ema_decay)
+    lrs, decays, update_BRC = [lr] * len(params), [weight_decay] * len(params), update_BRC.contiguous()
+    kernels.muon_apply(
+        params[0], kernels.optim_rows(p=params, ema=emas, shadow=shadows, lr=lrs, weight_decay=decays),
+        update_dtype=DTYPE_CODE[update_BRC.dtype], update=address(update_BRC), factor=factor, ema_rate=1 - ema_decay,
+    )  # fmt: skip
 
 
-_adamw = leaf(
+_adamw = define_op(
     "optim",
     "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] m, Tensor(c!)[] v, float[] lr, float[] weight_decay, "
     "float[] betas, float eps, int step, float grad_scale, Tensor(d!)[] emas, float ema_decay, Tensor(e!)[] shadows)"
@@ -319,7 +303,7 @@ _adamw = leaf(
     lambda *_: None,
     device=_adamw_native,
 )
-_momentum = leaf(
+_momentum = define_op(
     "optim",
     "muon_momentum_(Tensor[] grads, Tensor(a!)[] buffers, float momentum, bool row_norm) -> Tensor",
     _momentum_native,
@@ -328,14 +312,14 @@ _momentum = leaf(
     ),
     device=_momentum_native,
 )
-_orthogonalize = leaf(
+_orthogonalize = define_op(
     "optim",
     "orthogonalize(Tensor bank, float[] coefficients) -> Tensor",
     _orthogonalize_cpu,
     lambda bank, coefficients: bank.new_empty(bank.shape),
     device=_by_torch,
 )
-_apply = leaf(
+_apply = define_op(
     "optim",
     "muon_apply_(Tensor(a!)[] params, Tensor update, float lr, float weight_decay, float factor, "
     "Tensor(b!)[] emas, float ema_decay, Tensor(c!)[] shadows) -> ()",

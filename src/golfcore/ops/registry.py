@@ -1,13 +1,13 @@
 """Native operations under ``torch.ops.golf``: one definition each, a cheap call, and a choice of back end.
 
-An operation is one or more *leaves* (forward, backward) that torch sees as opaque functions: ``leaf`` defines the
-schema, the implementations and the shape function that ``torch.compile`` traces; ``join`` makes a backward leaf the
-gradient of a forward leaf. A public function checks its tensors, asks ``native``, and calls either the leaf or the
-reference, which is plain torch and serves every device and dtype.
+An operation is one or more *leaves* (forward, backward) that torch sees as opaque functions: ``define_op`` defines the
+schema, the implementations and the shape function that ``torch.compile`` traces; ``register_backward`` makes a backward
+leaf the gradient of a forward leaf. A public function checks its tensors, asks ``native``, and calls either the leaf or
+the reference, which is plain torch and serves every device and dtype.
 
 Three modules hold native functions: ``_core`` for CPU tensors, ``_core.device`` for CUDA tensors, and ``_simt``, where
-the source of the latter runs on the host and sees CPU tensors: in mode "simt" leaves go there. An implementation names
-a function and lets ``call`` find the module, so that what runs on a GPU is what the host has checked.
+the source of the latter runs on the host and sees CPU tensors: in mode "simt" leaves go there. An implementation calls
+a function of ``kernels``, for which ``call`` finds the module, so that what runs on a GPU is what the host has checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType
 
 import torch
 
@@ -28,6 +28,9 @@ from golfcore.errors import BuildError, DeviceError, InputError, UsageError
 from golfcore.installed import require_torch
 
 require_torch(torch.__version__)  # before an old one is asked for what it lacks
+
+Address = NewType("Address", int)  # of a tensor's data, as it crosses to C++
+NULL = Address(0)  # an absent tensor
 
 ISAS: tuple[str, ...] = _core.isas()  # of this architecture, lowest first
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
@@ -70,7 +73,7 @@ def _borrow_openmp() -> None:
     with contextlib.suppress(OSError, AttributeError, StopIteration):
         library = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
         parallel = ctypes.CDLL(str(library)).GOMP_parallel
-        _core.borrow_openmp(ctypes.cast(parallel, ctypes.c_void_p).value)
+        _core.borrow_openmp(ctypes.cast(parallel, ctypes.c_void_p).value or 0)
 
 
 _borrow_openmp()
@@ -86,7 +89,7 @@ class Leaf:
 
     def __init__(self, overload: Any, serve: Callable[..., Any], *, mutates: bool) -> None:
         self.overload, self.serve, self.mutates = overload, serve, mutates
-        self.node: Any = None  # the autograd.Function, where ``join`` made one
+        self.node: Any = None  # the autograd.Function, where ``register_backward`` made one
 
     def __call__(self, *arguments: Any) -> Any:
         if self.mutates or torch.compiler.is_compiling() or _is_watched(arguments):
@@ -100,7 +103,7 @@ def _is_watched(arguments: tuple[Any, ...]) -> bool:
     )
 
 
-def leaf(
+def define_op(
     op: str, schema: str, cpu: Callable[..., Any], fake: Callable[..., Any], device: Callable[..., Any] | None = None,
     device_dtypes: tuple[torch.dtype, ...] = tuple(DTYPE_CODE),
 ) -> Leaf:  # fmt: skip
@@ -175,7 +178,7 @@ def _trouble(op: str, given: list[torch.Tensor], error: RuntimeError) -> str:
     return f"{op} on {where} of {shown}: {error}{hint}"
 
 
-def join(forward: Leaf, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
+def register_backward(forward: Leaf, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
     """Makes ``backward(ctx, *grads)`` the gradient of the leaf ``forward``."""
     torch.library.register_autograd(forward.overload.name(), backward, setup_context=setup_context, lib=_library)
     name, serve = forward.overload.name(), forward.serve
@@ -294,10 +297,10 @@ def core(x: torch.Tensor) -> Any:
 
 def call(x: torch.Tensor, function: str, *args: Any) -> None:
     """Calls the native function where ``x`` lies: on torch's threads, or on the device's current stream."""
-    module = core(x)
-    if module is _core:
-        getattr(module, function)(*args, threads())
+    if not x.is_cuda and _mode != "simt":
+        getattr(_core, function)(*args, torch.get_num_threads())
         return
+    module = core(x)
     index, stream = (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else (0, 0)
     if _waits:
         try:  # what torch, or an operation on this stream before, has left
@@ -342,19 +345,27 @@ def rows(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(-1, d) if x.numel() else x.new_empty(0, d)
 
 
+def maybe_rows(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else rows(x)
+
+
+def maybe_contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else x.contiguous()
+
+
 def row_stride(x_ND: torch.Tensor | None) -> int:
     """The distance of rows in elements; 0 for an absent tensor."""
     return 0 if x_ND is None else x_ND.stride(0)
 
 
-def address(x: torch.Tensor | None) -> int:
-    """Where the data starts; 0, a null pointer, for an absent tensor. In mode simt, kernels may then touch ``x``."""
+def address(x: torch.Tensor | None) -> Address:
+    """Return where the data starts; NULL for an absent tensor. In mode simt, kernels may then touch ``x``."""
     if x is None:
-        return 0
+        return NULL
     if _mode == "simt" and x.numel():
         last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
         _simt.map_buffer(x.data_ptr(), (last + 1) * x.element_size())
-    return x.data_ptr()
+    return x.data_ptr()  # type: ignore[return-value]  # a call of Address() takes as long as data_ptr()
 
 
 def heads(x_BTNH: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -362,9 +373,9 @@ def heads(x_BTNH: torch.Tensor) -> tuple[torch.Tensor, int]:
 
     A view into a wider product is taken as it is; anything else is copied.
     """
-    b, t, n, h = x_BTNH.shape
-    together = (x_BTNH.stride(3) == 1 or h == 1) and (x_BTNH.stride(2) == h or n == 1)
-    if not together or (b > 1 and t > 0 and x_BTNH.stride(0) != t * x_BTNH.stride(1)):
+    (b, t, n, h), (of_b, of_t, of_n, of_h) = x_BTNH.shape, x_BTNH.stride()
+    together = (of_h == 1 or h == 1) and (of_n == h or n == 1)
+    if not together or (b > 1 and t > 0 and of_b != t * of_t):
         x_BTNH = x_BTNH.contiguous()
-    # A dimension of size 1 may have any stride.
-    return x_BTNH, x_BTNH.stride(1) if t > 1 else x_BTNH.stride(0)
+        of_b, of_t = x_BTNH.stride()[:2]
+    return x_BTNH, of_t if t > 1 else of_b  # a dimension of size 1 may have any stride

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
+from golfcore.ops import kernels
 from golfcore.ops.reference.norm import residual as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
     address,
-    call,
     check_float,
     check_same,
     check_shape,
     core,
-    join,
-    leaf,
+    define_op,
     native,
+    register_backward,
     rows,
 )
 
@@ -49,9 +49,10 @@ def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
 
 def _forward(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     x_ND, y_ND, s, r, code = rows(x), rows(y), s.contiguous(), x.new_empty(x.shape), DTYPE_CODE[x.dtype]
-    call(
-        x, "norm_forward", code, code, address(x_ND), address(y_ND), 0, 0, address(s), 0, address(r), 0, 0,
-        *x_ND.shape, x_ND.stride(0), y_ND.stride(0), 0, 1.0, 0.0,
+    n, d = x_ND.shape
+    kernels.norm_forward(
+        x, dtype=code, branch_dtype=code, x=address(x_ND), y=address(y_ND), s=address(s), r=address(r), n=n, d=d,
+        x_stride=x_ND.stride(0), y_stride=y_ND.stride(0),
     )  # fmt: skip
     return r
 
@@ -60,9 +61,9 @@ def _backward(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[torch
     dr_ND, y_ND, s, code = rows(dr), rows(y), s.contiguous(), DTYPE_CODE[y.dtype]
     (n, d), (dy, ds) = y_ND.shape, _backward_fake(dr, y, s)
     partials = s.new_empty(core(y).norm_partials(n) * 3 * d)
-    call(
-        y, "norm_backward", code, code, address(dr_ND), 0, 0, 0, 0, address(y_ND), 0, 0, address(s), 0, 0, address(dy),
-        0, 0, address(ds), 0, address(partials), n, d, dr_ND.stride(0), 0, 0, 0, y_ND.stride(0), 0, 1.0,
+    kernels.norm_backward(
+        y, dtype=code, branch_dtype=code, dr=address(dr_ND), y=address(y_ND), s=address(s), dy=address(dy),
+        ds=address(ds), partials=address(partials), n=n, d=d, dr_stride=dr_ND.stride(0), y_stride=y_ND.stride(0),
     )  # fmt: skip
     return dy, ds
 
@@ -71,14 +72,14 @@ def _backward_fake(dr: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> tuple[
     return y.new_empty(y.shape), s.new_empty(s.shape)
 
 
-_leaf = leaf(
+_leaf = define_op(
     "residual",
     "residual(Tensor x, Tensor y, Tensor s) -> Tensor",
     _forward,
     lambda x, y, s: x.new_empty(x.shape),
     device=_forward,
 )
-_leaf_backward = leaf(
+_leaf_backward = define_op(
     "residual",
     "residual_backward(Tensor dr, Tensor y, Tensor s) -> (Tensor, Tensor)",
     _backward,
@@ -95,4 +96,4 @@ def _gradient(ctx: Any, dr: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return dr, *_leaf_backward(dr, *ctx.saved_tensors)
 
 
-join(_leaf, _setup, _gradient)
+register_backward(_leaf, _setup, _gradient)
