@@ -66,9 +66,7 @@ def core_sources(*, bindings: bool) -> list[Path]:
     for folder in folders:
         if folder.name != "bindings" or bindings:
             found += sorted(folder.glob("*.cpp"))
-    return [
-        p for p in found if isa_of(p) not in NOT_ARM and not p.name.endswith("_kernels.cpp") and p.name != "simt.cpp"
-    ]
+    return [p for p in found if isa_of(p) not in NOT_ARM and p.name != "simt.cpp"]
 
 
 def compile_all(
