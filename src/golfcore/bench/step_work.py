@@ -122,7 +122,7 @@ def shape_of(recipe: RecipeConfig, phase: int = 0, gpus: int = 8) -> Shape:
 
 
 def norm(n: int, d: int, *, branch: bool, mixed: bool, calls: int = 1, what: str = "") -> list[Work]:
-    """``ops.rms_norm``: forward and backward; ``branch``: adds ``s y``; ``mixed``: ``a`` and ``b x0``."""
+    """``ops.rms_norm``, ``mix_norm``: forward and backward; ``branch``: adds ``s y``; ``mixed``: ``a`` and ``b x0``."""
     row, stored = BF16 * n * d, branch or mixed
     return [
         Work(

@@ -13,7 +13,9 @@ from golfcore.ops.registry import DTYPE_CODE, address, check_float, define_op, n
 
 
 def relu2(u: torch.Tensor) -> torch.Tensor:
-    """``max(u, 0)**2`` in the dtype of ``u``, any shape, computed in fp32.
+    """Square the positive part: ``max(u, 0)**2``.
+
+    ``u`` has any shape and float dtype; the result has the same. Computed in fp32.
 
     Raises:
         InputError: ``u`` is not a floating-point tensor.
@@ -22,7 +24,9 @@ def relu2(u: torch.Tensor) -> torch.Tensor:
 
 
 def leaky2(u: torch.Tensor, slope: float = 0.5) -> torch.Tensor:
-    """``phi(u)**2`` with ``phi(u) = u`` above zero and ``slope * u`` below, in the dtype of ``u``, computed in fp32.
+    """Square a leaky ReLU: ``phi(u)**2`` with ``phi(u) = u`` above zero and ``slope * u`` below.
+
+    ``u`` has any shape and float dtype; the result has the same. Computed in fp32.
 
     Raises:
         InputError: ``u`` is not a floating-point tensor, or ``slope`` lies outside 0..1.

@@ -42,10 +42,12 @@ def attention(
     scale: float | None = None,
     xsa: bool = False,
 ) -> torch.Tensor:
-    """``y_t = gate_t (o_t - (o_t . u_t) u_t)`` with ``o`` the causal attention and ``u = v / |v|``; see the options.
+    """Compute causal attention with grouped heads, packed documents, sliding window, XSA and output gate.
 
-    Query head ``n`` reads key/value head ``n // (N / K)``. Memory grows with T, never with T x T. The reference, whose
-    memory does, serves heads wider than 128 and, on a GPU, what is not bf16.
+    ``y_t = gate_t (o_t - (o_t . u_t) u_t)`` with ``o`` the causal attention and ``u = v / |v|``; without ``xsa`` the
+    second term is left out, without ``gate_BTN`` the factor. Query head ``n`` reads key/value head ``n // (N / K)``.
+    Memory grows with T, never with T x T. The reference, whose memory does, serves heads wider than 128 and, on a GPU,
+    what is not bf16.
 
     Args:
         q_BTNH: [B, T, N, H] float, any strides; views with a contiguous last dimension are read in place.

@@ -1,7 +1,7 @@
 """Weights in a few bits, for kernels that read them packed: pack, unpack, dequantize, fake-quantize, products.
 
 Formats are "int2" to "int8" (codes in -2^(b-1) .. 2^(b-1) - 1) and "ternary" (-1, 0, 1; five to a byte). A matrix is
-its packed bytes [O, row bytes] and fp32 scales [O, G], one for each ``group`` of columns; without ``group`` one a row.
+its packed bytes [O, row bytes] and fp32 scales [O, G], one for each ``group`` of columns; without it one per row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from golfcore.ops.registry import (
 
 
 def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
-    """Codes to bytes.
+    """Pack integer codes into bytes, row by row.
 
     Args:
         q_OI: int8 [O, I].
@@ -53,7 +53,7 @@ def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
 
 
 def unpack(packed: torch.Tensor, fmt: str, columns: int) -> torch.Tensor:
-    """The int8 codes [O, columns] that ``pack`` was given.
+    """Unpack bytes to the int8 codes [O, columns] that ``pack`` was given.
 
     Raises:
         InputError: ``packed`` is not what ``pack`` makes of ``columns`` columns.
@@ -67,7 +67,7 @@ def unpack(packed: torch.Tensor, fmt: str, columns: int) -> torch.Tensor:
 
 
 def row_bytes(fmt: str, columns: int) -> int:
-    """Bytes of a packed row."""
+    """Return the bytes of one packed row."""
     result: int = _core.bitpack_row_bytes(_bits(fmt), columns)
     return result
 
@@ -76,7 +76,15 @@ def dequantize(
     packed: torch.Tensor, scales: torch.Tensor, fmt: str, columns: int, *, group: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:  # fmt: skip
-    """``scale q`` as [O, columns] in fp32 or bf16.
+    """Unpack a matrix and multiply its scales in: ``scale * q`` as [O, columns] in fp32 or bf16.
+
+    Args:
+        packed: uint8 [O, row bytes], from ``pack``.
+        scales: fp32 [O, G].
+        fmt: the format of ``packed``.
+        columns: I, of the matrix that was packed.
+        group: columns per scale; None: one scale per row.
+        dtype: of the result, fp32 or bf16.
 
     Raises:
         InputError: shapes that do not fit.
@@ -91,13 +99,19 @@ def dequantize(
 
 
 def fake_quantize(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None) -> torch.Tensor:
-    """``scale clamp(round(w / scale))``: what the weight is after quantization, with the gradient of the identity.
+    """Round a weight to what it is after quantization: ``scale * clamp(round(w / scale))``.
 
-    Codes are clamped to the symmetric range, -31..31 for int6. A scale of 0 gives 0. ``scales`` gets no gradient.
+    The gradient is that of the identity (straight through); ``scales`` gets none. Codes are clamped to the symmetric
+    range, -31..31 for int6. A scale of 0 gives 0.
 
     Args:
         w_OI: fp32 or bf16 [O, I].
         scales: fp32 [O, G].
+        fmt: "int2" .. "int8" or "ternary".
+        group: columns per scale; None: one scale per row.
+
+    Returns:
+        [O, I] in the dtype of ``w_OI``.
 
     Raises:
         InputError: shapes or dtypes that do not fit.
@@ -116,12 +130,16 @@ def fake_quantize(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: 
 def packed_linear(
     x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None
 ) -> torch.Tensor:
-    """``x w^T`` straight from packed weights, for one or a few rows of x; summed in fp32, no gradient.
+    """Multiply by a packed matrix, ``x w^T``, without unpacking it first; for one or a few rows of ``x``.
+
+    Summed in fp32; there is no gradient.
 
     Args:
         x: fp32 or bf16 [..., I].
-        packed: uint8 [O, row bytes].
+        packed: uint8 [O, row bytes], from ``pack``.
         scales: fp32 [O, G].
+        fmt: the format of ``packed``.
+        group: columns per scale; None: one scale per row.
 
     Returns:
         [..., O] in the dtype of x.
@@ -152,7 +170,7 @@ def _bits(fmt: str) -> int:
 
 def _group(group: int | None, columns: int) -> int:
     if group is not None and group < 1:
-        raise InputError(f"bitpack: group = {group}; expected 1 or more columns to a scale, or None for one a row")
+        raise InputError(f"bitpack: group = {group}; expected 1 or more columns to a scale, or None for one per row")
     return max(columns, 1) if group is None else group
 
 

@@ -24,17 +24,17 @@ def quantize_columns(
     wanted_CO: Tensor, weight_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, *, shrink_C: Tensor | None = None,
     limit: int = LIMIT, trellis: int = 0, ranges: Sequence[int] = (),
 ) -> Tensor:  # fmt: skip
-    """Symbols of a block of columns, ``weight ~ symbol * step``; each column makes good what those before it lost.
+    """Quantize a block of columns, ``weight ~ symbol * step``, each making good what those before it lost.
 
     Column j is rounded at ``wanted_j + sum of error_i feedback_ij`` over the columns i before it.
 
     Args:
-        wanted_CO: fp32 [C, O], a column of the layer a row: where the weights are best rounded for the errors of
+        wanted_CO: fp32 [C, O], one column of the layer per row: where the weights are best rounded for the errors of
             earlier blocks; without any, a copy of the weights. Overwritten.
         weight_CO: fp32 [C, O], overwritten with the errors, ``w - w_q``, which later blocks are to make good.
         feedback_CC: fp32 [C, C], of which the strict upper triangle is read.
         step_O: fp32 [O], what a symbol is worth; 0 for a row of zeros.
-        shrink_C: fp32 [C], factors on what is wanted before symbols are chosen, 1 where absent: a rate term.
+        shrink_C: fp32 [C], factors on what is wanted before symbols are chosen, 1 if absent: a rate term.
         limit: symbols lie in -limit .. limit.
         trellis: 0 to round, or 2 to 8 bits of trellis state.
         ranges: where stacked matrices begin along O, and O at the end; a trellis starts anew in each. Default: one.

@@ -34,8 +34,9 @@ def embed(
     smear_lambda: torch.Tensor | None = None, bos: int = 1, dtype: torch.dtype = torch.bfloat16,
     grad_into: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """``x_t = e_t + gate_t e_{t-1}`` with ``e_t = table[id_t] + bigram_scale bigram[hash(id_{t-1}, id_t)]``.
+    """Look up token and hashed-bigram embeddings and mix each with the one before it (smear gate), in one pass.
 
+    ``x_t = e_t + gate_t e_{t-1}`` with ``e_t = table[id_t] + bigram_scale bigram[hash(id_{t-1}, id_t)]``.
     ``gate_t = smear_lambda sigmoid(smear_w . e_t[:S])``, and 0 where a document starts: at the first id of each row and
     at every ``bos``. There the bigram takes the table's last slot, ``((36313 id_t) ^ (27191 id_{t-1})) mod (G - 1)``
     elsewhere.
@@ -45,6 +46,7 @@ def embed(
         table: fp32 [V, D].
         bigram, bigram_scale: fp32 [G, D] and one fp32 number (0-d); both or neither.
         smear_w, smear_lambda: fp32 [S] and one fp32 number (0-d); both or neither.
+        bos: the id that starts a document.
         dtype: of the result, fp32 or bf16.
         grad_into: fp32 [V, D] to which backward adds the table's gradient, for example ``table.grad``; autograd then
             sees none.

@@ -36,7 +36,9 @@ CHUNK_LOGITS, CHUNK_LOGITS_DEVICE, MIN_CHUNK = 1 << 21, 1 << 24, 512
 def linear_cross_entropy(
     x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float = 0.0, reduction: str = "mean"
 ) -> torch.Tensor:
-    """``-log softmax(softcap(x w^T))[targets]`` in nats, with ``softcap(z) = c tanh(z / c)``.
+    """Compute the loss of a language model's head, in nats, without ever holding all logits.
+
+    ``-log softmax(softcap(x w^T))[targets]`` with ``softcap(z) = c tanh(z / c)``, by chunks of tokens.
 
     Args:
         x: hidden states [..., D], fp32 or bf16. Logits have this dtype; the softmax is computed in fp32.

@@ -21,7 +21,7 @@ MOST = 3  # queries, keys and values
 
 
 def linear(x: torch.Tensor, *weights_OI: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """``y = x W^T`` for each of up to three weight matrices.
+    """Multiply by up to three weight matrices that share their input: ``y = x W^T`` for each.
 
     Args:
         x: [..., I] float.

@@ -1,4 +1,4 @@
-"""Residual mix and RMSNorm of the stream, forward and backward in one pass each."""
+"""RMSNorm, alone or behind the residual stream's sum, forward and backward in one pass each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import kernels
-from golfcore.ops.reference.norm import rms_norm as reference
+from golfcore.ops.reference.norm import mix_norm as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
     NULL,
@@ -30,46 +30,77 @@ MaybeTensor = torch.Tensor | None
 
 
 def rms_norm(
+    x: torch.Tensor, *, scale: float = 1.0, eps: float = 1e-6, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Normalize each row of ``x``: ``scale * x / sqrt(mean(x**2) + eps)``, computed in fp32.
+
+    Args:
+        x: [..., D] float.
+        scale: a factor on the result.
+        eps: added to the mean square.
+        dtype: of the result; default: that of ``x``.
+
+    Returns:
+        [..., D] in ``dtype``, contiguous.
+
+    Raises:
+        InputError: ``x`` is no floating-point tensor, or has no last dimension.
+    """
+    dtype = dtype or x.dtype
+    _check_stream(x)
+    if not _serves(x, dtype):
+        return reference(x, scale=scale, eps=eps, dtype=dtype)[1]
+    h: torch.Tensor = _plain(x, scale, eps, dtype)[0]
+    return h
+
+
+def mix_norm(
     x: torch.Tensor,
-    y: MaybeTensor = None,
-    x0: MaybeTensor = None,
+    branch: MaybeTensor = None,
+    skip: MaybeTensor = None,
     *,
-    a: MaybeTensor = None,
-    s: MaybeTensor = None,
-    b: MaybeTensor = None,
-    c: float = 1.0,
+    stream_gain: MaybeTensor = None,
+    branch_gain: MaybeTensor = None,
+    skip_gain: MaybeTensor = None,
+    scale: float = 1.0,
     eps: float = 1e-6,
     dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``r = a * (x + s * y) + b * x0`` and ``h = c * r / sqrt(mean(r**2) + eps)``; every term but ``x`` is optional.
+    """Add a branch and a skip to the residual stream and normalize the sum, in one pass each way.
+
+    ``stream = stream_gain * (x + branch_gain * branch) + skip_gain * skip``, then
+    ``normalized = scale * stream / sqrt(mean(stream**2) + eps)``, from the stream as it is stored. Every term but ``x``
+    is optional; arithmetic is fp32.
 
     Args:
-        x: [..., D], the residual stream.
-        y: the shape of ``x``, in ``dtype``: a branch's output that joins the stream.
-        x0: shape and dtype of ``x``: the first block's input. Goes together with ``b``.
-        a: fp32 [D]; absent: 1.
-        s: fp32 [D]; absent: 1.
-        b: fp32 [D].
-        c: the layer's scale.
+        x: [..., D] float, the residual stream.
+        branch: the shape of ``x``, in ``dtype``: the output of attention or of the MLP.
+        skip: shape and dtype of ``x``: an earlier stream, such as the first block's input. Comes with ``skip_gain``.
+        stream_gain: fp32 [D]; absent: 1.
+        branch_gain: fp32 [D]; absent: 1.
+        skip_gain: fp32 [D].
+        scale: a factor on the normalized result.
         eps: added to the mean square.
-        dtype: of ``h`` and ``y``; default: that of ``x``.
+        dtype: of ``normalized`` and ``branch``; default: that of ``x``.
 
     Returns:
-        ``r`` in the dtype of ``x`` (``x`` itself where there is nothing to mix) and ``h`` in ``dtype``. Arithmetic is
-        fp32; ``h`` comes from ``r`` as it is stored.
+        The stream in the dtype of ``x`` (``x`` itself if there is nothing to mix) and the normalized stream in
+        ``dtype``.
 
     Raises:
         InputError: a tensor of another shape, dtype or device than the above.
     """
     dtype = dtype or x.dtype
-    _check(x, y, x0, a, s, b, dtype)
-    if not native("norm", x) or (x.dtype, dtype) not in _PAIRS or x.shape[-1] > core(x).norm_max_width:
-        return reference(x, y, x0, a=a, s=s, b=b, c=c, eps=eps, dtype=dtype)
-    if y is None and a is None and b is None:
-        h, _ = _plain(x, c, eps, dtype)
-        return x, h
-    r, h, _ = _mixed(x, y, x0, a, s, b, c, eps, dtype)
-    return r, h
+    _check(x, branch, skip, stream_gain, branch_gain, skip_gain, dtype)
+    if not _serves(x, dtype):
+        return reference(
+            x, branch, skip, stream_gain=stream_gain, branch_gain=branch_gain, skip_gain=skip_gain, scale=scale,
+            eps=eps, dtype=dtype,
+        )  # fmt: skip
+    if branch is None and stream_gain is None and skip_gain is None:
+        return x, _plain(x, scale, eps, dtype)[0]
+    stream, normalized, _ = _mixed(x, branch, skip, stream_gain, branch_gain, skip_gain, scale, eps, dtype)
+    return stream, normalized
 
 
 _PAIRS = (
@@ -79,18 +110,27 @@ _PAIRS = (
 )
 
 
-def _check(
-    x: torch.Tensor, y: MaybeTensor, x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, dtype: torch.dtype
-) -> None:
+def _serves(x: torch.Tensor, dtype: torch.dtype) -> bool:
+    return native("norm", x) and (x.dtype, dtype) in _PAIRS and x.shape[-1] <= core(x).norm_max_width
+
+
+def _check_stream(x: torch.Tensor) -> None:
     check_float("norm", "x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise InputError(f"norm: x has shape {tuple(x.shape)}; expected [..., D] with D of at least 1")
-    if (x0 is None) != (b is None):
-        given, missing = ("b", "x0") if x0 is None else ("x0", "b")
+
+
+def _check(
+    x: torch.Tensor, branch: MaybeTensor, skip: MaybeTensor, stream_gain: MaybeTensor, branch_gain: MaybeTensor,
+    skip_gain: MaybeTensor, dtype: torch.dtype,
+) -> None:  # fmt: skip
+    _check_stream(x)
+    if (skip is None) != (skip_gain is None):
+        given, missing = ("skip_gain", "skip") if skip is None else ("skip", "skip_gain")
         raise InputError(f"norm: {given} is given without {missing}; pass both or neither")
-    if s is not None and y is None:
-        raise InputError("norm: s is given without y, which it scales; pass both or leave s out")
-    for name, other, kind in (("y", y, dtype), ("x0", x0, x.dtype)):
+    if branch_gain is not None and branch is None:
+        raise InputError("norm: branch_gain is given without branch, which it scales; pass both or leave it out")
+    for name, other, kind in (("branch", branch, dtype), ("skip", skip, x.dtype)):
         if other is None:
             continue
         check_shape("norm", name, other, tuple(x.shape))
@@ -98,11 +138,15 @@ def _check(
             raise InputError(f"norm: {name} is {other.dtype}; expected {kind}: convert it with {name}.to({kind})")
         if other.device != x.device:
             raise InputError(f"norm: {name} is on {other.device}, x on {x.device}; move one with {name}.to(x.device)")
-    for name, vector in (("a", a), ("s", s), ("b", b)):
-        if vector is not None:
-            check_shape("norm", name, vector, (x.shape[-1],))
+    for name, gain in (("stream_gain", stream_gain), ("branch_gain", branch_gain), ("skip_gain", skip_gain)):
+        if gain is not None:
+            check_shape("norm", name, gain, (x.shape[-1],))
             wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-            check_same("norm", name, vector, "x", x, dtype=wide)
+            check_same("norm", name, gain, "x", x, dtype=wide)
+
+
+# From here on the letters of csrc/norm/norm.h: y the branch, x0 the skip, a, s and b the gains of stream, branch and
+# skip, c the scale, r the stream that results, h what is normalized.
 
 
 def _forward(

@@ -42,7 +42,7 @@ def adamw_(
     weight_decay: float | Sequence[float] = 0.0, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
     step: int, grad_scale: float = 1.0, emas: Tensors = (), ema_decay: float = 0.0, shadows: Tensors = (),
 ) -> None:  # fmt: skip
-    """One AdamW step (decoupled weight decay) on every parameter, in place.
+    """Take one AdamW step (decoupled weight decay) on every parameter, in place.
 
     ``p = (1 - lr wd) p - lr m' / (sqrt(v') + eps)`` with bias-corrected moments of ``grad_scale * g``, then
     ``ema = ema_decay ema + (1 - ema_decay) p`` and ``shadow = p`` rounded to bf16.
@@ -51,10 +51,13 @@ def adamw_(
         params: fp32, contiguous.
         grads: fp32 or bf16, the shapes of ``params``.
         exp_avgs, exp_avg_sqs: the moments, fp32.
-        lr, weight_decay: one number, or one for each parameter.
+        lr, weight_decay: one number, or one per parameter.
+        betas: decay of the first and of the second moment per step.
+        eps: added to the root of the second moment.
         step: the number of this step, from 1.
         grad_scale: factor on every gradient, for clipping by norm without a pass of its own.
         emas: weight averages, fp32; empty for none.
+        ema_decay: how much of an average stays per step.
         shadows: bf16 copies for the forward pass; empty for none.
 
     Raises:
@@ -81,17 +84,19 @@ def muon_(
     coefficients: Coefficients = POLAR_EXPRESS, row_norm: bool = False,
     emas: Tensors = (), ema_decay: float = 0.0, shadows: Tensors = (),
 ) -> None:  # fmt: skip
-    """One Muon step on a bank of matrices of one shape, in place.
+    """Take one Muon step on a bank of matrices of one shape, in place.
 
-    ``m = momentum m + g``, ``u = g + momentum m`` (Nesterov), each row of u divided by its norm where ``row_norm``,
+    ``m = momentum m + g``, ``u = g + momentum m`` (Nesterov), each row of u divided by its norm if ``row_norm``,
     u orthogonalized, ``p = (1 - lr wd) p - lr sqrt(max(1, rows / columns)) u``; ema and shadow as for ``adamw_``.
 
     Args:
         params: fp32 [R, C] each, contiguous; a bank parameter [B, R, C] is passed as ``bank.unbind()``.
         grads: fp32 or bf16.
         buffers: the momenta, fp32.
+        lr, momentum, weight_decay: as in the formula.
         coefficients: (a, b, c) of each Newton-Schulz step: ``POLAR_EXPRESS`` or ``QUINTIC``.
-        emas, shadows: see ``adamw_``.
+        row_norm: divide each row of the update by its norm before it is orthogonalized.
+        emas, ema_decay, shadows: see ``adamw_``.
 
     Raises:
         InputError: lists of different lengths, matrices of more than one shape, or a tensor of the wrong dtype or
@@ -109,7 +114,7 @@ def muon_update(
     grads: Tensors, buffers: Tensors, *, momentum: float, coefficients: Coefficients = POLAR_EXPRESS,
     row_norm: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """The first half of ``muon_``: moves the momenta and gives the orthogonalized updates.
+    """Move the momenta and return the orthogonalized updates: the first half of ``muon_``.
 
     Returns:
         [B, R, C] in ``update_dtype(buffers[0])``: all that another rank needs to do the second half.
@@ -130,7 +135,7 @@ def muon_apply_(
     params: Tensors, update_BRC: torch.Tensor, *, lr: float, weight_decay: float = 0.0, emas: Tensors = (),
     ema_decay: float = 0.0, shadows: Tensors = (),
 ) -> None:  # fmt: skip
-    """The second half of ``muon_``: moves each matrix by its update, then its average and its bf16 copy.
+    """Move each matrix by its update, then its average and its bf16 copy: the second half of ``muon_``.
 
     Raises:
         InputError: as for ``muon_``, or updates of another shape.
@@ -146,7 +151,7 @@ def muon_apply_(
 
 
 def orthogonalize(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXPRESS) -> torch.Tensor:
-    """The nearest semi-orthogonal matrix of each matrix in a bank, by Newton-Schulz iteration.
+    """Replace each matrix of a bank by the nearest semi-orthogonal one, by Newton-Schulz iteration.
 
     Args:
         bank_BRC: [B, R, C] in bf16 or fp32; the Frobenius norm of each matrix is at most 1.
@@ -167,7 +172,7 @@ def orthogonalize(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXP
 
 
 def update_dtype(buffer: torch.Tensor) -> torch.dtype:
-    """What ``muon_update`` computes and returns for momenta like ``buffer``: the precision that multiplies fast."""
+    """Return the dtype in which ``muon_update`` multiplies for momenta like ``buffer``: the fast one."""
     if not native("optim", buffer):
         return buffer.dtype
     return products.fast_dtype() if core(buffer) is _core else torch.bfloat16

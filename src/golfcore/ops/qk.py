@@ -35,7 +35,7 @@ def qk(
     positions_BT: MaybeTensor = None,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys ready for attention: RMSNorm by head, then a rotation by position, then a gain on queries.
+    """Prepare queries and keys for attention: RMSNorm per head, rotation by position, gain on queries.
 
     The first ``2 R`` of a head's dimensions are rotated in pairs ``(i, i + R)``: ``(u, v)`` becomes
     ``(u cos + v sin, v cos - u sin)``. Computed in fp32.

@@ -23,13 +23,18 @@ from golfcore.ops.registry import (
 )
 
 
-def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """``x + s * y`` in the dtype of x, computed in fp32; the gradients of y and s take one pass.
+def residual(x: torch.Tensor, branch: torch.Tensor, branch_gain: torch.Tensor) -> torch.Tensor:
+    """Add a branch to the residual stream: ``x + branch_gain * branch`` in the dtype of ``x``, computed in fp32.
+
+    If a norm follows, ``mix_norm`` does both in one pass.
 
     Args:
-        x: [..., D], the stream.
-        y: the shape and dtype of ``x``: a branch's output.
-        s: fp32 [D].
+        x: [..., D] float, the stream.
+        branch: the shape and dtype of ``x``: the output of attention or of the MLP.
+        branch_gain: fp32 [D].
+
+    Returns:
+        [..., D], contiguous.
 
     Raises:
         InputError: a tensor of another shape, dtype or device than the above.
@@ -37,13 +42,14 @@ def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     check_float("residual", "x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise InputError(f"residual: x has shape {tuple(x.shape)}; expected [..., D] with D of at least 1")
-    check_shape("residual", "y", y, tuple(x.shape))
-    check_same("residual", "y", y, "x", x)
-    check_shape("residual", "s", s, (x.shape[-1],))
-    check_same("residual", "s", s, "x", x, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    check_shape("residual", "branch", branch, tuple(x.shape))
+    check_same("residual", "branch", branch, "x", x)
+    check_shape("residual", "branch_gain", branch_gain, (x.shape[-1],))
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    check_same("residual", "branch_gain", branch_gain, "x", x, dtype=wide)
     if not native("residual", x) or x.shape[-1] > core(x).norm_max_width:
-        return reference(x, y, s)
-    r: torch.Tensor = _leaf(x, y, s)
+        return reference(x, branch, branch_gain)
+    r: torch.Tensor = _leaf(x, branch, branch_gain)
     return r
 
 
