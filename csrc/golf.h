@@ -2,8 +2,8 @@
 //
 // Kernels take raw pointers, sizes and strides, are noexcept, return a Status, and never allocate, print or throw.
 // Shapes are checked in Python, where a message can name the user's tensor; a Status only reports what Python cannot
-// see. Each operation has a folder: layout.h (the contract), <operation>.cpp (threads, choice of instruction set),
-// body.h (the arithmetic, written on vec.h) and one file per instruction set that compiles body.h with its own flags.
+// see. Each operation has a folder: <op>.h (the contract), <op>.cpp (threads, choice of instruction set), <op>_body.h
+// (the arithmetic, written on vec.h) and one <op>_<isa>.cpp per instruction set, which compiles it with its own flags.
 #pragma once
 
 #include <cstddef>

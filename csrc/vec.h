@@ -1,7 +1,7 @@
 // One vector of floats, as wide as the file's instruction set: 16 lanes (AVX-512), 8 (AVX2; NEON, a pair of registers)
 // or 1 (elsewhere).
 //
-// For body.h files only. Each file of an instruction set defines GOLF_ISA_NS and includes its operation's body.h, so
+// For <op>_body.h files only. Each file of an instruction set defines GOLF_ISA_NS and includes its operation's body, so
 // everything here gets that namespace and the linker can never hand the AVX-512 copy of a function to another level.
 // Files for NEON define GOLF_NEON besides: every 64-bit Arm compiler has NEON, the scalar level's among them.
 // Loads widen bf16 to f32, stores round to nearest even; *_n take the first n lanes (0 <= n <= kLanes) and neither read

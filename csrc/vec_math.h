@@ -1,6 +1,6 @@
-// Rounding, exp and tanh of one vector (vec.h), for body.h files only. Coefficients were fitted by weighted least
-// squares for the smallest relative error on the reduced range; tests/ops/test_head.py measures them through the head
-// against fp64. The level without vectors asks the C library.
+// Rounding, exp and tanh of one vector (vec.h), for <op>_body.h files only. Coefficients were fitted by weighted
+// least squares for the smallest relative error on the reduced range; tests/ops/test_head.py measures them through the
+// head against fp64. The level without vectors asks the C library.
 #pragma once
 
 #include "vec.h"

@@ -31,7 +31,7 @@ class Network(nn.Module):
         self.head = nn.Linear(DIM, VOCAB, bias=False)
 
     def norm(self, x_BTD: Tensor) -> Tensor:
-        return ops.rms_norm(x_BTD)[1] if self.ours else F.rms_norm(x_BTD, (DIM,))
+        return ops.rms_norm(x_BTD) if self.ours else F.rms_norm(x_BTD, (DIM,))
 
     def attention(self, qkv_BTC: Tensor) -> Tensor:
         q_BTNH, k_BTNH, v_BTNH = qkv_BTC.unflatten(-1, (3, HEADS, DIM // HEADS)).unbind(2)

@@ -1,4 +1,5 @@
-#include "activation/layout.h"
+#include "activation/activation.h"
+
 #include "isa_table.h"
 #include "parallel.h"
 

@@ -1,6 +1,7 @@
+#include "attention/attention.h"
+
 #include <atomic>
 
-#include "attention/layout.h"
 #include "isa_table.h"
 #include "parallel.h"
 

@@ -6,7 +6,7 @@
 // rows then all touch every bank once.
 #pragma once
 
-#include "attention/layout.h"
+#include "attention/attention.h"
 #include "device/cuda.h"
 #include "device/math.h"
 #include "device/memory.h"

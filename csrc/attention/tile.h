@@ -1,11 +1,11 @@
-// What the tiles of body.h are made of: packed operands, exp2, masks.
+// What the tiles of attention_body.h are made of: packed operands, exp2, masks.
 //
 // A product reduces over pairs (bf16) or single numbers (f32), kDepth of them in each lane: the left operand is read
 // one unit (kDepth neighbors, four bytes) at a time and broadcast, the right one is laid out [reduction /
 // kDepth][lane][kDepth].
 #pragma once
 
-#include "attention/layout.h"
+#include "attention/attention.h"
 #include "vec.h"
 
 // GOLF_INLINE for members of classes.

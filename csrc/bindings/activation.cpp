@@ -1,19 +1,25 @@
-#include "activation/layout.h"
-#include "bindings/bindings.h"
+#include "activation/activation.h"
+
+#include "bindings/places.h"
 
 namespace golf {
+namespace {
 
-void bind_activation(pybind11::module_& m) {
-  m.def("activation_forward", [](int32_t dtype, uintptr_t u, uintptr_t y, int64_t n, float slope, int32_t threads) {
-    run([&] { return activation_forward(dtype_of(dtype), address<void>(u), address<void>(y), n, slope, threads); });
+template <class Place>
+void bind(pybind11::module_& m) {
+  using Last = typename Place::Last;
+  def<Place>(m, "activation_forward", [](Last last, int32_t dtype, uintptr_t u, uintptr_t y, int64_t n, float slope) {
+    return GOLF_AT(Place, activation_forward)(dtype_of(dtype), address<void>(u), address<void>(y), n, slope, last);
   });
-  m.def("activation_backward",
-        [](int32_t dtype, uintptr_t u, uintptr_t dy, uintptr_t du, int64_t n, float slope, int32_t threads) {
-          run([&] {
-            return activation_backward(dtype_of(dtype), address<void>(u), address<void>(dy), address<void>(du), n,
-                                       slope, threads);
-          });
-        });
+  def<Place>(m, "activation_backward",
+             [](Last last, int32_t dtype, uintptr_t u, uintptr_t dy, uintptr_t du, int64_t n, float slope) {
+               return GOLF_AT(Place, activation_backward)(dtype_of(dtype), address<void>(u), address<void>(dy),
+                                                          address<void>(du), n, slope, last);
+             });
 }
+
+}  // namespace
+
+GOLF_BIND(activation)
 
 }  // namespace golf

@@ -71,7 +71,7 @@ void bind_device(py::module_& m) {
   py::module_ device = m.def_submodule("device", "kernels for GPUs");
   device.def("why_not", &why_not);
   device.def("fill_f32", [](uintptr_t out, int64_t n, float value, int32_t index, uintptr_t stream) {
-    run_on(index, [&] { return cuda_fill_f32(address<float>(out), n, value, stream_of(stream)); });
+    run_on(index, [&] { return cuda_fill_f32(address<float>(out), n, value, reinterpret_cast<Stream>(stream)); });
   });
   bind_kernels(device);
 }

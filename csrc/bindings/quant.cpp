@@ -1,10 +1,11 @@
+#include "quant/quant.h"
+
 #include <pybind11/stl.h>
 
 #include <array>
 #include <vector>
 
 #include "bindings/bindings.h"
-#include "quant/layout.h"
 
 namespace golf {
 namespace {

@@ -1,4 +1,5 @@
-#include "bitpack/layout.h"
+#include "bitpack/bitpack.h"
+
 #include "isa_table.h"
 #include "parallel.h"
 

@@ -2,7 +2,7 @@
 // f32 input is the sum of three bf16 numbers, so the terms are exact and only their sum is rounded, as in f32.
 #pragma once
 
-#include "bitpack/layout.h"
+#include "bitpack/bitpack.h"
 #include "vec.h"
 
 namespace golf {

@@ -1,4 +1,5 @@
-#include "embed/layout.h"
+#include "embed/embed.h"
+
 #include "isa_table.h"
 #include "parallel.h"
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "entropy/layout.h"
+#include "entropy/entropy_layout.h"
 
 namespace golf::entropy {
 

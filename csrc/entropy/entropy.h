@@ -6,7 +6,7 @@
 
 #include "entropy/adaptive.h"
 #include "entropy/binary.h"
-#include "entropy/layout.h"
+#include "entropy/entropy_layout.h"
 #include "entropy/static.h"
 
 namespace golf::entropy {

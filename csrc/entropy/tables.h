@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "entropy/layout.h"
+#include "entropy/entropy_layout.h"
 
 namespace golf::entropy {
 

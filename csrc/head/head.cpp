@@ -1,4 +1,5 @@
-#include "head/layout.h"
+#include "head/head.h"
+
 #include "isa_table.h"
 #include "parallel.h"
 

@@ -1,5 +1,6 @@
+#include "norm/norm.h"
+
 #include "isa_table.h"
-#include "norm/layout.h"
 #include "parallel.h"
 
 namespace golf {

@@ -1,7 +1,8 @@
+#include "optim/optim.h"
+
 #include <cmath>
 
 #include "isa_table.h"
-#include "optim/layout.h"
 #include "parallel.h"
 
 namespace golf {

@@ -3,7 +3,7 @@
 // and torch multiplies.
 #pragma once
 
-#include "optim/layout.h"
+#include "optim/optim.h"
 #include "vec.h"
 
 namespace golf {

@@ -1,6 +1,7 @@
+#include "qk/qk.h"
+
 #include "isa_table.h"
 #include "parallel.h"
-#include "qk/layout.h"
 
 namespace golf {
 namespace {

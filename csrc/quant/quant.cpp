@@ -1,6 +1,7 @@
+#include "quant/quant.h"
+
 #include "isa_table.h"
 #include "parallel.h"
-#include "quant/layout.h"
 
 namespace golf {
 namespace {

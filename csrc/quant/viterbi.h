@@ -1,4 +1,4 @@
-// The search for the cheapest path of a trellis, for body.h only.
+// The search for the cheapest path of a trellis, for quant_body.h only.
 //
 // From state s the cosets c = z and z + 2 (z = s & 1) lead to (s >> 1) ^ mask[c]. So state n is reached from even
 // states by cosets 0 and 2 where its top bit is clear, from odd ones by 1 and 3 where it is set, and in both cases from

@@ -27,9 +27,9 @@ JOBS = int(os.environ.get("JOBS", "2"))
 # As in CMakeLists.txt.
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno-math-errno", "-fPIC",
          "-fvisibility=hidden", f"-I{ROOT / 'csrc'}"]  # fmt: skip
-OF_FILE = {"neon.cpp": ["-march=armv8-a+crc"], "neonbf16.cpp": ["-march=armv8.2-a+bf16"]}
-OF_FILE_ZIG = {"neonbf16.cpp": ["-mcpu=apple_m1+bf16"]}  # zig names processors instead
-NOT_ARM = ("avx2.cpp", "avx512.cpp", "avx512bf16.cpp", "avx512amx.cpp")
+OF_ISA = {"neon": ["-march=armv8-a+crc"], "neonbf16": ["-march=armv8.2-a+bf16"]}  # by a file's name, <op>_<isa>.cpp
+OF_ISA_ZIG = {"neonbf16": ["-mcpu=apple_m1+bf16"]}  # zig names processors instead
+NOT_ARM = ("avx2", "avx512", "avx512bf16", "avx512amx")
 
 # A torch that has a build without CUDA for aarch64, and what its own tests and ours need beside it.
 DEBIAN, PYTHON = "bookworm", "3.11"
@@ -55,6 +55,10 @@ def run(*command: object, **keywords: object) -> None:
     subprocess.run([str(c) for c in command], check=True, **keywords)  # type: ignore[call-overload]
 
 
+def isa_of(source: Path) -> str:
+    return source.stem.rpartition("_")[2]
+
+
 def core_sources(*, bindings: bool) -> list[Path]:
     """The files of the core that an Arm build compiles."""
     folders = sorted(p for p in (ROOT / "csrc").iterdir() if p.is_dir() and p.name not in ("simt", "device"))
@@ -62,11 +66,11 @@ def core_sources(*, bindings: bool) -> list[Path]:
     for folder in folders:
         if folder.name != "bindings" or bindings:
             found += sorted(folder.glob("*.cpp"))
-    return [p for p in found if p.name not in NOT_ARM and not p.name.endswith("_kernels.cpp") and p.name != "simt.cpp"]
+    return [p for p in found if isa_of(p) not in NOT_ARM and p.name != "simt.cpp"]
 
 
 def compile_all(
-    compiler: Sequence[str], sources: Sequence[Path], folder: Path, of_file: Mapping[str, list[str]] = OF_FILE
+    compiler: Sequence[str], sources: Sequence[Path], folder: Path, of_isa: Mapping[str, list[str]] = OF_ISA
 ) -> list[Path]:
     """Objects of the sources; what is as old as its source and its headers stays."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +86,7 @@ def compile_all(
         rule = target.with_suffix(".d")
         if not is_current(target, rule):
             made = target.with_suffix(".new")
-            run(*compiler, *FLAGS, *of_file.get(source.name, []), "-MMD", "-MF", rule, "-c", source, "-o", made)
+            run(*compiler, *FLAGS, *of_isa.get(isa_of(source), []), "-MMD", "-MF", rule, "-c", source, "-o", made)
             made.replace(target)
         return target
 
@@ -198,7 +202,7 @@ def macos() -> Path:
         raise MissingError("zig was not found (pip install ziglang)")
     includes = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
     build = ['-DGOLF_COMMIT="macos"', '-DGOLF_CUDA_REASON=""', '-DGOLF_CUDA_IMAGES=""', "-DGOLF_CUDA=0"]
-    objects = compile_all([*zig, "-O3", *includes, *build], core_sources(bindings=True), BUILD / "macos", OF_FILE_ZIG)
+    objects = compile_all([*zig, "-O3", *includes, *build], core_sources(bindings=True), BUILD / "macos", OF_ISA_ZIG)
     library = BUILD / "macos" / "_core.cpython-311-darwin.so"
     # A library, where Apple's linker makes a bundle: zig 0.17 crashes on -bundle, and Python loads both.
     run(*zig, "-shared", "-Wl,-undefined,dynamic_lookup", *objects, "-o", library)

@@ -12,19 +12,19 @@
 #include <string>
 #include <vector>
 
-#include "activation/layout.h"
-#include "attention/layout.h"
-#include "bitpack/layout.h"
+#include "activation/activation.h"
+#include "attention/attention.h"
+#include "bitpack/bitpack.h"
 #include "bpe/encoder.h"
 #include "bpe/trainer.h"
 #include "checksum/checksum.h"
-#include "embed/layout.h"
+#include "embed/embed.h"
 #include "entropy/entropy.h"
-#include "head/layout.h"
-#include "norm/layout.h"
-#include "optim/layout.h"
-#include "qk/layout.h"
-#include "quant/layout.h"
+#include "head/head.h"
+#include "norm/norm.h"
+#include "optim/optim.h"
+#include "qk/qk.h"
+#include "quant/quant.h"
 #include "simt/fiber.h"
 
 namespace golf {

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from golfcore.errors import InputError
-from golfcore.ops import leaky2, linear, qk, relu2, residual, rms_norm, using
+from golfcore.ops import leaky2, linear, mix_norm, qk, relu2, residual, rms_norm, using
 from golfcore.ops.cases.qk import plain as plain_qk
 
 X = torch.randn(4, 6)
@@ -31,17 +31,20 @@ C = torch.randn(5, 3)
         (lambda: rms_norm(torch.ones(2, 3, dtype=torch.int32)), "norm: x is torch.int32"),
         (lambda: rms_norm(torch.tensor(1.0)), r"norm: x has shape \(\)"),
         (lambda: rms_norm(torch.ones(3, 0)), r"norm: x has shape \(3, 0\)"),
-        (lambda: rms_norm(X, X[:2]), r"norm: y has shape \(2, 6\); expected \(4, 6\)"),
-        (lambda: rms_norm(X, X.bfloat16()), r"norm: y is torch.bfloat16; expected torch.float32: convert it"),
-        (lambda: rms_norm(X, x0=X), "x0 is given without b"),
-        (lambda: rms_norm(X, b=V), "b is given without x0"),
-        (lambda: rms_norm(X, s=V), "s is given without y"),
-        (lambda: rms_norm(X, a=V[:5]), r"norm: a has shape \(5,\); expected \(6,\)"),
-        (lambda: rms_norm(X, a=V.bfloat16()), "norm: a is torch.bfloat16; expected torch.float32"),
-        (lambda: rms_norm(X, X.to("meta")), "norm: y is on meta, x on cpu; move one"),
-        (lambda: residual(X, X[:2], V), r"residual: y has shape \(2, 6\); expected \(4, 6\)"),
-        (lambda: residual(X, X.bfloat16(), V), "residual: y is torch.bfloat16; expected torch.float32: convert it"),
-        (lambda: residual(X, X, V.to("meta")), "residual: s is on meta, x on cpu; move one"),
+        (lambda: mix_norm(X, X[:2]), r"norm: branch has shape \(2, 6\); expected \(4, 6\)"),
+        (lambda: mix_norm(X, X.bfloat16()), r"norm: branch is torch.bfloat16; expected torch.float32: convert it"),
+        (lambda: mix_norm(X, skip=X), "skip is given without skip_gain"),
+        (lambda: mix_norm(X, skip_gain=V), "skip_gain is given without skip"),
+        (lambda: mix_norm(X, branch_gain=V), "branch_gain is given without branch"),
+        (lambda: mix_norm(X, stream_gain=V[:5]), r"norm: stream_gain has shape \(5,\); expected \(6,\)"),
+        (lambda: mix_norm(X, stream_gain=V.bfloat16()), "norm: stream_gain is torch.bfloat16; expected torch.float32"),
+        (lambda: mix_norm(X, X.to("meta")), "norm: branch is on meta, x on cpu; move one"),
+        (lambda: residual(X, X[:2], V), r"residual: branch has shape \(2, 6\); expected \(4, 6\)"),
+        (
+            lambda: residual(X, X.bfloat16(), V),
+            "residual: branch is torch.bfloat16; expected torch.float32: convert it",
+        ),
+        (lambda: residual(X, X, V.to("meta")), "residual: branch_gain is on meta, x on cpu; move one"),
         (lambda: residual(torch.ones(3, 0), torch.ones(3, 0), V), r"residual: x has shape \(3, 0\)"),
         (lambda: linear(X), "linear: 0 weights"),
         (lambda: linear(X, V), r"linear: weights\[0\] has shape \(6,\); expected .O, 6."),
@@ -70,8 +73,8 @@ def test_bad_input_names_the_tensor_and_the_remedy(call: Callable[[], Any], mess
 def test_other_dtypes_take_the_reference(dtype: torch.dtype) -> None:
     x = torch.randn(3, 8, dtype=dtype)
     with using("reference"):
-        expected = relu2(x), *rms_norm(x)
-    for ours, theirs in zip((relu2(x), *rms_norm(x)), expected, strict=True):
+        expected = relu2(x), rms_norm(x), *mix_norm(x, x)
+    for ours, theirs in zip((relu2(x), rms_norm(x), *mix_norm(x, x)), expected, strict=True):
         assert ours.dtype == dtype
         assert torch.equal(ours, theirs)
 
@@ -91,7 +94,7 @@ def test_activation_of_extremes(dtype: torch.dtype, slope: float) -> None:
 def test_a_nan_stays_in_its_row(dtype: torch.dtype) -> None:
     x = torch.randn(5, 40, dtype=dtype)
     x[2, 17] = math.nan
-    r, h = rms_norm(x, torch.zeros_like(x))
+    r, h = mix_norm(x, torch.zeros_like(x))
     assert h.isnan().any(-1).tolist() == r.isnan().any(-1).tolist() == [False, False, True, False, False]
     assert h[2].isnan().all()
     q, k = torch.randn(1, 3, 4, 32, dtype=dtype), torch.randn(1, 3, 2, 32, dtype=dtype)
@@ -105,7 +108,7 @@ def test_a_nan_stays_in_its_row(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_of_zeros_have_finite_gradients(dtype: torch.dtype) -> None:
     x = torch.zeros(3, 20, dtype=dtype, requires_grad=True)
-    _, h = rms_norm(x)
+    h = rms_norm(x)
     h.sum().backward()
     assert not h.any()
     torch.testing.assert_close(x.grad, torch.full_like(x, 1e3))  # 1 / sqrt(eps)
@@ -118,7 +121,7 @@ def test_gradients_of_one_output_alone() -> None:
         for mode in ("native", "reference"):
             x, y, a = (t.clone().requires_grad_() for t in (X, X.flip(0), V))
             with using(mode):
-                rms_norm(x, y, a=a)[which].square().sum().backward()
+                mix_norm(x, y, stream_gain=a)[which].square().sum().backward()
             grads.append((x.grad, y.grad, a.grad))
         for ours, theirs in zip(*grads, strict=True):
             torch.testing.assert_close(ours, theirs)
@@ -143,14 +146,14 @@ def test_the_core_works_without_openmp() -> None:
     code = """
 import os, torch
 from golfcore import _core
-from golfcore.ops import leaky2, rms_norm
+from golfcore.ops import leaky2, mix_norm
 torch.set_num_threads(3)
 x = torch.randn(700, 256)
-borrowed = leaky2(x), *rms_norm(x, x)
+borrowed = leaky2(x), *mix_norm(x, x)
 _core.borrow_openmp(0)
 def same():
     # numpy compares: torch's own threads do not survive a fork.
-    return all((a.numpy() == b.numpy()).all() for a, b in zip(borrowed, (leaky2(x), *rms_norm(x, x))))
+    return all((a.numpy() == b.numpy()).all() for a, b in zip(borrowed, (leaky2(x), *mix_norm(x, x))))
 assert all(same() for _ in range(50))
 child = os.fork()
 if child == 0:

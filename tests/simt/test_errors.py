@@ -12,7 +12,7 @@ import torch
 
 from golfcore import _simt
 from golfcore.errors import DeviceError
-from golfcore.ops import leaky2, registry, rms_norm, using
+from golfcore.ops import leaky2, mix_norm, registry, rms_norm, using
 
 MEMORY, DRIVER, NO_IMAGE, ADDRESS = 2, 35, 209, 700
 X = torch.randn(6, 32)
@@ -49,7 +49,7 @@ def told(call: object) -> str:
 )  # fmt: skip
 def test_an_error_at_the_call_names_operation_shapes_and_device(moment: str, code: int, expected: str) -> None:
     _simt.plan_error(moment, code)
-    text = told(lambda: rms_norm(X, X, s=torch.ones(32)))
+    text = told(lambda: mix_norm(X, X, branch_gain=torch.ones(32)))
     assert text.startswith("norm on cpu of float32 (6, 32), float32 (6, 32), float32 (32,): ")
     assert text.endswith(expected)
     assert "GOLF_SYNC" not in text

@@ -82,9 +82,12 @@ def _calls(shape: Shape, n: int) -> list[_Call]:
     weight, scales = torch.zeros(shape.hidden, d), torch.ones(shape.hidden, 1)
     packed = torch.zeros(shape.hidden, ops.row_bytes("int6", d), dtype=torch.uint8)
     return [
-        _Call("norm", "norm: plain", lambda x: ops.rms_norm(x)[1], (x,)),
-        _Call("norm", "norm: block's start", lambda x, x0, a, b: ops.rms_norm(x, None, x0, a=a, b=b), (x, x0, a, b)),
-        _Call("norm", "norm: after attention", lambda x, y, s: ops.rms_norm(x, y, s=s), (x, y, s)),
+        _Call("norm", "norm: plain", ops.rms_norm, (x,)),
+        _Call(
+            "norm", "norm: block's start", lambda x, x0, a, b: ops.mix_norm(x, None, x0, stream_gain=a, skip_gain=b),
+            (x, x0, a, b),
+        ),
+        _Call("norm", "norm: after attention", lambda x, y, s: ops.mix_norm(x, y, branch_gain=s), (x, y, s)),
         _Call("residual", "residual", ops.residual, (x, y, s)),
         _Call("qk", "q and k", lambda q, k, gain: ops.qk(q, k, angles, angles, gain), (q, k, torch.ones(heads))),
         _Call(

@@ -125,7 +125,7 @@ def shape_of(recipe: RecipeConfig, phase: int = 0, gpus: int = 8) -> Shape:
 
 
 def norm(n: int, d: int, *, branch: bool, mixed: bool, calls: int = 1, what: str = "") -> list[Work]:
-    """Count ``ops.rms_norm``, forward and backward; ``branch`` adds ``s y``, ``mixed`` has ``a`` and ``b x0``."""
+    """Count ``ops.rms_norm`` or ``mix_norm``, both ways; ``branch`` adds ``s y``, ``mixed`` has ``a`` and ``b x0``."""
     row, stored = BF16 * n * d, branch or mixed
     return [
         Work(

@@ -9,7 +9,7 @@ from golfcore.ops.bitpack import dequantize, fake_quantize, pack, packed_linear,
 from golfcore.ops.embed import embed
 from golfcore.ops.head import linear_cross_entropy
 from golfcore.ops.linear import linear
-from golfcore.ops.norm import rms_norm
+from golfcore.ops.norm import mix_norm, rms_norm
 from golfcore.ops.optim import POLAR_EXPRESS, QUINTIC, adamw_, muon_, muon_apply_, muon_update, orthogonalize
 from golfcore.ops.qk import qk
 from golfcore.ops.registry import backends, using
@@ -27,6 +27,7 @@ __all__ = [
     "leaky2",
     "linear",
     "linear_cross_entropy",
+    "mix_norm",
     "muon_",
     "muon_apply_",
     "muon_update",

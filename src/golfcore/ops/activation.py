@@ -7,12 +7,15 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
+from golfcore.ops import kernels
 from golfcore.ops.reference.activation import leaky2 as reference
-from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, join, leaf, native
+from golfcore.ops.registry import DTYPE_CODE, address, check_float, define_op, native, register_backward
 
 
 def relu2(u: torch.Tensor) -> torch.Tensor:
-    """``max(u, 0)**2`` in the dtype of ``u``, any shape, computed in fp32.
+    """Square the positive part: ``max(u, 0)**2``.
+
+    ``u`` has any shape and float dtype; the result has the same. Computed in fp32.
 
     Raises:
         InputError: ``u`` is not a floating-point tensor.
@@ -21,7 +24,9 @@ def relu2(u: torch.Tensor) -> torch.Tensor:
 
 
 def leaky2(u: torch.Tensor, slope: float = 0.5) -> torch.Tensor:
-    """``phi(u)**2`` with ``phi(u) = u`` above zero and ``slope * u`` below, in the dtype of ``u``, computed in fp32.
+    """Square a leaky ReLU: ``phi(u)**2`` with ``phi(u) = u`` above zero and ``slope * u`` below.
+
+    ``u`` has any shape and float dtype; the result has the same. Computed in fp32.
 
     Raises:
         InputError: ``u`` is not a floating-point tensor, or ``slope`` lies outside 0..1.
@@ -38,25 +43,27 @@ def leaky2(u: torch.Tensor, slope: float = 0.5) -> torch.Tensor:
 def _forward(u: torch.Tensor, slope: float) -> torch.Tensor:
     u = u.contiguous()
     y = torch.empty_like(u)
-    call(u, "activation_forward", DTYPE_CODE[u.dtype], address(u), address(y), u.numel(), slope)
+    kernels.activation_forward(u, dtype=DTYPE_CODE[u.dtype], u=address(u), y=address(y), n=u.numel(), slope=slope)
     return y
 
 
 def _backward(u: torch.Tensor, dy: torch.Tensor, slope: float) -> torch.Tensor:
     u, dy = u.contiguous(), dy.contiguous()
     du = torch.empty_like(u)
-    call(u, "activation_backward", DTYPE_CODE[u.dtype], address(u), address(dy), address(du), u.numel(), slope)
+    kernels.activation_backward(
+        u, dtype=DTYPE_CODE[u.dtype], u=address(u), dy=address(dy), du=address(du), n=u.numel(), slope=slope
+    )
     return du
 
 
-_leaf = leaf(
+_leaf = define_op(
     "activation",
     "activation(Tensor u, float slope) -> Tensor",
     _forward,
     lambda u, slope: u.new_empty(u.shape),
     device=_forward,
 )
-_leaf_backward = leaf(
+_leaf_backward = define_op(
     "activation",
     "activation_backward(Tensor u, Tensor dy, float slope) -> Tensor",
     _backward,
@@ -74,4 +81,4 @@ def _gradient(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
     return _leaf_backward(ctx.saved_tensors[0], dy, ctx.slope), None
 
 
-join(_leaf, _setup, _gradient)
+register_backward(_leaf, _setup, _gradient)

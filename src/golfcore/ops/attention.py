@@ -11,18 +11,19 @@ import torch.nn.functional as F
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import attention_backends
+from golfcore.ops import attention_backends, kernels
 from golfcore.ops.reference.attention import attention as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
+    NULL,
     address,
-    call,
     check_float,
     check_same,
     check_shape,
-    join,
-    leaf,
+    define_op,
+    maybe_contiguous,
     native,
+    register_backward,
     threads,
 )
 
@@ -41,10 +42,12 @@ def attention(
     scale: float | None = None,
     xsa: bool = False,
 ) -> torch.Tensor:
-    """``y_t = gate_t (o_t - (o_t . u_t) u_t)`` with ``o`` the causal attention and ``u = v / |v|``; see the options.
+    """Compute causal attention with grouped heads, packed documents, sliding window, XSA and output gate.
 
-    Query head ``n`` reads key/value head ``n // (N / K)``. Memory grows with T, never with T x T. The reference, whose
-    memory does, serves heads wider than 128 and, on a GPU, what is not bf16.
+    ``y_t = gate_t (o_t - (o_t . u_t) u_t)`` with ``o`` the causal attention and ``u = v / |v|``; without ``xsa`` the
+    second term is left out, without ``gate_BTN`` the factor. Query head ``n`` reads key/value head ``n // (N / K)``.
+    Memory grows with T, never with T x T. The reference, whose memory does, serves heads wider than 128 and, on a GPU,
+    what is not bf16.
 
     Args:
         q_BTNH: [B, T, N, H] float, any strides; views with a contiguous last dimension are read in place.
@@ -123,40 +126,46 @@ def _in_packs(x: torch.Tensor) -> torch.Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def _sizes(q: torch.Tensor, k: torch.Tensor, cu_seqlens: MaybeTensor, window: int) -> tuple[int, ...]:
-    """B, T, N, K, H, window, documents, tokens of the longest document."""
-    b, t, n, h = q.shape
-    if cu_seqlens is None:
-        return b, t, n, k.shape[2], h, window, b, t
-    documents = cu_seqlens.numel() - 1
-    if cu_seqlens.is_cuda and documents > 0:  # a look at the numbers would make the processor wait
-        return b, t, n, k.shape[2], h, window, documents, t
-    longest = _core.attention_longest(cu_seqlens.data_ptr(), documents, t) if documents >= 0 else -1
+def _sizes(q: torch.Tensor, k: torch.Tensor, cu_seqlens: MaybeTensor, window: int) -> kernels.AttentionSizes:
+    batch, tokens, heads, head_dim = q.shape
+    documents, longest = batch, tokens
+    if cu_seqlens is not None:
+        documents = cu_seqlens.numel() - 1
+        if not cu_seqlens.is_cuda or documents <= 0:  # on a GPU a look at the numbers would make the processor wait
+            longest = _longest(cu_seqlens, documents, tokens)
+    return kernels.AttentionSizes(batch, tokens, heads, k.shape[2], head_dim, window, documents, longest)
+
+
+def _longest(cu_seqlens: torch.Tensor, documents: int, tokens: int) -> int:
+    longest = _core.attention_longest(cu_seqlens.data_ptr(), documents, tokens) if documents >= 0 else -1
     if longest < 0:
         raise InputError(
-            f"attention: cu_seqlens = {cu_seqlens[:8].tolist()}...; expected numbers that never fall, from 0 to T = {t}"
+            f"attention: cu_seqlens = {cu_seqlens[:8].tolist()}...; expected numbers that never fall, from 0 to "
+            f"T = {tokens}"
         )
-    return b, t, n, k.shape[2], h, window, documents, longest
+    return longest
 
 
-def _scratch(dtype: int, sizes: tuple[int, ...], xsa: bool, backward: bool) -> torch.Tensor:
+def _scratch(begin: kernels.AttentionCall, *, backward: bool) -> torch.Tensor:
     """Working memory of every thread; torch aligns CPU tensors to 64 bytes."""
-    return torch.empty(
-        threads() * _core.attention_scratch_bytes(dtype, sizes, xsa, backward), dtype=torch.uint8, device="cpu"
-    )
+    each = _core.attention_scratch_bytes(begin.dtype, begin.sizes, begin.options[1], backward)
+    return torch.empty(threads() * each, dtype=torch.uint8, device="cpu")
 
 
 def _prepared(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gate: MaybeTensor, cu_seqlens: MaybeTensor, window: int,
     scale: float, xsa: bool, readable: Callable[[torch.Tensor], torch.Tensor],
-) -> tuple[tuple[Any, ...], tuple[MaybeTensor, ...]]:  # fmt: skip
+) -> tuple[kernels.AttentionCall, tuple[MaybeTensor, ...]]:  # fmt: skip
     """What every native function begins with, and the tensors whose addresses are in it: they must outlive the call."""
     q, k, v = readable(q), readable(k), readable(v)
-    gate, cu_seqlens = (None if x is None else x.contiguous() for x in (gate, cu_seqlens))
-    strides = tuple(step for x in (q, k, v) for step in x.stride()[:3])
-    gate_code = 0 if gate is None else DTYPE_CODE[gate.dtype]
-    sizes, tensors = _sizes(q, k, cu_seqlens, window), (q, k, v, gate, cu_seqlens)
-    return (DTYPE_CODE[q.dtype], gate_code, sizes, tuple(map(address, tensors)), strides, (scale, xsa)), tensors
+    gate, cu_seqlens = maybe_contiguous(gate), maybe_contiguous(cu_seqlens)
+    begin = kernels.AttentionCall(
+        dtype=DTYPE_CODE[q.dtype], gate_dtype=0 if gate is None else DTYPE_CODE[gate.dtype],
+        sizes=_sizes(q, k, cu_seqlens, window),
+        inputs=(address(q), address(k), address(v), address(gate), address(cu_seqlens)),
+        strides=(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]), options=(scale, xsa),
+    )  # fmt: skip
+    return begin, (q, k, v, gate, cu_seqlens)
 
 
 def _forward(
@@ -166,9 +175,9 @@ def _forward(
     y, out, lse = _fake(q, k, v, gate, cu_seqlens, window, scale, xsa)
     if y.numel() == 0:
         return y, out, lse
-    arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _readable)
-    scratch = _scratch(arguments[0], arguments[2], xsa, False)
-    _core.attention_forward(*arguments, out.data_ptr(), y.data_ptr(), lse.data_ptr(), scratch.data_ptr(), threads())
+    begin, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _readable)
+    scratch = _scratch(begin, backward=False)
+    kernels.attention_forward(begin, out=address(out), y=address(y), lse=address(lse), scratch=address(scratch))
     return y, out, lse
 
 
@@ -178,8 +187,8 @@ def _forward_device(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     y, out, lse = _fake(q, k, v, gate, cu_seqlens, window, scale, xsa)
     if y.numel():
-        arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _in_packs)
-        call(q, "attention_forward", *arguments, address(out), address(y), address(lse))
+        begin, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _in_packs)
+        kernels.attention_forward_device(q, begin, out=address(out), y=address(y), lse=address(lse))
     return y, out, lse
 
 
@@ -201,11 +210,11 @@ def _backward(
     if dq.numel() == 0:
         return dq, dk, dv, dgate
     dy = dy.contiguous()
-    arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _readable)
-    scratch = _scratch(arguments[0], arguments[2], xsa, True)
-    _core.attention_backward(
-        *arguments, out.data_ptr(), lse.data_ptr(), dy.data_ptr(), dq.data_ptr(), dk.data_ptr(), dv.data_ptr(),
-        0 if gate is None else dgate.data_ptr(), scratch.data_ptr(), threads(),
+    begin, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _readable)
+    scratch = _scratch(begin, backward=True)
+    kernels.attention_backward(
+        begin, out=address(out), lse=address(lse), dy=address(dy), dq=address(dq), dk=address(dk), dv=address(dv),
+        dgate=NULL if gate is None else address(dgate), scratch=address(scratch),
     )  # fmt: skip
     return dq, dk, dv, dgate
 
@@ -219,12 +228,12 @@ def _backward_device(
         return dq, dk, dv, dgate
     b, t, n, _ = q.shape
     dy, out = _in_packs(dy.contiguous()), _in_packs(out)
-    arguments, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _in_packs)
+    begin, _tensors = _prepared(q, k, v, gate, cu_seqlens, window, scale, xsa, _in_packs)
     dout = torch.empty_like(dy) if xsa or gate is not None else None  # else it is dy
     row_sums = lse.new_empty(n, b, 2, (t + 3) // 4 * 4)
-    call(
-        q, "attention_backward", *arguments, address(out), address(lse), address(dy), address(dq), address(dk),
-        address(dv), 0 if gate is None else address(dgate), address(dout), address(row_sums),
+    kernels.attention_backward_device(
+        q, begin, out=address(out), lse=address(lse), dy=address(dy), dq=address(dq), dk=address(dk), dv=address(dv),
+        dgate=NULL if gate is None else address(dgate), dout=address(dout), row_sums=address(row_sums),
     )  # fmt: skip
     return dq, dk, dv, dgate
 
@@ -237,7 +246,7 @@ def _backward_fake(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dgate
 
 
-_leaf = leaf(
+_leaf = define_op(
     "attention",
     "attention(Tensor q, Tensor k, Tensor v, Tensor? gate, Tensor? cu_seqlens, int window, float scale, bool xsa)"
     " -> (Tensor, Tensor, Tensor)",
@@ -246,7 +255,7 @@ _leaf = leaf(
     _forward_device,
     (torch.bfloat16,),
 )
-_leaf_backward = leaf(
+_leaf_backward = define_op(
     "attention",
     "attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor? gate, Tensor? cu_seqlens, Tensor out,"
     " Tensor lse, int window, float scale, bool xsa) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -273,4 +282,4 @@ def _gradient(ctx: Any, dy: MaybeTensor, *_: Any) -> tuple[Any, ...]:
     return dq, dk, dv, None if gate is None else dgate, None, None, None, None
 
 
-join(_leaf, _setup, _gradient)
+register_backward(_leaf, _setup, _gradient)

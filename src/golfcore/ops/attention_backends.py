@@ -29,13 +29,13 @@ _chosen = "own"
 
 
 def chosen() -> str:
-    """The back end that serves now."""
+    """Return the name of the back end that serves now."""
     return _chosen
 
 
 @contextmanager
 def using_attention(name: str) -> Iterator[None]:
-    """Inside, ``name`` of ``NAMES`` serves ``golfcore.ops.attention``.
+    """Let the back end ``name`` of ``NAMES`` serve ``golfcore.ops.attention`` inside the block.
 
     Raises:
         UsageError: an unknown name, or one that is not installed.
@@ -51,7 +51,7 @@ def using_attention(name: str) -> Iterator[None]:
 
 
 def unavailable(name: str) -> str:
-    """Why a back end cannot serve here; empty where it can."""
+    """Return why a back end cannot serve here; '' if it can."""
     if name not in NAMES:
         return f"expected one of {', '.join(NAMES)}"
     if name == "fa3":
@@ -65,7 +65,7 @@ def unavailable(name: str) -> str:
 def serve(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int, scale: float | None
 ) -> Tensor | None:
-    """The causal attention by the chosen back end; None where ours has to do it."""
+    """Compute causal attention by the chosen back end; return None if ours has to do it."""
     if _chosen == "fa3" and q.dtype in (torch.bfloat16, torch.float16):
         return _fa3(q, k, v, cu_seqlens, window, scale)
     if _chosen == "sdpa" and cu_seqlens is None and (window == 0 or window >= q.shape[1]):
@@ -94,7 +94,7 @@ def _fa3(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int
 
 
 def finish(y_BTNH: Tensor, v_BTKH: Tensor, gate_BTN: Tensor | None, xsa: bool) -> Tensor:
-    """The steps of ``golfcore.ops.attention`` after the attention itself."""
+    """Apply the steps of ``golfcore.ops.attention`` that follow the attention itself: XSA and gate."""
     if xsa:
         unit = F.normalize(v_BTKH.float(), dim=-1).to(y_BTNH.dtype)
         unit = unit.repeat_interleave(y_BTNH.shape[2] // v_BTKH.shape[2], dim=2)
@@ -108,7 +108,7 @@ def choose(
     wish: str, attention: Callable[..., Tensor], rows: int, length: int, heads: int, kv_heads: int, width: int,
     dtype: torch.dtype, device: torch.device,
 ) -> tuple[str, str]:  # fmt: skip
-    """The back end for a run, and why.
+    """Return the back end for a run, and why.
 
     Args:
         wish: a name of ``NAMES``, or ``auto`` for a trial: forward and backward on the run's own shapes.

@@ -1,7 +1,7 @@
 """Weights in a few bits, for kernels that read them packed: pack, unpack, dequantize, fake-quantize, products.
 
 Formats are "int2" to "int8" (codes in -2^(b-1) .. 2^(b-1) - 1) and "ternary" (-1, 0, 1; five to a byte). A matrix is
-its packed bytes [O, row bytes] and fp32 scales [O, G], one for each ``group`` of columns; without ``group`` one a row.
+its packed bytes [O, row bytes] and fp32 scales [O, G], one for each ``group`` of columns; without it one per row.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
+from golfcore.ops import kernels
 from golfcore.ops.reference import bitpack as reference
 from golfcore.ops.reference.bitpack import FORMATS
-from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, check_shape, join, leaf, native
+from golfcore.ops.registry import (
+    DTYPE_CODE,
+    NULL,
+    address,
+    check_float,
+    check_shape,
+    define_op,
+    native,
+    register_backward,
+)
 
 
 def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
-    """Codes to bytes.
+    """Pack integer codes into bytes, row by row.
 
     Args:
         q_OI: int8 [O, I].
@@ -43,7 +53,7 @@ def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
 
 
 def unpack(packed: torch.Tensor, fmt: str, columns: int) -> torch.Tensor:
-    """The int8 codes [O, columns] that ``pack`` was given.
+    """Unpack bytes to the int8 codes [O, columns] that ``pack`` was given.
 
     Raises:
         InputError: ``packed`` is not what ``pack`` makes of ``columns`` columns.
@@ -57,7 +67,7 @@ def unpack(packed: torch.Tensor, fmt: str, columns: int) -> torch.Tensor:
 
 
 def row_bytes(fmt: str, columns: int) -> int:
-    """Bytes of a packed row."""
+    """Return the bytes of one packed row."""
     result: int = _core.bitpack_row_bytes(_bits(fmt), columns)
     return result
 
@@ -66,7 +76,15 @@ def dequantize(
     packed: torch.Tensor, scales: torch.Tensor, fmt: str, columns: int, *, group: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:  # fmt: skip
-    """``scale q`` as [O, columns] in fp32 or bf16.
+    """Unpack a matrix and multiply its scales in: ``scale * q`` as [O, columns] in fp32 or bf16.
+
+    Args:
+        packed: uint8 [O, row bytes], from ``pack``.
+        scales: fp32 [O, G].
+        fmt: the format of ``packed``.
+        columns: I, of the matrix that was packed.
+        group: columns per scale; None: one scale per row.
+        dtype: of the result, fp32 or bf16.
 
     Raises:
         InputError: shapes that do not fit.
@@ -81,13 +99,19 @@ def dequantize(
 
 
 def fake_quantize(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None) -> torch.Tensor:
-    """``scale clamp(round(w / scale))``: what the weight is after quantization, with the gradient of the identity.
+    """Round a weight to what it is after quantization: ``scale * clamp(round(w / scale))``.
 
-    Codes are clamped to the symmetric range, -31..31 for int6. A scale of 0 gives 0. ``scales`` gets no gradient.
+    The gradient is that of the identity (straight through); ``scales`` gets none. Codes are clamped to the symmetric
+    range, -31..31 for int6. A scale of 0 gives 0.
 
     Args:
         w_OI: fp32 or bf16 [O, I].
         scales: fp32 [O, G].
+        fmt: "int2" .. "int8" or "ternary".
+        group: columns per scale; None: one scale per row.
+
+    Returns:
+        [O, I] in the dtype of ``w_OI``.
 
     Raises:
         InputError: shapes or dtypes that do not fit.
@@ -106,12 +130,16 @@ def fake_quantize(w_OI: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: 
 def packed_linear(
     x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, fmt: str, *, group: int | None = None
 ) -> torch.Tensor:
-    """``x w^T`` straight from packed weights, for one or a few rows of x; summed in fp32, no gradient.
+    """Multiply by a packed matrix, ``x w^T``, without unpacking it first; for one or a few rows of ``x``.
+
+    Summed in fp32; there is no gradient.
 
     Args:
         x: fp32 or bf16 [..., I].
-        packed: uint8 [O, row bytes].
+        packed: uint8 [O, row bytes], from ``pack``.
         scales: fp32 [O, G].
+        fmt: the format of ``packed``.
+        group: columns per scale; None: one scale per row.
 
     Returns:
         [..., O] in the dtype of x.
@@ -142,7 +170,7 @@ def _bits(fmt: str) -> int:
 
 def _group(group: int | None, columns: int) -> int:
     if group is not None and group < 1:
-        raise InputError(f"bitpack: group = {group}; expected 1 or more columns to a scale, or None for one a row")
+        raise InputError(f"bitpack: group = {group}; expected 1 or more columns to a scale, or None for one per row")
     return max(columns, 1) if group is None else group
 
 
@@ -165,7 +193,8 @@ def _check_scales(scales: torch.Tensor, rows: int, columns: int, group: int) -> 
 
 def _pack_native(q: torch.Tensor, bits: int) -> torch.Tensor:
     q, packed = q.contiguous(), _pack_fake(q, bits)
-    call(q, "bitpack_pack", address(q), bits, *q.shape, address(packed))
+    rows, columns = q.shape
+    kernels.bitpack_pack(q, q=address(q), bits=bits, rows=rows, columns=columns, data=address(packed))
     return packed
 
 
@@ -179,10 +208,19 @@ def _bytes(packed: torch.Tensor) -> torch.Tensor:
     return packed.clone() if packed.data_ptr() % 8 else packed
 
 
+def _matrix(packed: torch.Tensor, scales: torch.Tensor, bits: int, columns: int, group: int) -> kernels.PackedMatrix:
+    return kernels.packed_matrix(
+        data=address(packed), scales=address(scales), bits=bits, rows=packed.shape[0], columns=columns, group=group
+    )
+
+
 def _unpack_native(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
     packed = _bytes(packed)
     q = packed.new_empty(packed.shape[0], columns, dtype=torch.int8)
-    call(packed, "bitpack_unpack", (address(packed), 0), (bits, *q.shape, columns), address(q))
+    matrix = kernels.packed_matrix(
+        data=address(packed), scales=NULL, bits=bits, rows=packed.shape[0], columns=columns, group=columns
+    )
+    kernels.bitpack_unpack(packed, matrix, q=address(q))
     return q
 
 
@@ -191,8 +229,7 @@ def _dequantize_native(
 ) -> torch.Tensor:
     packed, scales = _bytes(packed), scales.contiguous()
     w = _dequantize_fake(packed, scales, bits, columns, group, dtype)
-    matrix = (address(packed), address(scales)), (bits, *w.shape, group)
-    call(packed, "bitpack_dequantize", *matrix, dtype, address(w))
+    kernels.bitpack_dequantize(packed, _matrix(packed, scales, bits, columns, group), dtype=dtype, w=address(w))
     return w
 
 
@@ -206,15 +243,11 @@ def _dequantize_fake(
 def _fake_quantize_native(w: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
     w, scales = w.contiguous(), scales.float().contiguous()
     y = torch.empty_like(w)
-    call(
-        w,
-        "bitpack_fake_quantize",
-        DTYPE_CODE[w.dtype],
-        address(w),
-        address(scales),
-        address(y),
-        (bits, *w.shape, group),
-    )
+    rows, columns = w.shape
+    kernels.bitpack_fake_quantize(
+        w, dtype=DTYPE_CODE[w.dtype], w=address(w), scales=address(scales), y=address(y), bits=bits, rows=rows,
+        columns=columns, group=group,
+    )  # fmt: skip
     return y
 
 
@@ -224,20 +257,20 @@ def _product_cpu(x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, bi
     batch = x.numel() // columns
     y = x.new_empty(*x.shape[:-1], rows, dtype=torch.float32)
     prepared = x.new_empty(_core.bitpack_workspace(batch, columns), dtype=torch.uint8)
-    call(
-        x, "bitpack_product", (address(packed), address(scales)), (bits, rows, columns, group), DTYPE_CODE[x.dtype],
-        address(x), address(y), batch, address(prepared),
+    kernels.bitpack_product(
+        x, _matrix(packed, scales, bits, columns, group), dtype=DTYPE_CODE[x.dtype], x=address(x), y=address(y),
+        batch=batch, prepared=address(prepared),
     )  # fmt: skip
     return y.to(x.dtype)
 
 
 def _product_device(x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, bits: int, group: int) -> torch.Tensor:
     x, packed, scales = x.contiguous(), _bytes(packed), scales.float().contiguous()
-    columns, rows = x.shape[-1], packed.shape[0]
+    columns = x.shape[-1]
     y = _product_fake(x, packed, scales, bits, group)
-    call(
-        x, "bitpack_product", (address(packed), address(scales)), (bits, rows, columns, group), DTYPE_CODE[x.dtype],
-        address(x), address(y), x.numel() // columns,
+    kernels.bitpack_product_device(
+        x, _matrix(packed, scales, bits, columns, group), dtype=DTYPE_CODE[x.dtype], x=address(x), y=address(y),
+        batch=x.numel() // columns,
     )  # fmt: skip
     return y
 
@@ -246,20 +279,20 @@ def _product_fake(x: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor, b
     return x.new_empty(*x.shape[:-1], packed.shape[0])
 
 
-_pack = leaf("bitpack", "pack(Tensor q, int bits) -> Tensor", _pack_native, _pack_fake, device=_pack_native)
-_unpack = leaf(
+_pack = define_op("bitpack", "pack(Tensor q, int bits) -> Tensor", _pack_native, _pack_fake, device=_pack_native)
+_unpack = define_op(
     "bitpack", "unpack(Tensor packed, int bits, int columns) -> Tensor", _unpack_native,
     lambda packed, bits, columns: packed.new_empty(packed.shape[0], columns, dtype=torch.int8), device=_unpack_native,
 )  # fmt: skip
-_dequantize = leaf(
+_dequantize = define_op(
     "bitpack", "dequantize(Tensor packed, Tensor scales, int bits, int columns, int group, int dtype) -> Tensor",
     _dequantize_native, _dequantize_fake, device=_dequantize_native,
 )  # fmt: skip
-_fake_quantize = leaf(
+_fake_quantize = define_op(
     "bitpack", "fake_quantize(Tensor w, Tensor scales, int bits, int group) -> Tensor", _fake_quantize_native,
     lambda w, scales, bits, group: w.new_empty(w.shape), device=_fake_quantize_native,
 )  # fmt: skip
-_product = leaf(
+_product = define_op(
     "bitpack", "packed_linear(Tensor x, Tensor packed, Tensor scales, int bits, int group) -> Tensor", _product_cpu,
     _product_fake, device=_product_device,
 )  # fmt: skip
@@ -269,4 +302,4 @@ def _straight_through(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, N
     return dy, None, None, None
 
 
-join(_fake_quantize, lambda ctx, inputs, output: None, _straight_through)
+register_backward(_fake_quantize, lambda ctx, inputs, output: None, _straight_through)

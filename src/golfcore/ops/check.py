@@ -7,7 +7,7 @@ exact by the same rule.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,13 +55,13 @@ class Finding:
 
 
 def levels() -> tuple[str, ...]:
-    """The instruction sets that can be used here, lowest first: the processor's, up to GOLF_ISA."""
+    """Return the instruction sets that can be used here, lowest first: the processor's, up to GOLF_ISA."""
     return ISAS[: ISAS.index(HIGHEST_ISA) + 1]
 
 
 @contextmanager
 def at_level(isa: str) -> Iterator[None]:
-    """Native operations use at most this instruction set inside the block."""
+    """Hold native operations to at most this instruction set inside the block."""
     if isa not in levels():
         raise UsageError(f"{isa} cannot be used here, only {', '.join(levels())}")
     _core.set_isa(isa)
@@ -72,13 +72,13 @@ def at_level(isa: str) -> Iterator[None]:
 
 
 def build(case: Case, dtype: torch.dtype, draw: int = 0, device: str = "cpu") -> Tensors:
-    """The case's arguments; the same for the same ``draw``, on every device."""
+    """Return the case's arguments; the same for the same ``draw``, on every device."""
     made = case.build(dtype, torch.Generator().manual_seed(1234 + draw))
     return {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in made.items()}
 
 
 def fp64(arguments: Tensors) -> Tensors:
-    """The arguments with every floating-point tensor, and every dtype asked for, in fp64."""
+    """Return the arguments with every floating-point tensor, and every dtype asked for, in fp64."""
 
     def wide(value: Any) -> Any:
         if isinstance(value, torch.dtype):
@@ -89,20 +89,20 @@ def fp64(arguments: Tensors) -> Tensors:
 
 
 def output_gradients(case: Case, arguments: Tensors) -> list[torch.Tensor]:
-    """What flows back into the case's outputs: normal numbers, rounded once to each output's dtype."""
+    """Return what flows back into the case's outputs: normal numbers, rounded once to each output's dtype."""
     generator = torch.Generator().manual_seed(99)
     out = outputs(case.call(**arguments))
     return [torch.randn(o.shape, generator=generator).to(o.device, o.dtype) for o in out]
 
 
 def error(x: torch.Tensor, exact: torch.Tensor) -> float:
-    """The largest absolute difference; 0 for empty tensors."""
+    """Return the largest absolute difference; 0 for empty tensors."""
     return float((x.double() - exact).abs().max()) if x.numel() else 0.0
 
 
 @lru_cache(maxsize=2)  # the instruction sets are tried on one case after another
 def draws(case: Case, dtype: torch.dtype, device: str = "cpu") -> tuple[Draw, ...]:
-    """Several draws where a case is small: on a single one plain torch can be right by luck."""
+    """Draw a case's arguments, several times if it is small: on a single one plain torch can be right by luck."""
     made = []
     for index in range(5):
         arguments = build(case, dtype, index, device)
@@ -119,7 +119,7 @@ def draws(case: Case, dtype: torch.dtype, device: str = "cpu") -> tuple[Draw, ..
 def parity(
     case: Case, dtype: torch.dtype, function: Callable[..., Any] | None = None, device: str = "cpu"
 ) -> list[Finding]:
-    """Results and gradients of ``function`` (default: the case's own call) against the reference in fp64."""
+    """Compare results and gradients of ``function`` (default: the case's own call) with the reference in fp64."""
     judged = draws(case, dtype, device)
     ours = [with_grads(function or case.call, case, draw.arguments, draw.seeds) for draw in judged]
     largest = max((float(e.abs().max()) for d in judged for e in d.exact if e is not None and e.numel()), default=0.0)
@@ -155,7 +155,7 @@ def _finding(
 
 @contextmanager
 def on_simt(seed: int) -> Iterator[None]:
-    """The GPU's kernels run on the host inside the block; ``seed`` orders their blocks, warps and lanes.
+    """Run the GPU's kernels on the host inside the block; ``seed`` orders their blocks, warps and lanes.
 
     Memory that nobody has written holds NaN.
     """
@@ -169,18 +169,8 @@ def on_simt(seed: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warn)
 
 
-def same_for_any_schedule(case: Case, dtype: torch.dtype, seeds: Iterable[int]) -> bool:
-    """Whether the GPU's kernels give the same bits in every order of their threads, forward and backward."""
-    arguments = build(case, dtype)
-    gradients = output_gradients(case, arguments)
-    runs = []
-    for seed in seeds:
-        with on_simt(seed):
-            runs.append(with_grads(case.call, case, arguments, gradients))
-    return all(_equal(runs[0], other) for other in runs[1:])
-
-
-def _equal(a: list[torch.Tensor | None], b: list[torch.Tensor | None]) -> bool:
+def same_bits(a: list[torch.Tensor | None], b: list[torch.Tensor | None]) -> bool:
+    """Return whether two lists of results and gradients are equal to the last bit."""
     return all(
         (x is None and y is None) or (x is not None and y is not None and torch.equal(x, y))
         for x, y in zip(a, b, strict=True)
@@ -188,12 +178,12 @@ def _equal(a: list[torch.Tensor | None], b: list[torch.Tensor | None]) -> bool:
 
 
 def promises_same_bits(case: Case, dtype: torch.dtype) -> bool:
-    """Whether nothing in the case may depend on the number of threads: torch's own fp32 products may."""
+    """Return whether nothing in the case may depend on the number of threads: torch's own fp32 products may."""
     return not (case.torch_products and torch.float32 in (dtype, products.fast_dtype()))
 
 
 def same_for_any_threads(case: Case, dtype: torch.dtype) -> bool:
-    """Whether one, two and three threads give the same bits, forward and backward."""
+    """Return whether one, two and three threads give the same bits, forward and backward."""
     arguments = build(case, dtype)
     seeds = output_gradients(case, arguments)
     before = torch.get_num_threads()
@@ -204,4 +194,4 @@ def same_for_any_threads(case: Case, dtype: torch.dtype) -> bool:
             runs.append(with_grads(case.call, case, arguments, seeds))
     finally:
         torch.set_num_threads(before)
-    return all(_equal(runs[0], other) for other in runs[1:])
+    return all(same_bits(runs[0], other) for other in runs[1:])

@@ -14,7 +14,8 @@ from torch import Tensor
 from golfcore import _core
 from golfcore.container.trellis import MASKS
 from golfcore.errors import InputError
-from golfcore.ops.registry import check_shape, threads
+from golfcore.ops import kernels
+from golfcore.ops.registry import address, check_shape
 
 LIMIT = 127  # the largest symbol of int8
 
@@ -23,17 +24,17 @@ def quantize_columns(
     wanted_CO: Tensor, weight_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, *, shrink_C: Tensor | None = None,
     limit: int = LIMIT, trellis: int = 0, ranges: Sequence[int] = (),
 ) -> Tensor:  # fmt: skip
-    """Symbols of a block of columns, ``weight ~ symbol * step``; each column makes good what those before it lost.
+    """Quantize a block of columns, ``weight ~ symbol * step``, each making good what those before it lost.
 
     Column j is rounded at ``wanted_j + sum of error_i feedback_ij`` over the columns i before it.
 
     Args:
-        wanted_CO: fp32 [C, O], a column of the layer a row: where the weights are best rounded for the errors of
+        wanted_CO: fp32 [C, O], one column of the layer per row: where the weights are best rounded for the errors of
             earlier blocks; without any, a copy of the weights. Overwritten.
         weight_CO: fp32 [C, O], overwritten with the errors, ``w - w_q``, which later blocks are to make good.
         feedback_CC: fp32 [C, C], of which the strict upper triangle is read.
         step_O: fp32 [O], what a symbol is worth; 0 for a row of zeros.
-        shrink_C: fp32 [C], factors on what is wanted before symbols are chosen, 1 where absent: a rate term.
+        shrink_C: fp32 [C], factors on what is wanted before symbols are chosen, 1 if absent: a rate term.
         limit: symbols lie in -limit .. limit.
         trellis: 0 to round, or 2 to 8 bits of trellis state.
         ranges: where stacked matrices begin along O, and O at the end; a trellis starts anew in each. Default: one.
@@ -68,9 +69,9 @@ def quantize_columns(
     else:
         workspace, weight = symbols_CO.new_empty(0), 1.0
         bounds = [*range(0, rows, 256), rows]  # rows do not depend on each other: enough of them for every thread
-    _core.quant_columns(
-        (wanted_CO.data_ptr(), feedback_CC.data_ptr(), step_O.data_ptr(), shrink_C.data_ptr(), symbols_CO.data_ptr(),
-         weight_CO.data_ptr(), workspace.data_ptr()),
-        (columns, rows), bounds, limit, weight, trellis, MASKS.get(trellis, (0, 0, 0, 0)), threads(),
+    kernels.quant_columns(
+        wanted=address(wanted_CO), feedback=address(feedback_CC), step=address(step_O), shrink=address(shrink_C),
+        symbols=address(symbols_CO), error=address(weight_CO), workspace=address(workspace), columns=columns, rows=rows,
+        ranges=bounds, limit=limit, weight=weight, bits=trellis, mask=MASKS.get(trellis, (0, 0, 0, 0)),
     )  # fmt: skip
     return symbols_CO

@@ -82,7 +82,7 @@ class Kernel:
     """A kernel of one image.
 
     Attributes:
-        op: the operation whose ``kernels.cu`` it is from.
+        op: the operation whose ``<op>_kernels.cu`` it is from.
         name: ``forward<golf::bf16, 8>``.
         image: ``sm_90a``.
         threads: of a block, at most; 0 where no launch bounds say so.

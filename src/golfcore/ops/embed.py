@@ -13,8 +13,19 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
+from golfcore.ops import kernels
 from golfcore.ops.reference.embed import embed as reference
-from golfcore.ops.registry import DTYPE_CODE, address, call, check_shape, core, join, leaf, may_look, native
+from golfcore.ops.registry import (
+    DTYPE_CODE,
+    NULL,
+    address,
+    check_shape,
+    core,
+    define_op,
+    may_look,
+    native,
+    register_backward,
+)
 
 
 def embed(
@@ -23,8 +34,9 @@ def embed(
     smear_lambda: torch.Tensor | None = None, bos: int = 1, dtype: torch.dtype = torch.bfloat16,
     grad_into: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """``x_t = e_t + gate_t e_{t-1}`` with ``e_t = table[id_t] + bigram_scale bigram[hash(id_{t-1}, id_t)]``.
+    """Look up token and hashed-bigram embeddings and mix each with the one before it (smear gate), in one pass.
 
+    ``x_t = e_t + gate_t e_{t-1}`` with ``e_t = table[id_t] + bigram_scale bigram[hash(id_{t-1}, id_t)]``.
     ``gate_t = smear_lambda sigmoid(smear_w . e_t[:S])``, and 0 where a document starts: at the first id of each row and
     at every ``bos``. There the bigram takes the table's last slot, ``((36313 id_t) ^ (27191 id_{t-1})) mod (G - 1)``
     elsewhere.
@@ -34,6 +46,7 @@ def embed(
         table: fp32 [V, D].
         bigram, bigram_scale: fp32 [G, D] and one fp32 number (0-d); both or neither.
         smear_w, smear_lambda: fp32 [S] and one fp32 number (0-d); both or neither.
+        bos: the id that starts a document.
         dtype: of the result, fp32 or bf16.
         grad_into: fp32 [V, D] to which backward adds the table's gradient, for example ``table.grad``; autograd then
             sees none.
@@ -87,23 +100,26 @@ def _check(
             raise InputError("embed: grad_into is not contiguous; keep it as grad_into.contiguous()")
 
 
-Parts = tuple[torch.Tensor | None, ...]
+MaybeTensor = torch.Tensor | None
 
 
 def _smear(w: torch.Tensor | None) -> int:
     return 0 if w is None else w.shape[0]
 
 
-def _native_input(ids: torch.Tensor, parts: Parts, bos: int) -> tuple[list[int], list[int], list[torch.Tensor | None]]:
-    """Addresses and sizes as csrc/bindings/embed.cpp reads them, and the tensors that keep the addresses alive."""
-    table, bigram, _, w, _ = parts
-    assert_table: torch.Tensor = table  # type: ignore[assignment]
-    kept = [None if part is None else part.contiguous() for part in (ids, *parts)]
-    sizes = [
-        ids.numel(), max(ids.shape[-1], 1), assert_table.shape[1], assert_table.shape[0],
-        0 if bigram is None else bigram.shape[0], _smear(w), bos,
-    ]  # fmt: skip
-    return [address(part) for part in kept], sizes, kept
+def _native_input(
+    ids: torch.Tensor, table: torch.Tensor, bigram: MaybeTensor, scale: MaybeTensor, w: MaybeTensor, lam: MaybeTensor,
+    bos: int,
+) -> tuple[kernels.EmbedInput, tuple[MaybeTensor, ...]]:  # fmt: skip
+    """What every native function begins with, and the tensors whose addresses are in it: they must outlive the call."""
+    ids, table = ids.contiguous(), table.contiguous()
+    bigram, scale, w, lam = (None if part is None else part.contiguous() for part in (bigram, scale, w, lam))
+    given = kernels.embed_input(
+        ids=address(ids), table=address(table), bigram=address(bigram), bigram_scale=address(scale), w=address(w),
+        lam=address(lam), tokens=ids.numel(), length=max(ids.shape[-1], 1), width=table.shape[1],
+        vocab=table.shape[0], slots=0 if bigram is None else bigram.shape[0], smear=_smear(w), bos=bos,
+    )  # fmt: skip
+    return given, (ids, table, bigram, scale, w, lam)
 
 
 def _forward(
@@ -112,8 +128,8 @@ def _forward(
     if may_look(ids) and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < table.shape[0]:
         raise InputError(f"embed: ids reach from {ids.min()} to {ids.max()}; expected 0 to {table.shape[0] - 1}")
     x, place = _fake(ids, table, bigram, scale, w, lam, bos, dtype, into)
-    addresses, sizes, _kept = _native_input(ids, (table, bigram, scale, w, lam), bos)
-    call(table, "embed_forward", addresses, sizes, dtype, address(x), address(place))
+    given, _kept = _native_input(ids, table, bigram, scale, w, lam, bos)
+    kernels.embed_forward(table, given, dtype=dtype, x=address(x), place=address(place))
     return x, place
 
 
@@ -129,13 +145,14 @@ def _backward_into_cpu(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     dx, n = dx.contiguous(), ids.numel()
     dbigram, scalars = _small_gradients(table, bigram, w)
-    addresses, sizes, _kept = _native_input(ids, (table, bigram, scale, w, lam), bos)
+    given, _kept = _native_input(ids, table, bigram, scale, w, lam, bos)
     de = table.new_empty(n, table.shape[1])
     partial = table.new_empty(-(-n // core(table).embed_grain), _smear(w) + 2, dtype=torch.float64)
     order = ids.new_empty(n + max(table.shape[0], len(dbigram)) + 1)
-    call(
-        table, "embed_backward", addresses, sizes, DTYPE_CODE[dx.dtype], address(dx), address(place),
-        (address(into), address(dbigram), address(scalars)), (address(de), address(partial), address(order)),
+    kernels.embed_backward(
+        table, given, dtype=DTYPE_CODE[dx.dtype], dx=address(dx), place=address(place), dtable=address(into),
+        dbigram=address(dbigram), dscalars=address(scalars), de=address(de), partial=address(partial),
+        order=address(order),
     )  # fmt: skip
     return dbigram, scalars
 
@@ -144,17 +161,21 @@ def _backward_into_device(
     dx: torch.Tensor, place: torch.Tensor, ids: torch.Tensor, table: torch.Tensor, bigram: Any, scale: Any, w: Any,
     lam: Any, bos: int, into: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    dx, n, kernels = dx.contiguous(), ids.numel(), core(table)
+    dx, n, sizes = dx.contiguous(), ids.numel(), core(table)
     dbigram, scalars = _small_gradients(table, bigram, w)
-    addresses, sizes, _kept = _native_input(ids, (table, bigram, scale, w, lam), bos)
-    by_id = _sorted(ids)
-    by_slot = () if bigram is None else _sorted(torch.where(place < 0, -1 - place, place))
-    factors, partials = table.new_empty(n, 2), table.new_empty(kernels.embed_partials(n), _smear(w) + 2)
-    edges = table.new_empty(kernels.embed_pieces(n), 2, table.shape[1])
-    call(
-        table, "embed_backward", addresses, sizes, DTYPE_CODE[dx.dtype], address(dx), address(place),
-        (address(into), 0 if bigram is None else address(dbigram), address(scalars)), [address(t) for t in by_id],
-        [address(t) for t in by_slot] or (0, 0), (address(factors), address(partials), address(edges)),
+    given, _kept = _native_input(ids, table, bigram, scale, w, lam, bos)
+    ids_sorted, tokens_by_id = _sorted(ids)
+    slots_sorted, tokens_by_slot = (
+        (None, None) if bigram is None else _sorted(torch.where(place < 0, -1 - place, place))
+    )
+    factors, partials = table.new_empty(n, 2), table.new_empty(sizes.embed_partials(n), _smear(w) + 2)
+    edges = table.new_empty(sizes.embed_pieces(n), 2, table.shape[1])
+    kernels.embed_backward_device(
+        table, given, dtype=DTYPE_CODE[dx.dtype], dx=address(dx), place=address(place), dtable=address(into),
+        dbigram=NULL if bigram is None else address(dbigram), dscalars=address(scalars),
+        ids_sorted=address(ids_sorted), tokens_by_id=address(tokens_by_id), slots_sorted=address(slots_sorted),
+        tokens_by_slot=address(tokens_by_slot), factors=address(factors), partials=address(partials),
+        edges=address(edges),
     )  # fmt: skip
     return dbigram, scalars
 
@@ -182,10 +203,10 @@ def _with_table(backward_into: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _SCHEMA = "Tensor ids, Tensor table, Tensor? bigram, Tensor? scale, Tensor? w, Tensor? lam, int bos"
-_leaf = leaf(
+_leaf = define_op(
     "embed", f"embed({_SCHEMA}, int dtype, Tensor? into) -> (Tensor, Tensor)", _forward, _fake, device=_forward
 )
-_leaf_backward = leaf(
+_leaf_backward = define_op(
     "embed",
     f"embed_backward(Tensor dx, Tensor place, {_SCHEMA}) -> (Tensor, Tensor, Tensor)",
     _with_table(_backward_into_cpu),
@@ -194,7 +215,7 @@ _leaf_backward = leaf(
     ),
     device=_with_table(_backward_into_device),
 )  # fmt: skip
-_leaf_backward_into = leaf(
+_leaf_backward_into = define_op(
     "embed",
     f"embed_into_backward(Tensor dx, Tensor place, {_SCHEMA}, Tensor(a!) into) -> (Tensor, Tensor)",
     _backward_into_cpu,
@@ -222,4 +243,4 @@ def _gradient(ctx: Any, dx: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, 
     )  # fmt: skip
 
 
-join(_leaf, _setup, _gradient)
+register_backward(_leaf, _setup, _gradient)

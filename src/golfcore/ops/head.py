@@ -13,19 +13,19 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
-from golfcore.ops import products
+from golfcore.ops import kernels, products
 from golfcore.ops.reference.head import linear_cross_entropy as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
+    NULL,
     address,
-    call,
     check_float,
     check_shape,
     core,
-    join,
-    leaf,
+    define_op,
     may_look,
     native,
+    register_backward,
 )
 
 # A chunk's logits: small enough to stay in a cache between the two products, with rows enough for both. A GPU's is L2,
@@ -36,7 +36,9 @@ CHUNK_LOGITS, CHUNK_LOGITS_DEVICE, MIN_CHUNK = 1 << 21, 1 << 24, 512
 def linear_cross_entropy(
     x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float = 0.0, reduction: str = "mean"
 ) -> torch.Tensor:
-    """``-log softmax(softcap(x w^T))[targets]`` in nats, with ``softcap(z) = c tanh(z / c)``.
+    """Compute the loss of a language model's head, in nats, without ever holding all logits.
+
+    ``-log softmax(softcap(x w^T))[targets]`` with ``softcap(z) = c tanh(z / c)``, by chunks of tokens.
 
     Args:
         x: hidden states [..., D], fp32 or bf16. Logits have this dtype; the softmax is computed in fp32.
@@ -98,10 +100,10 @@ def _chunks(
     for begin in range(0, n, size):
         x = x_ND[begin : begin + size]
         z = chunked.logits(x)
-        call(
-            z, "head_cross_entropy", DTYPE_CODE[z.dtype], address(z), address(targets_N[begin : begin + size]),
-            address(None if scale_N is None else scale_N[begin : begin + size]),
-            address(losses_N[begin : begin + size]), z.shape[0], v, softcap,
+        kernels.head_cross_entropy(
+            z, dtype=DTYPE_CODE[z.dtype], z=address(z), targets=address(targets_N[begin : begin + size]),
+            scale=NULL if scale_N is None else address(scale_N[begin : begin + size]),
+            losses=address(losses_N[begin : begin + size]), rows=z.shape[0], vocab=v, cap=softcap,
         )  # fmt: skip
         if scale_N is not None:
             chunked.input_gradient(z, dx_ND[begin : begin + size])
@@ -130,7 +132,7 @@ class _Torch:
             self._dw_VD.addmm_(z.t(), x)
         else:
             part = products.mm(z.t(), x)
-            call(part, "head_accumulate", address(self._dw_VD), address(part), part.numel())
+            kernels.head_accumulate(part, total=address(self._dw_VD), part=address(part), n=part.numel())
 
     def weight_gradient(self, w_VD: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(w_VD) if self._dw_VD is None else self._dw_VD.to(w_VD.dtype)
@@ -179,7 +181,7 @@ def _mean_fake(x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap:
     return x.new_empty((), dtype=torch.float32), dx, dw
 
 
-_mean = leaf(
+_mean = define_op(
     "head",
     "head(Tensor x, Tensor w, Tensor targets, float softcap, bool grads) -> (Tensor, Tensor, Tensor)",
     _mean_on(False),
@@ -201,7 +203,7 @@ def _mean_gradient(ctx: Any, dloss: torch.Tensor | None, *_: Any) -> Any:
     return dx * dloss, dw * dloss, None, None, None  # a 0-d factor keeps its fp32, and their dtype
 
 
-join(_mean, _mean_setup, _mean_gradient)
+register_backward(_mean, _mean_setup, _mean_gradient)
 
 
 def _losses_on(on_device: bool) -> Any:
@@ -212,14 +214,14 @@ def _losses_backward_on(on_device: bool) -> Any:
     return lambda x, w, targets, dlosses, softcap: _chunks(x, w, targets, softcap, dlosses.contiguous(), on_device)[1:]
 
 
-_losses = leaf(
+_losses = define_op(
     "head",
     "head_losses(Tensor x, Tensor w, Tensor targets, float softcap) -> Tensor",
     _losses_on(False),
     lambda x, w, targets, softcap: x.new_empty(x.shape[:1], dtype=torch.float32),
     device=_losses_on(True),
 )
-_losses_backward = leaf(
+_losses_backward = define_op(
     "head",
     "head_losses_backward(Tensor x, Tensor w, Tensor targets, Tensor dlosses, float softcap) -> (Tensor, Tensor)",
     _losses_backward_on(False),
@@ -238,4 +240,4 @@ def _losses_gradient(ctx: Any, dlosses: torch.Tensor) -> Any:
     return *_losses_backward(x, w, targets, dlosses, ctx.softcap), None, None
 
 
-join(_losses, _losses_setup, _losses_gradient)
+register_backward(_losses, _losses_setup, _losses_gradient)

@@ -16,7 +16,7 @@ GPU = "cuda:0"
 
 
 def names(op: str | None = None) -> list[str]:
-    """All operations, or the one asked for.
+    """Return the names of all operations, or the one asked for.
 
     Raises:
         UsageError: there is no such operation.
@@ -30,7 +30,7 @@ def names(op: str | None = None) -> list[str]:
 
 
 def inventory() -> list[dict[str, Any]]:
-    """One row an operation: op, backend, levels, dtypes, leaves, cases."""
+    """Return one row per operation: op, backend, levels, dtypes, leaves, cases."""
     served = backends()
     return [
         {
@@ -46,13 +46,13 @@ def inventory() -> list[dict[str, Any]]:
 
 
 def kernel_owners() -> tuple[list[str], list[str]]:
-    """The operations that have kernels for GPUs, and those that have none."""
+    """Return the operations that have kernels for GPUs, and those that have none."""
     known, own = list(leaves()), on_device()
     return [op for op in known if op in own], [op for op in known if op not in own]
 
 
 def examine(op: str) -> list[dict[str, Any]]:
-    """One row an instruction set: how many results were checked, the worst error against plain torch's, what failed.
+    """Check each instruction set; one row each: results checked, worst error against plain torch's, what failed.
 
     And one for the first GPU, where there is one that the operation's kernels run on.
     """

@@ -35,7 +35,7 @@ class Launch:
 
 
 def launches_of(function: Callable[[], object]) -> list[Launch]:
-    """The launches that ``function`` makes; what they would have computed is left as it was.
+    """Record the launches that ``function`` makes; what they would have computed is left as it was.
 
     Raises:
         BuildError: there is no ``_simt`` here (`make simt`).

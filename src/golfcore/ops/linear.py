@@ -14,14 +14,14 @@ import torch
 from golfcore.errors import InputError
 from golfcore.ops import products
 from golfcore.ops.reference.linear import linear as reference
-from golfcore.ops.registry import check_float, check_shape, join, leaf, native, rows
+from golfcore.ops.registry import check_float, check_shape, define_op, native, register_backward, rows
 
 MaybeTensor = torch.Tensor | None
 MOST = 3  # queries, keys and values
 
 
 def linear(x: torch.Tensor, *weights_OI: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """``y = x W^T`` for each of up to three weight matrices.
+    """Multiply by up to three weight matrices that share their input: ``y = x W^T`` for each.
 
     Args:
         x: [..., I] float.
@@ -124,14 +124,14 @@ def _backward_fake(
     return x.new_empty(x.shape if need_dx else 0), dws[0], dws[1], dws[2]
 
 
-_leaf = leaf(
+_leaf = define_op(
     "linear",
     "linear(Tensor x, Tensor w, Tensor? w2, Tensor? w3) -> (Tensor, Tensor, Tensor, Tensor)",
     _forward,
     _fake,
     device=_forward,
 )
-_leaf_backward = leaf(
+_leaf_backward = define_op(
     "linear",
     "linear_backward(Tensor x, Tensor cast, int[] widths, ScalarType dtype, bool need_dx, Tensor? dy, Tensor? dy2,"
     " Tensor? dy3) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -160,4 +160,4 @@ def _gradient(ctx: Any, *dys: MaybeTensor) -> tuple[MaybeTensor, ...]:
     return dx if need_dx else None, *(None if dy is None else dw for dy, dw in zip(given, dws, strict=True))
 
 
-join(_leaf, _setup, _gradient)
+register_backward(_leaf, _setup, _gradient)

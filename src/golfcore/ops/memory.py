@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Makes the C allocator keep what is freed, for the rest of the process; False where it is not glibc.
+    """Make the C allocator keep what is freed, for the rest of the process; return False if it is not glibc.
 
     By default glibc returns every block above some MB to the system when it is freed, so each training step takes its
     activations and logits as fresh zeroed pages: in an 8,192 x 768 fp32 relu squared that was a third of the time
@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_bytes(function: Callable[[], object]) -> int | None:
-    """How far resident memory rises above its level before the call while ``function`` runs; None outside Linux.
+    """Measure how far resident memory rises, in bytes, while ``function`` runs; None outside Linux.
 
     Free memory that the allocator holds is given back first, so that all the function takes is counted; the kernel's
     own count is exact to some hundred KB.

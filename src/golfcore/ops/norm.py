@@ -1,4 +1,4 @@
-"""Residual mix and RMSNorm of the stream, forward and backward in one pass each."""
+"""RMSNorm, alone or behind the residual stream's sum, forward and backward in one pass each."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
-from golfcore.ops.reference.norm import rms_norm as reference
+from golfcore.ops import kernels
+from golfcore.ops.reference.norm import mix_norm as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
+    NULL,
     address,
-    call,
     check_float,
     check_same,
     check_shape,
     core,
-    join,
-    leaf,
+    define_op,
+    maybe_contiguous,
+    maybe_rows,
     native,
+    register_backward,
     row_stride,
     rows,
 )
@@ -27,46 +30,77 @@ MaybeTensor = torch.Tensor | None
 
 
 def rms_norm(
+    x: torch.Tensor, *, scale: float = 1.0, eps: float = 1e-6, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Normalize each row of ``x``: ``scale * x / sqrt(mean(x**2) + eps)``, computed in fp32.
+
+    Args:
+        x: [..., D] float.
+        scale: a factor on the result.
+        eps: added to the mean square.
+        dtype: of the result; default: that of ``x``.
+
+    Returns:
+        [..., D] in ``dtype``, contiguous.
+
+    Raises:
+        InputError: ``x`` is no floating-point tensor, or has no last dimension.
+    """
+    dtype = dtype or x.dtype
+    _check_stream(x)
+    if not _serves(x, dtype):
+        return reference(x, scale=scale, eps=eps, dtype=dtype)[1]
+    h: torch.Tensor = _plain(x, scale, eps, dtype)[0]
+    return h
+
+
+def mix_norm(
     x: torch.Tensor,
-    y: MaybeTensor = None,
-    x0: MaybeTensor = None,
+    branch: MaybeTensor = None,
+    skip: MaybeTensor = None,
     *,
-    a: MaybeTensor = None,
-    s: MaybeTensor = None,
-    b: MaybeTensor = None,
-    c: float = 1.0,
+    stream_gain: MaybeTensor = None,
+    branch_gain: MaybeTensor = None,
+    skip_gain: MaybeTensor = None,
+    scale: float = 1.0,
     eps: float = 1e-6,
     dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``r = a * (x + s * y) + b * x0`` and ``h = c * r / sqrt(mean(r**2) + eps)``; every term but ``x`` is optional.
+    """Add a branch and a skip to the residual stream and normalize the sum, in one pass each way.
+
+    ``stream = stream_gain * (x + branch_gain * branch) + skip_gain * skip``, then
+    ``normalized = scale * stream / sqrt(mean(stream**2) + eps)``, from the stream as it is stored. Every term but ``x``
+    is optional; arithmetic is fp32.
 
     Args:
-        x: [..., D], the residual stream.
-        y: the shape of ``x``, in ``dtype``: a branch's output that joins the stream.
-        x0: shape and dtype of ``x``: the first block's input. Goes together with ``b``.
-        a: fp32 [D]; absent: 1.
-        s: fp32 [D]; absent: 1.
-        b: fp32 [D].
-        c: the layer's scale.
+        x: [..., D] float, the residual stream.
+        branch: the shape of ``x``, in ``dtype``: the output of attention or of the MLP.
+        skip: shape and dtype of ``x``: an earlier stream, such as the first block's input. Comes with ``skip_gain``.
+        stream_gain: fp32 [D]; absent: 1.
+        branch_gain: fp32 [D]; absent: 1.
+        skip_gain: fp32 [D].
+        scale: a factor on the normalized result.
         eps: added to the mean square.
-        dtype: of ``h`` and ``y``; default: that of ``x``.
+        dtype: of ``normalized`` and ``branch``; default: that of ``x``.
 
     Returns:
-        ``r`` in the dtype of ``x`` (``x`` itself where there is nothing to mix) and ``h`` in ``dtype``. Arithmetic is
-        fp32; ``h`` comes from ``r`` as it is stored.
+        The stream in the dtype of ``x`` (``x`` itself if there is nothing to mix) and the normalized stream in
+        ``dtype``.
 
     Raises:
         InputError: a tensor of another shape, dtype or device than the above.
     """
     dtype = dtype or x.dtype
-    _check(x, y, x0, a, s, b, dtype)
-    if not native("norm", x) or (x.dtype, dtype) not in _PAIRS or x.shape[-1] > core(x).norm_max_width:
-        return reference(x, y, x0, a=a, s=s, b=b, c=c, eps=eps, dtype=dtype)
-    if y is None and a is None and b is None:
-        h, _ = _plain(x, c, eps, dtype)
-        return x, h
-    r, h, _ = _mixed(x, y, x0, a, s, b, c, eps, dtype)
-    return r, h
+    _check(x, branch, skip, stream_gain, branch_gain, skip_gain, dtype)
+    if not _serves(x, dtype):
+        return reference(
+            x, branch, skip, stream_gain=stream_gain, branch_gain=branch_gain, skip_gain=skip_gain, scale=scale,
+            eps=eps, dtype=dtype,
+        )  # fmt: skip
+    if branch is None and stream_gain is None and skip_gain is None:
+        return x, _plain(x, scale, eps, dtype)[0]
+    stream, normalized, _ = _mixed(x, branch, skip, stream_gain, branch_gain, skip_gain, scale, eps, dtype)
+    return stream, normalized
 
 
 _PAIRS = (
@@ -76,18 +110,27 @@ _PAIRS = (
 )
 
 
-def _check(
-    x: torch.Tensor, y: MaybeTensor, x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, dtype: torch.dtype
-) -> None:
+def _serves(x: torch.Tensor, dtype: torch.dtype) -> bool:
+    return native("norm", x) and (x.dtype, dtype) in _PAIRS and x.shape[-1] <= core(x).norm_max_width
+
+
+def _check_stream(x: torch.Tensor) -> None:
     check_float("norm", "x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise InputError(f"norm: x has shape {tuple(x.shape)}; expected [..., D] with D of at least 1")
-    if (x0 is None) != (b is None):
-        given, missing = ("b", "x0") if x0 is None else ("x0", "b")
+
+
+def _check(
+    x: torch.Tensor, branch: MaybeTensor, skip: MaybeTensor, stream_gain: MaybeTensor, branch_gain: MaybeTensor,
+    skip_gain: MaybeTensor, dtype: torch.dtype,
+) -> None:  # fmt: skip
+    _check_stream(x)
+    if (skip is None) != (skip_gain is None):
+        given, missing = ("skip_gain", "skip") if skip is None else ("skip", "skip_gain")
         raise InputError(f"norm: {given} is given without {missing}; pass both or neither")
-    if s is not None and y is None:
-        raise InputError("norm: s is given without y, which it scales; pass both or leave s out")
-    for name, other, kind in (("y", y, dtype), ("x0", x0, x.dtype)):
+    if branch_gain is not None and branch is None:
+        raise InputError("norm: branch_gain is given without branch, which it scales; pass both or leave it out")
+    for name, other, kind in (("branch", branch, dtype), ("skip", skip, x.dtype)):
         if other is None:
             continue
         check_shape("norm", name, other, tuple(x.shape))
@@ -95,11 +138,15 @@ def _check(
             raise InputError(f"norm: {name} is {other.dtype}; expected {kind}: convert it with {name}.to({kind})")
         if other.device != x.device:
             raise InputError(f"norm: {name} is on {other.device}, x on {x.device}; move one with {name}.to(x.device)")
-    for name, vector in (("a", a), ("s", s), ("b", b)):
-        if vector is not None:
-            check_shape("norm", name, vector, (x.shape[-1],))
+    for name, gain in (("stream_gain", stream_gain), ("branch_gain", branch_gain), ("skip_gain", skip_gain)):
+        if gain is not None:
+            check_shape("norm", name, gain, (x.shape[-1],))
             wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-            check_same("norm", name, vector, "x", x, dtype=wide)
+            check_same("norm", name, gain, "x", x, dtype=wide)
+
+
+# From here on the letters of csrc/norm/norm.h: y the branch, x0 the skip, a, s and b the gains of stream, branch and
+# skip, c the scale, r the stream that results, h what is normalized.
 
 
 def _forward(
@@ -107,16 +154,17 @@ def _forward(
     c: float, eps: float, dtype: torch.dtype, mixed: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     x_ND = rows(x)
-    y_ND, x0_ND = (None if t is None else rows(t) for t in (y, x0))
-    a, s, b = (None if v is None else v.contiguous() for v in (a, s, b))
+    y_ND, x0_ND = maybe_rows(y), maybe_rows(x0)
+    a, s, b = maybe_contiguous(a), maybe_contiguous(s), maybe_contiguous(b)
     n, d = x_ND.shape
     r = x.new_empty(x.shape if mixed else 0)
     h = x.new_empty(x.shape, dtype=dtype)
     rstd_N = x.new_empty(n, dtype=torch.float32)
-    call(
-        x, "norm_forward", DTYPE_CODE[x.dtype], DTYPE_CODE[dtype], address(x_ND), address(y_ND), address(x0_ND),
-        address(a), address(s), address(b), address(r) if mixed else 0, address(h), address(rstd_N),
-        n, d, x_ND.stride(0), row_stride(y_ND), row_stride(x0_ND), c, eps,
+    kernels.norm_forward(
+        x, dtype=DTYPE_CODE[x.dtype], branch_dtype=DTYPE_CODE[dtype], x=address(x_ND), y=address(y_ND),
+        x0=address(x0_ND), a=address(a), s=address(s), b=address(b), r=address(r) if mixed else NULL, h=address(h),
+        rstd=address(rstd_N), n=n, d=d, x_stride=x_ND.stride(0), y_stride=row_stride(y_ND),
+        x0_stride=row_stride(x0_ND), c=c, eps=eps,
     )  # fmt: skip
     return r, h, rstd_N
 
@@ -151,21 +199,22 @@ def _backward_native(
     x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, c: float, branch: torch.dtype,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     d = r.shape[-1]
-    dr_ND, dh_ND, r_ND, x_ND, y_ND, x0_ND = (None if t is None else rows(t) for t in (dr, dh, r, x, y, x0))
-    a, s, b = (None if v is None else v.contiguous() for v in (a, s, b))
+    dr_ND, dh_ND, r_ND = maybe_rows(dr), maybe_rows(dh), rows(r)
+    x_ND, y_ND, x0_ND = maybe_rows(x), maybe_rows(y), maybe_rows(x0)
+    a, s, b = maybe_contiguous(a), maybe_contiguous(s), maybe_contiguous(b)
     n = rstd_N.numel()
     dx, dy, dx0, da, ds, db = _backward_fake(dr, dh, r, rstd_N, x, y, x0, a, s, b, c, branch)
     sums = a is not None or s is not None or b is not None
     partials = r.new_empty(core(r).norm_partials(n) * 3 * d if sums else 0, dtype=torch.float32)
-    call(
-        r, "norm_backward",
-        DTYPE_CODE[r.dtype], DTYPE_CODE[branch], address(dr_ND), address(dh_ND), address(r_ND), address(rstd_N),
-        address(x_ND), address(y_ND), address(x0_ND), address(a), address(s), address(b),
-        address(dx), address(dy) if y is not None else 0, address(dx0) if b is not None else 0,
-        address(da) if a is not None else 0, address(ds) if s is not None else 0,
-        address(db) if b is not None else 0, address(partials) if sums else 0, n, d,
-        row_stride(dr_ND), row_stride(dh_ND), row_stride(r_ND), row_stride(x_ND), row_stride(y_ND), row_stride(x0_ND),
-        c,
+    kernels.norm_backward(
+        r, dtype=DTYPE_CODE[r.dtype], branch_dtype=DTYPE_CODE[branch], dr=address(dr_ND), dh=address(dh_ND),
+        r=address(r_ND), rstd=address(rstd_N), x=address(x_ND), y=address(y_ND), x0=address(x0_ND), a=address(a),
+        s=address(s), b=address(b), dx=address(dx), dy=NULL if y is None else address(dy),
+        dx0=NULL if b is None else address(dx0), da=NULL if a is None else address(da),
+        ds=NULL if s is None else address(ds), db=NULL if b is None else address(db),
+        partials=address(partials) if sums else NULL, n=n, d=d, dr_stride=row_stride(dr_ND),
+        dh_stride=row_stride(dh_ND), r_stride=r_ND.stride(0), x_stride=row_stride(x_ND), y_stride=row_stride(y_ND),
+        x0_stride=row_stride(x0_ND), c=c,
     )  # fmt: skip
     return dx, dy, dx0, da, ds, db
 
@@ -175,22 +224,23 @@ def _backward_fake(
     x0: MaybeTensor, a: MaybeTensor, s: MaybeTensor, b: MaybeTensor, c: float, branch: torch.dtype,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     """dx, dy, dx0, da, ds, db; empty where there is nothing to differentiate."""
+    shape, d, fp32 = r.shape, r.shape[-1], torch.float32
     return (
-        r.new_empty(r.shape),
-        r.new_empty(r.shape if y is not None else 0, dtype=branch),
-        r.new_empty(r.shape if b is not None else 0),
-        *(r.new_empty(r.shape[-1] if v is not None else 0, dtype=torch.float32) for v in (a, s, b)),
-    )
+        r.new_empty(shape), r.new_empty(0 if y is None else shape, dtype=branch),
+        r.new_empty(0 if b is None else shape),
+        r.new_empty(0 if a is None else d, dtype=fp32), r.new_empty(0 if s is None else d, dtype=fp32),
+        r.new_empty(0 if b is None else d, dtype=fp32),
+    )  # fmt: skip
 
 
-_plain = leaf(
+_plain = define_op(
     "norm",
     "norm(Tensor x, float c, float eps, ScalarType dtype) -> (Tensor, Tensor)",
     _plain_native,
     _plain_fake,
     device=_plain_native,
 )
-_mixed = leaf(
+_mixed = define_op(
     "norm",
     "norm_mix(Tensor x, Tensor? y, Tensor? x0, Tensor? a, Tensor? s, Tensor? b, float c, float eps, ScalarType dtype)"
     " -> (Tensor, Tensor, Tensor)",
@@ -198,7 +248,7 @@ _mixed = leaf(
     _mixed_fake,
     device=_mixed_native,
 )
-_backward = leaf(
+_backward = define_op(
     "norm",
     "norm_backward(Tensor? dr, Tensor? dh, Tensor r, Tensor rstd, Tensor? x, Tensor? y, Tensor? x0, Tensor? a,"
     " Tensor? s, Tensor? b, float c, ScalarType branch) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -246,5 +296,5 @@ def _mixed_gradient(ctx: Any, dr: MaybeTensor, dh: MaybeTensor, _: MaybeTensor) 
     )  # fmt: skip
 
 
-join(_plain, _setup_plain, _plain_gradient)
-join(_mixed, _setup_mixed, _mixed_gradient)
+register_backward(_plain, _setup_plain, _plain_gradient)
+register_backward(_mixed, _setup_mixed, _mixed_gradient)

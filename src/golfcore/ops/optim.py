@@ -16,9 +16,9 @@ import torch
 
 from golfcore import _core
 from golfcore.errors import InputError
-from golfcore.ops import products
+from golfcore.ops import kernels, products
 from golfcore.ops.reference import optim as reference
-from golfcore.ops.registry import DTYPE_CODE, address, call, check_float, check_shape, core, leaf, native
+from golfcore.ops.registry import DTYPE_CODE, address, check_float, check_shape, core, define_op, native
 
 Tensors = Sequence[torch.Tensor]
 Coefficients = Sequence[tuple[float, float, float]]
@@ -42,7 +42,7 @@ def adamw_(
     weight_decay: float | Sequence[float] = 0.0, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
     step: int, grad_scale: float = 1.0, emas: Tensors = (), ema_decay: float = 0.0, shadows: Tensors = (),
 ) -> None:  # fmt: skip
-    """One AdamW step (decoupled weight decay) on every parameter, in place.
+    """Take one AdamW step (decoupled weight decay) on every parameter, in place.
 
     ``p = (1 - lr wd) p - lr m' / (sqrt(v') + eps)`` with bias-corrected moments of ``grad_scale * g``, then
     ``ema = ema_decay ema + (1 - ema_decay) p`` and ``shadow = p`` rounded to bf16.
@@ -51,10 +51,13 @@ def adamw_(
         params: fp32, contiguous.
         grads: fp32 or bf16, the shapes of ``params``.
         exp_avgs, exp_avg_sqs: the moments, fp32.
-        lr, weight_decay: one number, or one for each parameter.
+        lr, weight_decay: one number, or one per parameter.
+        betas: decay of the first and of the second moment per step.
+        eps: added to the root of the second moment.
         step: the number of this step, from 1.
         grad_scale: factor on every gradient, for clipping by norm without a pass of its own.
         emas: weight averages, fp32; empty for none.
+        ema_decay: how much of an average stays per step.
         shadows: bf16 copies for the forward pass; empty for none.
 
     Raises:
@@ -81,17 +84,19 @@ def muon_(
     coefficients: Coefficients = POLAR_EXPRESS, row_norm: bool = False,
     emas: Tensors = (), ema_decay: float = 0.0, shadows: Tensors = (),
 ) -> None:  # fmt: skip
-    """One Muon step on a bank of matrices of one shape, in place.
+    """Take one Muon step on a bank of matrices of one shape, in place.
 
-    ``m = momentum m + g``, ``u = g + momentum m`` (Nesterov), each row of u divided by its norm where ``row_norm``,
+    ``m = momentum m + g``, ``u = g + momentum m`` (Nesterov), each row of u divided by its norm if ``row_norm``,
     u orthogonalized, ``p = (1 - lr wd) p - lr sqrt(max(1, rows / columns)) u``; ema and shadow as for ``adamw_``.
 
     Args:
         params: fp32 [R, C] each, contiguous; a bank parameter [B, R, C] is passed as ``bank.unbind()``.
         grads: fp32 or bf16.
         buffers: the momenta, fp32.
+        lr, momentum, weight_decay: as in the formula.
         coefficients: (a, b, c) of each Newton-Schulz step: ``POLAR_EXPRESS`` or ``QUINTIC``.
-        emas, shadows: see ``adamw_``.
+        row_norm: divide each row of the update by its norm before it is orthogonalized.
+        emas, ema_decay, shadows: see ``adamw_``.
 
     Raises:
         InputError: lists of different lengths, matrices of more than one shape, or a tensor of the wrong dtype or
@@ -109,7 +114,7 @@ def muon_update(
     grads: Tensors, buffers: Tensors, *, momentum: float, coefficients: Coefficients = POLAR_EXPRESS,
     row_norm: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """The first half of ``muon_``: moves the momenta and gives the orthogonalized updates.
+    """Move the momenta and return the orthogonalized updates: the first half of ``muon_``.
 
     Returns:
         [B, R, C] in ``update_dtype(buffers[0])``: all that another rank needs to do the second half.
@@ -130,7 +135,7 @@ def muon_apply_(
     params: Tensors, update_BRC: torch.Tensor, *, lr: float, weight_decay: float = 0.0, emas: Tensors = (),
     ema_decay: float = 0.0, shadows: Tensors = (),
 ) -> None:  # fmt: skip
-    """The second half of ``muon_``: moves each matrix by its update, then its average and its bf16 copy.
+    """Move each matrix by its update, then its average and its bf16 copy: the second half of ``muon_``.
 
     Raises:
         InputError: as for ``muon_``, or updates of another shape.
@@ -146,7 +151,7 @@ def muon_apply_(
 
 
 def orthogonalize(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXPRESS) -> torch.Tensor:
-    """The nearest semi-orthogonal matrix of each matrix in a bank, by Newton-Schulz iteration.
+    """Replace each matrix of a bank by the nearest semi-orthogonal one, by Newton-Schulz iteration.
 
     Args:
         bank_BRC: [B, R, C] in bf16 or fp32; the Frobenius norm of each matrix is at most 1.
@@ -167,7 +172,7 @@ def orthogonalize(bank_BRC: torch.Tensor, coefficients: Coefficients = POLAR_EXP
 
 
 def update_dtype(buffer: torch.Tensor) -> torch.dtype:
-    """What ``muon_update`` computes and returns for momenta like ``buffer``: the precision that multiplies fast."""
+    """Return the dtype in which ``muon_update`` multiplies for momenta like ``buffer``: the fast one."""
     if not native("optim", buffer):
         return buffer.dtype
     return products.fast_dtype() if core(buffer) is _core else torch.bfloat16
@@ -207,34 +212,16 @@ def _matrix_shape(params: Tensors) -> tuple[int, int]:
     return params[0].shape[0], params[0].shape[1]
 
 
-def _table(
-    params: Tensors, grads: Tensors, m: Tensors, v: Tensors, emas: Tensors, shadows: Tensors, lr: Sequence[float],
-    weight_decay: Sequence[float],
-) -> list[tuple[Any, ...]]:  # fmt: skip
-    """The rows that csrc/bindings/optim_arguments.h reads; an empty list leaves its column 0."""
-
-    def at(tensors: Tensors, i: int) -> int:
-        return address(tensors[i]) if tensors else 0
-
-    lead = params or m
-    return [
-        (
-            at(params, i), at(grads, i), at(m, i), at(v, i), at(emas, i), at(shadows, i),
-            lead[i].numel(), lr[i] if lr else 0.0, weight_decay[i] if lr else 0.0,
-            DTYPE_CODE[grads[i].dtype] if grads else 0,
-        )
-        for i in range(len(lead))
-    ]  # fmt: skip
-
-
 def _adamw_native(
     params: Tensors, grads: Tensors, m: Tensors, v: Tensors, lr: Sequence[float], weight_decay: Sequence[float],
     betas: Sequence[float], eps: float, step: int, grad_scale: float, emas: Tensors, ema_decay: float, shadows: Tensors,
 ) -> None:  # fmt: skip
     grads = [g.contiguous() for g in grads]
-    table = _table(params, grads, m, v, emas, shadows, lr, weight_decay)
-    bias1, bias2 = 1 - betas[0] ** step, 1 - betas[1] ** step
-    call(params[0], "adamw_step", table, betas[0], betas[1], eps, grad_scale, 1 - ema_decay, bias1, bias2)
+    rows = kernels.optim_rows(p=params, g=grads, m=m, v=v, ema=emas, shadow=shadows, lr=lr, weight_decay=weight_decay)
+    kernels.adamw_step(
+        params[0], rows, beta1=betas[0], beta2=betas[1], eps=eps, grad_scale=grad_scale, ema_rate=1 - ema_decay,
+        bias1=1 - betas[0] ** step, bias2=1 - betas[1] ** step,
+    )  # fmt: skip
 
 
 def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm: bool) -> torch.Tensor:
@@ -242,10 +229,10 @@ def _momentum_native(grads: Tensors, buffers: Tensors, momentum: float, row_norm
     grads = [g.contiguous() for g in grads]
     bank_BRC = buffers[0].new_empty(len(buffers), rows, columns, dtype=update_dtype(buffers[0]))
     norms = buffers[0].new_empty(len(buffers), rows)  # workspace
-    table = _table((), grads, buffers, (), (), (), (), ())
-    call(
-        buffers[0], "muon_momentum", table, rows, columns, momentum, row_norm, NORM_EPS, DTYPE_CODE[bank_BRC.dtype],
-        address(bank_BRC), address(norms),
+    kernels.muon_momentum(
+        buffers[0], kernels.optim_rows(g=grads, m=buffers), rows=rows, columns=columns, momentum=momentum,
+        row_norm=row_norm, eps=NORM_EPS, bank_dtype=DTYPE_CODE[bank_BRC.dtype], bank=address(bank_BRC),
+        norms=address(norms),
     )  # fmt: skip
     return bank_BRC
 
@@ -282,9 +269,10 @@ def _by_symmetric_products(x: torch.Tensor, steps: Sequence[tuple[float, ...]]) 
     results = torch.empty_like(x), torch.empty_like(x)  # in turn: the caller's bank is only read
     for turn, (begin, end) in enumerate(itertools.pairwise(cuts)):
         rows, y = x if wide else x.mT, results[turn % 2]
-        _core.newton_schulz_polynomial(
-            code, rows.data_ptr(), square.data_ptr(), poly.data_ptr(), rows.shape, rows.stride(),
-            [number for abc in steps[begin:end] for number in abc], packed.data_ptr(), torch.get_num_threads(),
+        kernels.newton_schulz_polynomial(
+            dtype=code, x=address(rows), square=address(square), out=address(poly), shape=rows.shape,
+            strides=rows.stride(), coefficients=[number for abc in steps[begin:end] for number in abc],
+            packed=address(packed),
         )  # fmt: skip
         x = torch.bmm(poly, x, out=y) if wide else torch.bmm(x, poly, out=y)
     return x
@@ -304,13 +292,14 @@ def _apply_native(
     params: Tensors, update_BRC: torch.Tensor, lr: float, weight_decay: float, factor: float, emas: Tensors,
     ema_decay: float, shadows: Tensors,
 ) -> None:  # fmt: skip
-    each = [lr] * len(params), [weight_decay] * len(params)
-    update_BRC = update_BRC.contiguous()
-    table = _table(params, (), (), (), emas, shadows, *each)
-    call(params[0], "muon_apply", table, DTYPE_CODE[update_BRC.dtype], address(update_BRC), factor, 1 - ema_decay)
+    lrs, decays, update_BRC = [lr] * len(params), [weight_decay] * len(params), update_BRC.contiguous()
+    kernels.muon_apply(
+        params[0], kernels.optim_rows(p=params, ema=emas, shadow=shadows, lr=lrs, weight_decay=decays),
+        update_dtype=DTYPE_CODE[update_BRC.dtype], update=address(update_BRC), factor=factor, ema_rate=1 - ema_decay,
+    )  # fmt: skip
 
 
-_adamw = leaf(
+_adamw = define_op(
     "optim",
     "adamw_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] m, Tensor(c!)[] v, float[] lr, float[] weight_decay, "
     "float[] betas, float eps, int step, float grad_scale, Tensor(d!)[] emas, float ema_decay, Tensor(e!)[] shadows)"
@@ -319,7 +308,7 @@ _adamw = leaf(
     lambda *_: None,
     device=_adamw_native,
 )
-_momentum = leaf(
+_momentum = define_op(
     "optim",
     "muon_momentum_(Tensor[] grads, Tensor(a!)[] buffers, float momentum, bool row_norm) -> Tensor",
     _momentum_native,
@@ -328,14 +317,14 @@ _momentum = leaf(
     ),
     device=_momentum_native,
 )
-_orthogonalize = leaf(
+_orthogonalize = define_op(
     "optim",
     "orthogonalize(Tensor bank, float[] coefficients) -> Tensor",
     _orthogonalize_cpu,
     lambda bank, coefficients: bank.new_empty(bank.shape),
     device=_by_torch,
 )
-_apply = leaf(
+_apply = define_op(
     "optim",
     "muon_apply_(Tensor(a!)[] params, Tensor update, float lr, float weight_decay, float factor, "
     "Tensor(b!)[] emas, float ema_decay, Tensor(c!)[] shadows) -> ()",

@@ -70,18 +70,18 @@ _chosen: Route | None = None
 
 
 def route() -> Route:
-    """How products on this processor are computed: as ``using`` says, else as ``speeds`` found."""
+    """Return how products on this processor are computed: as ``using`` says, else as ``speeds`` found."""
     return speeds().route if _chosen is None else _chosen
 
 
 def fast_dtype() -> torch.dtype:
-    """``torch.bfloat16`` or ``torch.float32``: what products on this processor are computed in."""
+    """Return ``torch.bfloat16`` or ``torch.float32``: what products on this processor are computed in."""
     return torch.bfloat16 if route().dtype == "bf16" else torch.float32
 
 
 @contextlib.contextmanager
 def using(wish: Route) -> Iterator[None]:
-    """Inside the block ``route()`` is ``wish``, whatever this machine's measurement says.
+    """Make ``route()`` return ``wish`` inside the block, whatever this machine's measurement says.
 
     Raises:
         InputError: its dtype is neither fp32 nor bf16.
@@ -98,13 +98,13 @@ def using(wish: Route) -> Iterator[None]:
 
 @functools.cache
 def speeds() -> Speeds:
-    """This processor's, from the cache or measured and put there."""
+    """Return this processor's speeds, from the cache or measured and put there."""
     kept = _read().get(_key())
     return remember(measure()) if kept is None else kept
 
 
 def remember(found: Speeds) -> Speeds:
-    """Puts ``found`` into the user's cache, for the next process; a cache that cannot be written is no error."""
+    """Put ``found`` into the user's cache, for the next process; a cache that cannot be written is no error."""
     table = {name: value._asdict() for name, value in (_read() | {_key(): found}).items()}
     with contextlib.suppress(InputError, OSError), atomic_write(cache_dir() / _KEPT, "w") as f:
         json.dump(table, f, indent=1)
@@ -112,7 +112,7 @@ def remember(found: Speeds) -> Speeds:
 
 
 def measure() -> Speeds:
-    """Multiplies for a few hundredths of a second, in turn, so that other load falls on all alike."""
+    """Measure products for a few hundredths of a second, in turn, so that other load falls on all alike."""
     a = torch.ones(_SIDE, _SIDE)
     a16 = a.bfloat16()
     # bf16 both ways: without instructions for it torch takes 30 times longer for the second, and layers need both.
@@ -139,13 +139,13 @@ def measure() -> Speeds:
 
 
 def has_onednn() -> bool:
-    """Whether this build of torch offers oneDNN's inner product."""
+    """Return whether this build of torch offers oneDNN's inner product."""
     built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(built) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def inner_product(a_NK: torch.Tensor, b_MK: torch.Tensor) -> torch.Tensor:
-    """``a b^T`` in fp32 by oneDNN."""
+    """Multiply ``a b^T`` in fp32 by oneDNN."""
     result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a_NK, b_MK, None, "none", [], "")
     return result
 
@@ -165,17 +165,17 @@ def _read() -> dict[str, Speeds]:
 
 
 def widened(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The tensors as products take them: bf16 ones on a processor in fp32 where it multiplies that faster."""
+    """Convert tensors to what products take: bf16 on a processor becomes fp32 if it multiplies that faster."""
     return tuple(x.float() if x.dtype == torch.bfloat16 and is_slow(x) else x for x in tensors)
 
 
 def is_slow(x: torch.Tensor) -> bool:
-    """Whether products of tensors like ``x`` are faster in fp32."""
+    """Return whether products of tensors like ``x`` are faster in fp32."""
     return x.dtype == torch.bfloat16 and x.device.type == "cpu" and fast_dtype() == torch.float32
 
 
 def mm(a_NK: torch.Tensor, b_KM: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """``a b`` in the dtype of ``a``, rounded once; into ``out`` where it is given."""
+    """Multiply ``a b`` in the dtype of ``a``, rounded once; into ``out`` if it is given."""
     if not is_slow(a_NK):
         return torch.mm(a_NK, b_KM) if out is None else torch.mm(a_NK, b_KM, out=out)
     wide = torch.mm(a_NK.float(), b_KM.float())
@@ -183,13 +183,13 @@ def mm(a_NK: torch.Tensor, b_KM: torch.Tensor, out: torch.Tensor | None = None) 
 
 
 def addmm_(out_NM: torch.Tensor, a_NK: torch.Tensor, b_KM: torch.Tensor) -> torch.Tensor:
-    """``out += a b`` in place, rounded once."""
+    """Add a product in place, ``out += a b``, rounded once."""
     if not is_slow(a_NK):
         return out_NM.addmm_(a_NK, b_KM)
     return out_NM.copy_(torch.addmm(out_NM.float(), a_NK.float(), b_KM.float()))
 
 
 def linear(x: torch.Tensor, w_OI: torch.Tensor) -> torch.Tensor:
-    """``x w^T`` in the dtype of ``x``: torch's own layer with its product in the fast precision; differentiable."""
+    """Multiply ``x w^T`` in the dtype of ``x`` like torch's own layer, in the fast precision; differentiable."""
     wide, weight = widened(x, w_OI.to(x.dtype))
     return torch.nn.functional.linear(wide, weight).to(x.dtype)

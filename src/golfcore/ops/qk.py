@@ -7,19 +7,20 @@ from typing import Any
 import torch
 
 from golfcore.errors import InputError
+from golfcore.ops import kernels
 from golfcore.ops.reference.qk import qk as reference
 from golfcore.ops.registry import (
     DTYPE_CODE,
+    NULL,
     address,
-    call,
     check_float,
     check_same,
     check_shape,
     core,
+    define_op,
     heads,
-    join,
-    leaf,
     native,
+    register_backward,
 )
 
 MaybeTensor = torch.Tensor | None
@@ -34,7 +35,7 @@ def qk(
     positions_BT: MaybeTensor = None,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys ready for attention: RMSNorm by head, then a rotation by position, then a gain on queries.
+    """Prepare queries and keys for attention: RMSNorm per head, rotation by position, gain on queries.
 
     The first ``2 R`` of a head's dimensions are rotated in pairs ``(i, i + R)``: ``(u, v)`` becomes
     ``(u cos + v sin, v cos - u sin)``. Computed in fp32.
@@ -113,10 +114,10 @@ def _forward(
             _check_positions(positions, cos)
     (q, q_stride), (k, k_stride) = heads(q), heads(k)
     cos, sin, gain = cos.contiguous(), sin.contiguous(), None if gain is None else gain.contiguous()
-    call(
-        q, "qk_forward", DTYPE_CODE[q.dtype], address(q), address(k), address(out[0]), address(out[1]), address(cos),
-        address(sin), address(positions), address(gain), b * t, t, n, k.shape[2], h, cos.shape[1],
-        q_stride, k_stride, eps,
+    kernels.qk_forward(
+        q, dtype=DTYPE_CODE[q.dtype], q=address(q), k=address(k), q_out=address(out[0]), k_out=address(out[1]),
+        cos=address(cos), sin=address(sin), positions=address(positions), gain=address(gain), tokens=b * t, length=t,
+        q_heads=n, k_heads=k.shape[2], head_dim=h, half=cos.shape[1], q_stride=q_stride, k_stride=k_stride, eps=eps,
     )  # fmt: skip
     return out
 
@@ -140,12 +141,17 @@ def _backward(
     (dq_out, dq_stride), (dk_out, dk_stride) = heads(dq_out), heads(dk_out)
     cos, sin, gain = cos.contiguous(), sin.contiguous(), None if gain is None else gain.contiguous()
     positions = None if positions is None else positions.contiguous()
-    partials = dgain.new_empty(core(q).qk_partials(b * t) * dgain.numel())
-    call(
-        q, "qk_backward", DTYPE_CODE[q.dtype], address(q), address(k), address(dq_out), address(dk_out), address(dq),
-        address(dk), address(cos), address(sin), address(positions), address(gain),
-        0 if gain is None else address(dgain), 0 if gain is None else address(partials), b * t, t, n, k.shape[2],
-        h, cos.shape[1], q_stride, k_stride, dq_stride, dk_stride, eps,
+    dgain_at = partials_at = NULL
+    if gain is not None:
+        partials = dgain.new_empty(core(q).qk_partials(b * t) * n)
+        dgain_at, partials_at = address(dgain), address(partials)
+    kernels.qk_backward(
+        q, dtype=DTYPE_CODE[q.dtype], q=address(q), k=address(k), dq_out=address(dq_out), dk_out=address(dk_out),
+        dq=address(dq), dk=address(dk), cos=address(cos), sin=address(sin), positions=address(positions),
+        gain=address(gain), dgain=dgain_at,
+        partials=partials_at, tokens=b * t, length=t, q_heads=n, k_heads=k.shape[2],
+        head_dim=h, half=cos.shape[1], q_stride=q_stride, k_stride=k_stride, dq_out_stride=dq_stride,
+        dk_out_stride=dk_stride, eps=eps,
     )  # fmt: skip
     return dq, dk, dgain
 
@@ -161,14 +167,14 @@ def _backward_fake(
     )
 
 
-_leaf = leaf(
+_leaf = define_op(
     "qk",
     "qk(Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? gain, Tensor? positions, float eps) -> (Tensor, Tensor)",
     _forward,
     _fake,
     device=_forward,
 )
-_leaf_backward = leaf(
+_leaf_backward = define_op(
     "qk",
     "qk_backward(Tensor dq_out, Tensor dk_out, Tensor q, Tensor k, Tensor cos, Tensor sin, Tensor? gain,"
     " Tensor? positions, float eps) -> (Tensor, Tensor, Tensor)",
@@ -189,4 +195,4 @@ def _gradient(ctx: Any, dq_out: torch.Tensor, dk_out: torch.Tensor) -> tuple[Any
     return dq, dk, None, None, None if gain is None else dgain, None, None
 
 
-join(_leaf, _setup, _gradient)
+register_backward(_leaf, _setup, _gradient)

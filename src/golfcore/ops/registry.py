@@ -1,13 +1,13 @@
 """Native operations under ``torch.ops.golf``: one definition each, a cheap call, and a choice of back end.
 
-An operation is one or more *leaves* (forward, backward) that torch sees as opaque functions: ``leaf`` defines the
-schema, the implementations and the shape function that ``torch.compile`` traces; ``join`` makes a backward leaf the
-gradient of a forward leaf. A public function checks its tensors, asks ``native``, and calls either the leaf or the
-reference, which is plain torch and serves every device and dtype.
+An operation is one or more *leaves* (forward, backward) that torch sees as opaque functions: ``define_op`` defines the
+schema, the implementations and the shape function that ``torch.compile`` traces; ``register_backward`` makes a backward
+leaf the gradient of a forward leaf. A public function checks its tensors, asks ``native``, and calls either the leaf or
+the reference, which is plain torch and serves every device and dtype.
 
 Three modules hold native functions: ``_core`` for CPU tensors, ``_core.device`` for CUDA tensors, and ``_simt``, where
-the source of the latter runs on the host and sees CPU tensors: in mode "simt" leaves go there. An implementation names
-a function and lets ``call`` find the module, so that what runs on a GPU is what the host has checked.
+the source of the latter runs on the host and sees CPU tensors: in mode "simt" leaves go there. An implementation calls
+a function of ``kernels``, for which ``call`` finds the module, so that what runs on a GPU is what the host has checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType
 
 import torch
 
@@ -28,6 +28,9 @@ from golfcore.errors import BuildError, DeviceError, InputError, UsageError
 from golfcore.installed import require_torch
 
 require_torch(torch.__version__)  # before an old one is asked for what it lacks
+
+Address = NewType("Address", int)  # of a tensor's data, as it crosses to C++
+NULL = Address(0)  # an absent tensor
 
 ISAS: tuple[str, ...] = _core.isas()  # of this architecture, lowest first
 DTYPE_CODE = {torch.float32: 0, torch.bfloat16: 1}  # csrc/golf.h: DType
@@ -70,7 +73,7 @@ def _borrow_openmp() -> None:
     with contextlib.suppress(OSError, AttributeError, StopIteration):
         library = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
         parallel = ctypes.CDLL(str(library)).GOMP_parallel
-        _core.borrow_openmp(ctypes.cast(parallel, ctypes.c_void_p).value)
+        _core.borrow_openmp(ctypes.cast(parallel, ctypes.c_void_p).value or 0)
 
 
 _borrow_openmp()
@@ -86,7 +89,7 @@ class Leaf:
 
     def __init__(self, overload: Any, serve: Callable[..., Any], *, mutates: bool) -> None:
         self.overload, self.serve, self.mutates = overload, serve, mutates
-        self.node: Any = None  # the autograd.Function, where ``join`` made one
+        self.node: Any = None  # the autograd.Function, where ``register_backward`` made one
 
     def __call__(self, *arguments: Any) -> Any:
         if self.mutates or torch.compiler.is_compiling() or _is_watched(arguments):
@@ -100,11 +103,11 @@ def _is_watched(arguments: tuple[Any, ...]) -> bool:
     )
 
 
-def leaf(
+def define_op(
     op: str, schema: str, cpu: Callable[..., Any], fake: Callable[..., Any], device: Callable[..., Any] | None = None,
     device_dtypes: tuple[torch.dtype, ...] = tuple(DTYPE_CODE),
 ) -> Leaf:  # fmt: skip
-    """Defines ``torch.ops.golf.<name>`` and returns what calls it.
+    """Define ``torch.ops.golf.<name>`` and return what calls it.
 
     Args:
         op: the operation that the leaf belongs to, as ``kernels list`` shows it.
@@ -175,8 +178,8 @@ def _trouble(op: str, given: list[torch.Tensor], error: RuntimeError) -> str:
     return f"{op} on {where} of {shown}: {error}{hint}"
 
 
-def join(forward: Leaf, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
-    """Makes ``backward(ctx, *grads)`` the gradient of the leaf ``forward``."""
+def register_backward(forward: Leaf, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
+    """Make ``backward(ctx, *grads)`` the gradient of the leaf ``forward``."""
     torch.library.register_autograd(forward.overload.name(), backward, setup_context=setup_context, lib=_library)
     name, serve = forward.overload.name(), forward.serve
 
@@ -198,7 +201,7 @@ def join(forward: Leaf, setup_context: Callable[..., None], backward: Callable[.
 
 
 def native(op: str, x: torch.Tensor) -> bool:
-    """Whether a native leaf of ``op`` serves tensors like ``x``; otherwise the reference does, more slowly."""
+    """Return whether a native leaf of ``op`` serves tensors like ``x``; otherwise the reference does, more slowly."""
     if x.dtype not in DTYPE_CODE or _mode == "reference":
         return False
     on_device = x.dtype in device_dtypes(op)
@@ -222,7 +225,7 @@ def _kernels_run(index: int) -> bool:
 
 @functools.cache
 def why_not(index: int) -> str:
-    """Why the kernels cannot run on this GPU; an empty string where they can."""
+    """Return why the kernels cannot run on this GPU; '' if they can."""
     if not _core.has_cuda:
         return f"golfcore's kernels are built for the CPU only ({_core.cuda_reason})"
     reason: str = _core.device.why_not(index)
@@ -231,7 +234,7 @@ def why_not(index: int) -> str:
 
 @contextlib.contextmanager
 def using(mode: str) -> Iterator[None]:
-    """Switches every operation to ``native``, ``reference`` or ``simt`` inside the block."""
+    """Switch every operation to ``native``, ``reference`` or ``simt`` inside the block."""
     global _mode
     if mode == "simt" and _simt is None:
         raise BuildError(
@@ -246,39 +249,39 @@ def using(mode: str) -> Iterator[None]:
 
 
 def set_schedule(seed: int, host_threads: int) -> None:
-    """In mode simt: the order in which blocks, warps and lanes run, and on how many of the host's threads."""
+    """Set the order in which blocks, warps and lanes run in mode simt, and on how many of the host's threads."""
     _simt.set_schedule(seed, host_threads)
 
 
 def on_device() -> frozenset[str]:
-    """The operations that have kernels for GPUs."""
+    """Return the operations that have kernels for GPUs."""
     return frozenset(_on_device)
 
 
 def device_dtypes(op: str) -> tuple[torch.dtype, ...]:
-    """What the kernels of ``op`` for GPUs serve; nothing where there are none."""
+    """Return the dtypes that the kernels of ``op`` for GPUs serve; empty if there are none."""
     return _on_device.get(op, ())
 
 
 def leaves() -> dict[str, list[str]]:
-    """The leaves of each operation, in order of definition."""
+    """Return the leaves of each operation, in order of definition."""
     return {op: list(names) for op, names in _leaves.items()}
 
 
 def backends(device: torch.device | None = None) -> dict[str, str]:
-    """What serves each operation, for the run's log: ``{"activation": "native-avx512"}``; default: on the CPU."""
+    """Return what serves each operation, as ``{"activation": "native-avx512"}``; default device: the CPU."""
     like = torch.empty(0, device=device)
     best = "simt" if _mode == "simt" else "native-cuda" if like.is_cuda else f"native-{_core.active_isa()}"
     return {op: best if native(op, like) else "reference" for op in _leaves}
 
 
 def threads() -> int:
-    """The number of threads for a native call: torch's own, at the time of the call."""
+    """Return the number of threads for a native call: torch's own, at the time of the call."""
     return torch.get_num_threads()
 
 
 def may_look(x: torch.Tensor) -> bool:
-    """Whether an operation may read numbers of ``x`` to check them: on a GPU that would wait for the device.
+    """Return whether an operation may read numbers of ``x`` to check them: on a GPU that would wait for it.
 
     With GOLF_SYNC=1 every call waits anyway.
     """
@@ -286,18 +289,18 @@ def may_look(x: torch.Tensor) -> bool:
 
 
 def core(x: torch.Tensor) -> Any:
-    """The module with the native functions for tensors like ``x``."""
+    """Return the module with the native functions for tensors like ``x``."""
     if x.is_cuda:
         return _core.device
     return _simt if _mode == "simt" else _core
 
 
 def call(x: torch.Tensor, function: str, *args: Any) -> None:
-    """Calls the native function where ``x`` lies: on torch's threads, or on the device's current stream."""
-    module = core(x)
-    if module is _core:
-        getattr(module, function)(*args, threads())
+    """Call the native function where ``x`` lies: on torch's threads, or on the device's current stream."""
+    if not x.is_cuda and _mode != "simt":
+        getattr(_core, function)(*args, torch.get_num_threads())
         return
+    module = core(x)
     index, stream = (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else (0, 0)
     if _waits:
         try:  # what torch, or an operation on this stream before, has left
@@ -312,7 +315,7 @@ def call(x: torch.Tensor, function: str, *args: Any) -> None:
 def check_same(
     op: str, name: str, x: torch.Tensor, like_name: str, like: torch.Tensor, dtype: torch.dtype | None = None
 ) -> None:
-    """Raises InputError unless ``x`` is on the device of ``like`` and has ``dtype`` (default: that of ``like``)."""
+    """Raise InputError unless ``x`` is on the device of ``like`` and has ``dtype`` (default: that of ``like``)."""
     if x.device != like.device:
         raise InputError(
             f"{op}: {name} is on {x.device}, {like_name} on {like.device}; move one with {name}.to({like_name}.device)"
@@ -323,48 +326,58 @@ def check_same(
 
 
 def check_shape(op: str, name: str, x: torch.Tensor, expected: tuple[int, ...]) -> None:
-    """Raises InputError unless ``x`` has the shape ``expected``."""
+    """Raise InputError unless ``x`` has the shape ``expected``."""
     if tuple(x.shape) != expected:
         raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {expected}")
 
 
 def check_float(op: str, name: str, x: torch.Tensor) -> None:
-    """Raises InputError unless ``x`` is a floating-point tensor."""
+    """Raise InputError unless ``x`` is a floating-point tensor."""
     if not x.is_floating_point():
         raise InputError(f"{op}: {name} is {x.dtype}; expected a floating-point tensor, for example {name}.float()")
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
-    """``x`` as [rows, last] with a contiguous last dimension; a view where one row stride describes it."""
+    """Return ``x`` as [rows, last] with a contiguous last dimension; a view if one row stride describes it."""
     d = x.shape[-1]
     if x.stride(-1) != 1 and d > 1:
         x = x.contiguous()
     return x.reshape(-1, d) if x.numel() else x.new_empty(0, d)
 
 
+def maybe_rows(x: torch.Tensor | None) -> torch.Tensor | None:
+    """``rows(x)``; None for an absent tensor."""
+    return None if x is None else rows(x)
+
+
+def maybe_contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
+    """``x.contiguous()``; None for an absent tensor."""
+    return None if x is None else x.contiguous()
+
+
 def row_stride(x_ND: torch.Tensor | None) -> int:
-    """The distance of rows in elements; 0 for an absent tensor."""
+    """Return the distance of rows in elements; 0 for an absent tensor."""
     return 0 if x_ND is None else x_ND.stride(0)
 
 
-def address(x: torch.Tensor | None) -> int:
-    """Where the data starts; 0, a null pointer, for an absent tensor. In mode simt, kernels may then touch ``x``."""
+def address(x: torch.Tensor | None) -> Address:
+    """Return where the data starts; NULL for an absent tensor. In mode simt, kernels may then touch ``x``."""
     if x is None:
-        return 0
+        return NULL
     if _mode == "simt" and x.numel():
         last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
         _simt.map_buffer(x.data_ptr(), (last + 1) * x.element_size())
-    return x.data_ptr()
+    return x.data_ptr()  # type: ignore[return-value]  # a call of Address() takes as long as data_ptr()
 
 
 def heads(x_BTNH: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """``x`` with each token's heads contiguous and tokens at one stride (the second result, in elements).
+    """Return ``x`` with each token's heads contiguous, and the stride from token to token in elements.
 
     A view into a wider product is taken as it is; anything else is copied.
     """
-    b, t, n, h = x_BTNH.shape
-    together = (x_BTNH.stride(3) == 1 or h == 1) and (x_BTNH.stride(2) == h or n == 1)
-    if not together or (b > 1 and t > 0 and x_BTNH.stride(0) != t * x_BTNH.stride(1)):
+    (b, t, n, h), (of_b, of_t, of_n, of_h) = x_BTNH.shape, x_BTNH.stride()
+    together = (of_h == 1 or h == 1) and (of_n == h or n == 1)
+    if not together or (b > 1 and t > 0 and of_b != t * of_t):
         x_BTNH = x_BTNH.contiguous()
-    # A dimension of size 1 may have any stride.
-    return x_BTNH, x_BTNH.stride(1) if t > 1 else x_BTNH.stride(0)
+        of_b, of_t = x_BTNH.stride()[:2]
+    return x_BTNH, of_t if t > 1 else of_b  # a dimension of size 1 may have any stride

@@ -12,7 +12,7 @@ from golfcore.ops.registry import HIGHEST_ISA
 
 
 def fit_threads() -> list[str]:
-    """Takes no more threads than a container's quota serves; returns lines for the log on what limits the processor.
+    """Take no more threads than a container's quota serves; return lines for the log on what limits the processor.
 
     Threads above the quota would all be stopped for part of every 0.1 s, in the middle of the work that the others wait
     for. Threads set by hand (OMP_NUM_THREADS) stay.

@@ -148,16 +148,19 @@ class Block(nn.Module):
     def _enter(self, stream: Stream, shared: Shared) -> tuple[Tensor, Tensor]:
         """Return xin and its norm."""
         if not self.mixed:
-            return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, c=self.scale, eps=EPS)
+            return ops.mix_norm(stream.x_BTD, stream.y_BTD, branch_gain=stream.s_D, scale=self.scale, eps=EPS)
         a_D, b_D = self.resid_mix_2D
-        return ops.rms_norm(
-            stream.x_BTD, stream.y_BTD, shared.x0_BTD, a=a_D, s=stream.s_D, b=b_D, c=self.scale, eps=EPS
+        return ops.mix_norm(
+            stream.x_BTD, stream.y_BTD, shared.x0_BTD, stream_gain=a_D, branch_gain=stream.s_D, skip_gain=b_D,
+            scale=self.scale, eps=EPS,
         )  # fmt: skip
 
     def forward(self, stream: Stream, shared: Shared, last: int = 0) -> Stream:
         x_BTD, h_BTD = self._enter(stream, shared)
         attn_BTD = self.attn(h_BTD, shared, last)
-        x_BTD, h_BTD = ops.rms_norm(tail(x_BTD, last), attn_BTD, s=self.attn_scale_D, c=self.scale, eps=EPS)
+        x_BTD, h_BTD = ops.mix_norm(
+            tail(x_BTD, last), attn_BTD, branch_gain=self.attn_scale_D, scale=self.scale, eps=EPS
+        )
         return Stream(x_BTD, self.mlp(h_BTD), self.mlp_scale_D)
 
     def in_lanes(
@@ -172,7 +175,7 @@ class Block(nn.Module):
         a_BTD, m_BTD = tail(a_BTD, last), tail(m_BTD, last)
         branches = (
             self.attn_scale_D.to(dtype) * self.attn(h_BTD, shared, last),
-            self.mlp_scale_D.to(dtype) * self.mlp(ops.rms_norm(m_BTD, c=self.scale, eps=EPS)[1]),
+            self.mlp_scale_D.to(dtype) * self.mlp(ops.rms_norm(m_BTD, scale=self.scale, eps=EPS)),
         )
         keep_2, post_22 = keep_2.to(dtype), post_22.to(dtype)
         lanes = [

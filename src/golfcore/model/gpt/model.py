@@ -75,7 +75,7 @@ class GPT(LanguageModel):
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
         bounds = segment_bounds(symbols_BT, config.bos, config.max_segment) if config.packed_documents else None
         values = {} if self.value_embed is None else self.value_embed(symbols_BT, dtype)
-        _, x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype), eps=EPS)
+        x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype), eps=EPS)
         shared = Shared(x0_BTD, cos_TR, sin_TR, values, bounds)
         order = self.orders[self.phase]
         encoder = len(order) // 2
@@ -103,7 +103,7 @@ class GPT(LanguageModel):
                 stream = Stream(x_BTD)
         if lane_BTD is not None:
             stream = Stream((stream.x_BTD + lane_BTD) / 2)
-        return ops.rms_norm(stream.x_BTD, stream.y_BTD, s=stream.s_D, eps=EPS)[1]
+        return ops.mix_norm(stream.x_BTD, stream.y_BTD, branch_gain=stream.s_D, eps=EPS)[1]
 
     def _skip(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Stream:
         if self.config.skips == "weighted":

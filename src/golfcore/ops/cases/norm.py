@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from golfcore.ops.cases.base import Case, Tensors, normal
-from golfcore.ops.norm import rms_norm
+from golfcore.ops.norm import mix_norm, rms_norm
+from golfcore.ops.reference.norm import mix_norm as reference
 from golfcore.ops.reference.norm import residual as reference_residual
-from golfcore.ops.reference.norm import rms_norm as reference
 from golfcore.ops.residual import residual
 
+# What a row mixes: y the branch; a, s and b the gains of stream, branch and skip, the last with the skip itself.
+NAMES = {"y": "branch", "a": "stream_gain", "s": "branch_gain", "b": "skip_gain"}
 TERMS = {
     "plain": "",
     "add": "y",
@@ -30,69 +32,69 @@ TERMS = {
 
 def plain(
     x: torch.Tensor,
-    y: torch.Tensor | None = None,
-    x0: torch.Tensor | None = None,
+    branch: torch.Tensor | None = None,
+    skip: torch.Tensor | None = None,
     *,
-    a: torch.Tensor | None = None,
-    s: torch.Tensor | None = None,
-    b: torch.Tensor | None = None,
-    c: float = 1.0,
+    stream_gain: torch.Tensor | None = None,
+    branch_gain: torch.Tensor | None = None,
+    skip_gain: torch.Tensor | None = None,
+    scale: float = 1.0,
     eps: float = 1e-6,
     dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The lines of a training script: parameters cast to the stream's dtype, torch's own rms_norm."""
-    a, s, b = (None if v is None else v.to(x.dtype) for v in (a, s, b))
-    if y is not None:
-        x = x + (y if s is None else s * y)
+    a, s, b = (None if v is None else v.to(x.dtype) for v in (stream_gain, branch_gain, skip_gain))
+    if branch is not None:
+        x = x + (branch if s is None else s * branch)
     if a is not None:
         x = a * x
-    if x0 is not None and b is not None:
-        x = x + b * x0
+    if skip is not None and b is not None:
+        x = x + b * skip
     h = F.rms_norm(x, (x.shape[-1],), eps=eps)
-    if c != 1.0:
-        h = h * c
+    if scale != 1.0:
+        h = h * scale
     return x, h.to(dtype or x.dtype)
 
 
-def plain_residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+def plain_residual(x: torch.Tensor, branch: torch.Tensor, branch_gain: torch.Tensor) -> torch.Tensor:
     """The scaled sum as a training script has it."""
-    return torch.addcmul(x, s.to(x.dtype), y)
+    return torch.addcmul(x, branch_gain.to(x.dtype), branch)
 
 
 def _build(
     dtype: torch.dtype, generator: torch.Generator, *, shape: tuple[int, ...], terms: str,
-    cast: bool = False, c: float = 0.7,
+    cast: bool = False, scale: float = 0.7,
 ) -> Tensors:  # fmt: skip
-    branch = torch.bfloat16 if cast else dtype
+    branch_dtype = torch.bfloat16 if cast else dtype
     made: Tensors = {"x": normal(*shape, generator=generator, dtype=dtype)}
     if "y" in terms:
-        made["y"] = normal(*shape, generator=generator, dtype=branch)
+        made["branch"] = normal(*shape, generator=generator, dtype=branch_dtype)
     if "b" in terms:
-        made["x0"] = normal(*shape, generator=generator, dtype=dtype)
-    for name in terms.replace("y", ""):
-        made[name] = normal(shape[-1], generator=generator)
-    return {**made, "c": c, **({"dtype": branch} if cast else {})}
+        made["skip"] = normal(*shape, generator=generator, dtype=dtype)
+    for letter in terms.replace("y", ""):
+        made[NAMES[letter]] = normal(shape[-1], generator=generator)
+    return {**made, "scale": scale, **({"dtype": branch_dtype} if cast else {})}
 
 
 def _strided(dtype: torch.dtype, generator: torch.Generator) -> Tensors:
     made = _build(dtype, generator, shape=(6, 5, 48), terms="ysab")
     made["x"] = normal(6, 5, 96, generator=generator, dtype=dtype)[..., 16:64]
-    made["y"] = normal(48, 5, 6, generator=generator, dtype=dtype).permute(2, 1, 0)
-    made["x0"] = normal(5, 6, 48, generator=generator, dtype=dtype).transpose(0, 1)
+    made["branch"] = normal(48, 5, 6, generator=generator, dtype=dtype).permute(2, 1, 0)
+    made["skip"] = normal(5, 6, 48, generator=generator, dtype=dtype).transpose(0, 1)
     return made
 
 
 def _grads(terms: str) -> tuple[str, ...]:
-    return ("x", *terms, *(("x0",) if "b" in terms else ()))
+    return ("x", *(NAMES[letter] for letter in terms), *(("skip",) if "b" in terms else ()))
 
 
 def _touched(arguments: Tensors) -> float:
-    """Forward reads x, y, x0 and writes r, h; backward reads dr, dh, r, x, y, x0 and writes dx, dy, dx0."""
-    tensors = [arguments[name] for name in ("x", "y", "x0") if name in arguments]
+    """Forward reads x, branch, skip and writes r, h; backward reads dr, dh, r and these, and writes their gradients."""
+    tensors = [arguments[name] for name in ("x", "branch", "skip") if name in arguments]
     each = float(tensors[0].numel() * tensors[0].element_size())
-    if len(tensors) == 1 and "a" not in arguments:
+    if len(tensors) == 1 and "stream_gain" not in arguments:
         return 5 * each  # x, h; dh, x, dx
-    needed = len(tensors) if "a" in arguments else len(tensors) - 1
+    needed = len(tensors) if "stream_gain" in arguments else len(tensors) - 1
     return each * (len(tensors) + 2 + 3 + needed + len(tensors))
 
 
@@ -101,8 +103,8 @@ def _normed(function: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Calla
     return lambda **arguments: function(**arguments)[1]
 
 
-_CALLS = (rms_norm, reference, plain)
-_PLAIN_CALLS = tuple(_normed(function) for function in _CALLS)
+_CALLS: tuple[Callable[..., Any], ...] = (mix_norm, reference, plain)
+_PLAIN_CALLS: tuple[Callable[..., Any], ...] = (rms_norm, _normed(reference), _normed(plain))
 
 
 def _case(name: str, build: Callable[..., Tensors], terms: str, **more: Any) -> Case:
@@ -116,11 +118,11 @@ def _case(name: str, build: Callable[..., Tensors], terms: str, **more: Any) -> 
 def _residual(name: str, shape: tuple[int, ...], *, bench: bool = False, strided: bool = False) -> Case:
     def build(dtype: torch.dtype, generator: torch.Generator) -> Tensors:
         made = _strided(dtype, generator) if strided else _build(dtype, generator, shape=shape, terms="ys")
-        return {key: made[key] for key in ("x", "y", "s")}
+        return {key: made[key] for key in ("x", "branch", "branch_gain")}
 
     return Case(
         op="residual", name=name, build=build, call=residual, reference=reference_residual,
-        plain=plain_residual, grads=("x", "y", "s"), gradcheck=name == "tiny", bench=bench,
+        plain=plain_residual, grads=("x", "branch", "branch_gain"), gradcheck=name == "tiny", bench=bench,
         shape="x".join(map(str, shape)),
         touched=lambda arguments: 6.0 * arguments["x"].numel() * arguments["x"].element_size(),
     )  # fmt: skip
@@ -156,7 +158,7 @@ CASES = (
     *(
         _case(
             f"{kind}-pocket",
-            partial(_build, shape=(8192, 256), terms=terms, c=1.0),
+            partial(_build, shape=(8192, 256), terms=terms, scale=1.0),
             terms,
             bench=True,
             shape="8192x256",

@@ -6,11 +6,11 @@ import torch
 
 from golfcore.ops.reference import widen
 
-FORMATS = {"ternary": 0, **{f"int{bits}": bits for bits in range(2, 9)}}  # format -> bits, as csrc/bitpack/layout.h
+FORMATS = {"ternary": 0, **{f"int{bits}": bits for bits in range(2, 9)}}  # format -> bits, as csrc/bitpack/bitpack.h
 
 
 def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
-    """int8 codes to packed bytes [O, row bytes]; the layout is written down in csrc/bitpack/layout.h."""
+    """int8 codes to packed bytes [O, row bytes]; the layout is written down in csrc/bitpack/bitpack.h."""
     bits = FORMATS[fmt]
     block = 80 if bits == 0 else 64
     rows, columns = q_OI.shape

@@ -7,32 +7,32 @@ import torch
 from golfcore.ops.reference import widen
 
 
-def rms_norm(
+def mix_norm(
     x: torch.Tensor,
-    y: torch.Tensor | None = None,
-    x0: torch.Tensor | None = None,
+    branch: torch.Tensor | None = None,
+    skip: torch.Tensor | None = None,
     *,
-    a: torch.Tensor | None = None,
-    s: torch.Tensor | None = None,
-    b: torch.Tensor | None = None,
-    c: float = 1.0,
+    stream_gain: torch.Tensor | None = None,
+    branch_gain: torch.Tensor | None = None,
+    skip_gain: torch.Tensor | None = None,
+    scale: float = 1.0,
     eps: float = 1e-6,
     dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``r = a (x + s y) + b x0`` in the dtype of ``x``, and ``h = c r / rms(r)`` in ``dtype``."""
+    """The mixed stream in the dtype of ``x``, and its norm in ``dtype``."""
     mix = widen(x)
-    if y is not None:
-        mix = mix + (widen(y) if s is None else s * y)
-    if a is not None:
-        mix = a * mix
-    if x0 is not None and b is not None:
-        mix = mix + b * x0
-    r = mix.to(x.dtype)
-    wide = widen(r)
-    h = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * c
-    return r, h.to(dtype or x.dtype)
+    if branch is not None:
+        mix = mix + (widen(branch) if branch_gain is None else branch_gain * branch)
+    if stream_gain is not None:
+        mix = stream_gain * mix
+    if skip is not None and skip_gain is not None:
+        mix = mix + skip_gain * skip
+    stream = mix.to(x.dtype)
+    wide = widen(stream)
+    normalized = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * scale
+    return stream, normalized.to(dtype or x.dtype)
 
 
-def residual(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """``x + s y`` in the dtype of ``x``."""
-    return (widen(x) + s * widen(y)).to(x.dtype)
+def residual(x: torch.Tensor, branch: torch.Tensor, branch_gain: torch.Tensor) -> torch.Tensor:
+    """``x + branch_gain * branch`` in the dtype of ``x``."""
+    return (widen(x) + branch_gain * widen(branch)).to(x.dtype)

@@ -1,2 +1,0 @@
-#define GOLF_ISA_NS avx512bf16
-#include "activation/body.h"

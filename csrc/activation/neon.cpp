@@ -1,3 +1,0 @@
-#define GOLF_ISA_NS neon
-#define GOLF_NEON
-#include "activation/body.h"

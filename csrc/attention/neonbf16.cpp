@@ -1,3 +1,0 @@
-#define GOLF_ISA_NS neonbf16
-#define GOLF_NEON
-#include "attention/body.h"

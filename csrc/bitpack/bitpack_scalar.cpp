@@ -1,0 +1,2 @@
+#define GOLF_ISA_NS scalar
+#include "bitpack/bitpack_body.h"

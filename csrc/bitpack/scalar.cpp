@@ -1,2 +1,0 @@
-#define GOLF_ISA_NS scalar
-#include "bitpack/body.h"

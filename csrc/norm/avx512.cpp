@@ -1,2 +1,0 @@
-#define GOLF_ISA_NS avx512
-#include "norm/body.h"

@@ -1,0 +1,3 @@
+#define GOLF_ISA_NS neonbf16
+#define GOLF_NEON
+#include "norm/norm_body.h"

@@ -1,0 +1,2 @@
+#define GOLF_ISA_NS scalar
+#include "optim/optim_body.h"

@@ -1,0 +1,2 @@
+#define GOLF_ISA_NS scalar
+#include "qk/qk_body.h"

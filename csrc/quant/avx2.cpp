@@ -1,2 +1,0 @@
-#define GOLF_ISA_NS avx2
-#include "quant/body.h"
