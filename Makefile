@@ -2,6 +2,7 @@
 # make test: everything that is checked.   make bench: a training step against plain torch.
 # make test-avx2: the suite and the bench as on a processor without AVX-512. ISA=avx2 does so for any target.
 # make test-sanitize: its last part alone, the kernels for GPUs on the host with sanitizers.
+# make docs: the documents as a site, in build/docs.
 # make simt: builds the module that runs the kernels for GPUs on the host; tests need it, nothing else does.
 # make test-arm: the same core for aarch64, emulated; an hour or two.
 # All build into .venv and build/; nothing outside them and the user's cache is touched.
@@ -42,7 +43,7 @@ else ifneq ($(ISA),)
 $(error ISA=$(ISA): expected avx2 or avx512, or nothing for all that the processor has)
 endif
 
-.PHONY: run install simt bench test test-avx2 test-arm test-kills test-sanitize lint clean
+.PHONY: run install simt bench docs test test-avx2 test-arm test-kills test-sanitize lint clean
 
 run: $(INSTALLED)
 	@$(BIN)/golfcore run
@@ -54,6 +55,12 @@ simt: $(SIMT)
 bench: $(INSTALLED) $(TESTABLE)
 	@$(BIN)/golfcore bench train_step --seconds 12
 
+# The pages that follow from the code are written anew; a broken link or an unknown reference is an error.
+docs: $(INSTALLED) $(TESTABLE)
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
 test-avx2:
 	@$(MAKE) --no-print-directory ISA=avx2 test
 	@$(MAKE) --no-print-directory ISA=avx2 bench
@@ -62,7 +69,8 @@ test: $(INSTALLED) $(TESTABLE) $(SIMT) lint
 	@$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory test-sanitize
 
-# Every case of every operation in a Python for aarch64 under qemu, and the module for macOS up to its link: docs/arm.md.
+# Every case of every operation in a Python for aarch64 under qemu, and the module for macOS up to its link:
+# docs/results/arm.md.
 test-arm: $(INSTALLED) $(TESTABLE)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja pybind11 ziglang
 	@PATH="$(abspath $(BIN)):$$PATH" JOBS=$(JOBS) $(BIN)/python tests/arm/cross.py test

@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from golfcore.environment import share_cores
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 
@@ -122,7 +122,6 @@ def main() -> None:
     config, run_dir = start.config, start.run_dir
     tokens = open_tokens(config.data.path)
     keep_freed_memory()
-    run_dir.mkdir(parents=True)
     write_config(run_dir, config)
     model = get_family("gpt").build(config.model, tokens.vocab_size, config.train.seed)
     assert isinstance(model, GPT)

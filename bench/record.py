@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from golfcore.environment import cores, cpu_model
+from golfcore.machine import cores, cpu_model
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"

@@ -16,7 +16,8 @@ import itertools
 import tempfile
 from pathlib import Path
 
-from golfcore.environment import environment, share_cores
+from golfcore.machine import environment
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 

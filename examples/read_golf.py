@@ -19,12 +19,12 @@ print(f"family {model['family']}, vocabulary {model['vocab_size']}, recipe {mani
 for name, role, kind, symbols in tensors:
     if role in ("code", "tokenizer", "scale"):
         continue
-    if name + "@scale" not in arrays:
+    if name + ".scale" not in arrays:
         print(f"{name:<34} {role:<10} {symbols.dtype} {symbols.shape}")
         continue
     # A weight is symbol x step of its row. With a trellis, symbols count in half steps and carry a state
     # (golfcore.container.trellis); the row's step is right in either case.
-    step_O = arrays[name + "@scale"].astype(np.float32).reshape(len(symbols), -1)[:, 0]
+    step_O = arrays[name + ".scale"].astype(np.float32).reshape(len(symbols), -1)[:, 0]
     print(
         f"{name:<34} {role:<10} {kind & 15} bits {symbols.shape}  symbols {symbols.min()} to {symbols.max()}, "
         f"mean step {step_O.mean():.5f}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from golfcore.environment import share_cores
+from golfcore.openmp import share_cores
 
 share_cores()  # before torch is imported
 
@@ -29,6 +29,7 @@ from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
 from golfcore.pipeline.start import Wish, begin_together  # noqa: E402
 from golfcore.pipeline.whole import run_stages  # noqa: E402
 from golfcore.ranks.world import World, join_world  # noqa: E402
+from golfcore.run_folder import owned  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
@@ -58,7 +59,8 @@ def main(options: argparse.Namespace, world: World) -> None:
             budget_s=config.track.eval_s, tell=print if world.primary else lambda line: None,
         )  # fmt: skip
 
-    result = run_stages(start, world, evaluate)
+    with owned(start.run_dir, by_this_process=world.primary):
+        result = run_stages(start, world, evaluate)
     if result is not None and (broken := result.broken_limit()):
         raise RuleError(broken)
 

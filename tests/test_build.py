@@ -100,9 +100,18 @@ def planned(*goals: str, **variables: str) -> list[str]:
 @pytest.fixture
 def ready(tmp_path: Path) -> Path:
     """A virtual environment's folder that looks as if make had set everything up."""
-    for name in (".installed-OFF-werror-OFF", ".testable", ".simt-werror-OFF"):
+    # The mark of the installation names the modules that it lists.
+    (installed,) = planned("show", "--eval=show: ; @echo $(notdir $(INSTALLED))", GOLF_CUDA="OFF", GOLF_WERROR="OFF")
+    for name in (installed.removeprefix("echo "), ".testable", ".simt-werror-OFF"):
         (tmp_path / name).touch()
     return tmp_path
+
+
+def test_a_module_that_moved_is_installed_again(ready: Path) -> None:
+    (mark,) = ready.glob(".installed-*")
+    mark.rename(mark.with_name(mark.name[:-1] + "x"))
+    settings = {"VENV": str(ready), "GOLF_CUDA": "OFF", "GOLF_WERROR": "OFF"}
+    assert [line for line in planned("run", **settings) if "--editable" in line]
 
 
 def test_make_builds_nothing_twice(ready: Path) -> None:

@@ -38,6 +38,7 @@ def test_own_text_and_reading_what_it_packed(long_text: Path, tmp_path: Path) ->
     listed = example("read_golf.py", artifact, folder=tmp_path)
     assert "family gpt, vocabulary 512" in listed
     assert len(listed.splitlines()) > 10
+    assert "mean step" in listed
 
 
 def test_own_family(text_file: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import golfcore
-from golfcore import _core, environment, installed
+from golfcore import _core, installed, machine
 from golfcore.cli import doctor as doctor_module
 from golfcore.errors import BuildError, CoreError, GolfError
 from golfcore.installed import core_trouble, load_core, require_torch, target_of, this_machine, torch_trouble
@@ -160,5 +160,5 @@ def test_the_oldest_torch_is_the_projects() -> None:
 
 def test_the_environment_says_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "golfcore._core", None)
-    assert environment.cuda_devices()[0] == []
-    assert "cannot be loaded" in environment.driver_trouble()
+    assert machine.cuda_devices()[0] == []
+    assert "cannot be loaded" in machine.driver_trouble()

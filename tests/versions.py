@@ -1,9 +1,9 @@
-"""Build golfcore with a Python and a compiler, install it with a torch, and try it: the table of docs/versions.md.
+"""Build golfcore with a Python and a compiler, install it with a torch, try it: the table of docs/results/versions.md.
 
 ``python tests/versions.py [--python 3.12] [--torch 2.6] [--cxx g++-11] [--save]`` tries every pair of the given
 versions; each option may be repeated. Without options: every Python with every torch, with the default compiler, and
 every compiler with the Python and torch that golfcore is developed with. What the machine or the package index lacks is
-a row with the reason. ``--save`` puts the rows into docs/versions.md.
+a row with the reason. ``--save`` puts the rows into docs/results/versions.md.
 
 Every pair gets a virtual environment in a temporary folder, which is several gigabytes where pip takes a torch with
 CUDA; ``PIP_EXTRA_INDEX_URL`` may point to CPU builds.
@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TABLE = ROOT / "docs" / "versions.md"
+TABLE = ROOT / "docs" / "results" / "versions.md"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 TORCHES = ("2.6", "2.11", "2.13", "2.14")
 COMPILERS = ("g++-11", "g++-12", "g++-13", "g++-14", "clang++")
@@ -167,7 +167,7 @@ def commit() -> str:
 
 
 def save(row: Row) -> None:
-    """Put a row into the table of docs/versions.md, in place of the one of the same pair."""
+    """Put a row into the table of docs/results/versions.md, in place of the one of the same pair."""
     lines = TABLE.read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| ---")) + 1
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--python", action="append", help="such as 3.12; may be repeated")
     parser.add_argument("--torch", action="append", help="such as 2.6; may be repeated")
     parser.add_argument("--cxx", action="append", help="such as g++-11; may be repeated")
-    parser.add_argument("--save", action="store_true", help="put the rows into docs/versions.md")
+    parser.add_argument("--save", action="store_true", help="put the rows into docs/results/versions.md")
     given = parser.parse_args()
     default = "c++"
     if given.python or given.torch or given.cxx:

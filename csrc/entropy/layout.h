@@ -1,4 +1,4 @@
-// The entropy coders' part of the container format (docs/format.md, 5), shared by encoder and decoder.
+// The entropy coders' part of the container format (docs/reference/formats.md, 5), shared by encoder and decoder.
 //
 // Symbols are int8 of 1 to 8 bits. A chunk is a list of matrices; the last dimension is the column. The coder is rANS
 // with 16-bit words: states in [2^16, 2^32), frequencies that sum to 2^14, weight i of a run on lane i mod lanes.

@@ -1,10 +1,10 @@
 // Quantizing a matrix column by column with error feedback (GPTQ, arXiv:2210.17323), by rounding or by the Viterbi
 // search of a trellis; and reading trellis-coded symbols back.
 //
-// Matrices are transposed, [C, O]: a column of the layer is contiguous. A trellis code is docs/format.md, 4: the
-// state's lowest bit z makes symbol k the point p = 2k + z of a grid of half steps, and state = (state >> 1) ^ mask[p &
-// 3]. Arithmetic is f32 without contraction, in one order: every instruction set and every number of threads gives the
-// same symbols.
+// Matrices are transposed, [C, O]: a column of the layer is contiguous. A trellis code is docs/reference/formats.md,
+// 4: the state's lowest bit z makes symbol k the point p = 2k + z of a grid of half steps, and state = (state >> 1) ^
+// mask[p & 3]. Arithmetic is f32 without contraction, in one order: every instruction set and every number of threads
+// gives the same symbols.
 #pragma once
 
 #include "golf.h"

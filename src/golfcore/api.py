@@ -22,15 +22,15 @@ from golfcore.pipeline.config import changed, read_config, write_config
 from golfcore.pipeline.pack import pack_stage
 from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
 from golfcore.pipeline.score import LONG_CALL_S, own_text, score_artifact, score_in_new_process, validation_of
-from golfcore.pipeline.start import Wish, begin_together
+from golfcore.pipeline.start import Start, Wish, begin_together
 from golfcore.pipeline.train import load_weights, require_alike, resume_point, train_stage
 from golfcore.pipeline.whole import RunResult, run_stages
 from golfcore.progress import Progress, no_progress
 from golfcore.ranks.heartbeat import with_heartbeat
-from golfcore.ranks.world import join_world
+from golfcore.ranks.world import World, join_world
 from golfcore.recipes import load_recipe as read_recipe
 from golfcore.recipes.sizing import AUTO
-from golfcore.run_folder import ARTIFACT
+from golfcore.run_folder import ARTIFACT, owned
 from golfcore.tokenizer import Tokenizer
 from golfcore.training.runlog import RunLog
 
@@ -96,7 +96,7 @@ def run_wish(
     """Do the work of ``run``; ``guard(run_dir)`` is a context manager around all that follows the preparation."""
     with join_world() as world:
         start = begin_together(world, wish, progress)
-        with guard(start.run_dir):
+        with owned(start.run_dir, by_this_process=world.primary), guard(start.run_dir):
             return run_stages(
                 start, world, lambda artifact: score_in_new_process(artifact, start.config, ranks=world.size), progress
             )
@@ -132,20 +132,25 @@ def train_wish(
     """Do the work of ``train``; ``guard(run_dir)`` is a context manager around the training."""
     with join_world() as world:
         start = begin_together(world, wish, progress)
-        run_dir, config = start.run_dir, start.config
-        tokens = open_tokens(config.data.path, config.data.tokenizer)
-        require_alike(config, tokens, world)
-        saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
-        if world.primary:
-            write_config(run_dir, config)
-        log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
-        with guard(run_dir), log, progress("train", shown=world.primary) as tick:
-            if note:
-                log.line(f"warning: {note}")
-            train_stage(
-                config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note)
-            )
-        return run_dir if world.primary else None
+        with owned(start.run_dir, by_this_process=world.primary):
+            _train(start, world, progress, guard)
+        return start.run_dir if world.primary else None
+
+
+def _train(
+    start: Start, world: World, progress: Progress, guard: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    run_dir, config = start.run_dir, start.config
+    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    require_alike(config, tokens, world)
+    saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
+    if world.primary:
+        write_config(run_dir, config)
+    log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
+    with guard(run_dir), log, progress("train", shown=world.primary) as tick:
+        if note:
+            log.line(f"warning: {note}")
+        train_stage(config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note))
 
 
 def quantize(
@@ -189,7 +194,11 @@ def quantize(
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     module = load_weights(run_dir, config, tokens.vocab_size)
     result: dict[str, Any] = {}
-    with join_world() as world, progress("quantize", shown=world.primary) as shown:
+    with (
+        join_world() as world,
+        owned(run_dir, by_this_process=world.primary and not dry_run),
+        progress("quantize", shown=world.primary) as shown,
+    ):
         tick = with_heartbeat(world, shown, "quantizing")
         with world.expect_progress(LONG_CALL_S):
             calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
@@ -228,7 +237,7 @@ def pack(
     if coder is not None:
         config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
     tokens = open_tokens(config.data.path, config.data.tokenizer)
-    with progress("pack") as tick:
+    with owned(run_dir), progress("pack") as tick:
         return pack_stage(run_dir, config, tokens, Path(output or run_dir / ARTIFACT), tick)
 
 

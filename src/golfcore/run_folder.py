@@ -1,6 +1,18 @@
-"""Names of the files in the folder of a run."""
+"""The folder of a run: the names of its files, and which process may write to it."""
 
 from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from golfcore.errors import InputError
+from golfcore.paths import write_failure
 
 CONFIG = "config.toml"  # every key of the recipe, as the run resolved it
 LOG, METRICS, LEDGER, ENV = "log.txt", "metrics.jsonl", "ledger.json", "env.json"
@@ -10,3 +22,73 @@ ARTIFACT = "model.golf"
 SCORE = "score.json"
 REPORT = "report.html"
 STOPPED = "stopped.json"  # a sweep stopped the run early
+OWNER = ".owner"  # held by the process that writes; names it
+
+
+@contextmanager
+def owned(run_dir: Path, *, by_this_process: bool = True) -> Iterator[None]:
+    """Keep other processes from writing to a run's folder until the block ends.
+
+    The operating system takes the lock back when its process ends, however it ends, so none is ever stale.
+
+    Args:
+        run_dir: the folder, which exists.
+        by_this_process: False for a rank that writes nothing.
+
+    Raises:
+        InputError: another process has the folder, with its id and host; or the folder cannot be written.
+    """
+    if not by_this_process:
+        yield
+        return
+    path = run_dir / OWNER
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(write_failure(path, error)) from error
+    try:
+        _lock(fd, run_dir)
+        os.ftruncate(fd, 0)
+        with contextlib.suppress(OSError):  # on a full disk the name is lost, the lock is not
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if is_empty(run_dir):  # a run that ended before it wrote anything leaves nothing
+                path.unlink()
+                run_dir.rmdir()
+        os.close(fd)
+
+
+def _lock(fd: int, run_dir: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+        raise InputError(
+            f"{run_dir} belongs to {owner}, which is still writing to it; wait for it, or choose another --run-id"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems without locks
+            raise
+
+
+def is_empty(run_dir: Path) -> bool:
+    """Say whether the folder holds nothing of a run; OSError if it cannot be read."""
+    return {path.name for path in run_dir.iterdir()} <= {OWNER}
+
+
+def create(run_dir: Path) -> None:
+    """Create the folder of a new run.
+
+    Raises:
+        FileExistsError: it is there already, be it since a moment ago.
+        InputError: it cannot be created.
+    """
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir()
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InputError(write_failure(run_dir, error)) from error

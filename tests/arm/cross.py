@@ -1,4 +1,4 @@
-"""golfcore for other processors, built on this one: docs/arm.md says what for.
+"""golfcore for other processors, built on this one: docs/guides/arm.md says what for.
 
     python tests/arm/cross.py driver           the C++ core and its checks for Linux on aarch64, run under qemu
     python tests/arm/cross.py test [ARGS]      the module, and pytest in a Python for aarch64 under qemu

@@ -1,4 +1,4 @@
-"""The compiled core for Linux on aarch64, under qemu: docs/arm.md. The whole table of cases is `make test-arm`."""
+"""The compiled core for Linux on aarch64, under qemu: docs/results/arm.md. All cases are `make test-arm`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from golfcore import _core
 
 LACKS = [program for program in (cross.COMPILER, cross.EMULATOR) if shutil.which(program) is None]
 pytestmark = [
-    pytest.mark.skipif(bool(LACKS), reason=f"needs {' and '.join(LACKS)}: docs/arm.md"),
+    pytest.mark.skipif(bool(LACKS), reason=f"needs {' and '.join(LACKS)}: docs/guides/arm.md"),
     pytest.mark.timeout(1800),  # the first call compiles the core
 ]
 OPERATIONS = ("activation", "attention", "bitpack", "checksum", "embed", "head", "norm", "optim", "qk", "quant")
@@ -30,7 +30,7 @@ def test_every_operation_at_every_level(cpu: str, levels: tuple[str, ...]) -> No
 
 @pytest.mark.slow
 def test_the_same_ids_and_the_same_coded_bytes_as_here(tmp_path: Path) -> None:
-    text = "".join(p.read_text() for p in sorted((cross.ROOT / "docs").glob("*.md")))[:60000].encode()
+    text = "".join(p.read_text() for p in sorted((cross.ROOT / "docs").rglob("*.md")))[:60000].encode()
     weights_RC = np.random.default_rng(0).normal(0, 6, (200, 96)).round().clip(-31, 31).astype(np.int8)
     (tmp_path / "text").write_bytes(text)
     (tmp_path / "weights").write_bytes(weights_RC.tobytes())

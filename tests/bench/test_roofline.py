@@ -10,14 +10,14 @@ import torch
 
 from golfcore import ops
 from golfcore.bench import roofline, step_work
-from golfcore.bench.frontier import launches, served
+from golfcore.bench.launch_shapes import launches, served
 from golfcore.bench.resources import document, rows_of
 from golfcore.bench.roofline import floor_of, instructions_of, predict, times_of
 from golfcore.bench.step_work import Path, Shape, Work, shape_of, walk
 from golfcore.bench.step_work import step_work as work_of
 from golfcore.cli import main
 from golfcore.errors import UsageError
-from golfcore.gpu import H100
+from golfcore.gpu_specs import H100
 from golfcore.model import get_family
 from golfcore.ops.cubin import Instruction, Kernel
 from golfcore.ops.launches import Launch

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from golfcore import _core, environment
+from golfcore import _core, machine, openmp
 from golfcore.cli import doctor as doctor_module
 from golfcore.cli.doctor import Row, check_data, check_gpus, diagnose, disk_row, doctor, fill_on_torch_stream
-from golfcore.environment import CoreInfo
+from golfcore.machine import CoreInfo
 
 WITH_CUDA = CoreInfo(commit="abc", active_isa="avx2", detected_isa="avx2", has_cuda=True, cuda_reason="nvcc 13.0.1")
 H100 = {"name": "NVIDIA H100", "capability": (9, 0), "multiprocessors": 132, "memory_bytes": 80 * 2**30}
@@ -35,7 +35,7 @@ def test_json_is_one_document_with_every_part(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_table_keeps_square_brackets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(environment, "package_version", lambda name: None)
+    monkeypatch.setattr(machine, "package_version", lambda name: None)
     assert doctor() == 0
     assert "golfcore[hub]" in "".join(capsys.readouterr().out.split())
 
@@ -70,9 +70,9 @@ def gpu_rows(
     fill: str = "",
     trouble: str = "",
 ) -> list[Row]:
-    monkeypatch.setattr(environment, "core_info", lambda: core)
-    monkeypatch.setattr(environment, "cuda_devices", lambda: (devices, why))
-    monkeypatch.setattr(environment, "driver_trouble", lambda: trouble)
+    monkeypatch.setattr(machine, "core_info", lambda: core)
+    monkeypatch.setattr(machine, "cuda_devices", lambda: (devices, why))
+    monkeypatch.setattr(machine, "driver_trouble", lambda: trouble)
     monkeypatch.setattr(doctor_module, "has_nvidia_driver", lambda: driver)
     monkeypatch.setattr(doctor_module, "fill_on_torch_stream", lambda index: fill)
     found = check_gpus()
@@ -127,7 +127,7 @@ def test_threads_held_back_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(environment, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
     row = doctor_module.check_torch()
     assert row.status == "slow"
     assert "OMP_NUM_THREADS" in row.fix
@@ -163,7 +163,7 @@ def test_prepared_data_is_found_in_the_cache(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_environment_names_machine_and_build() -> None:
-    found = environment.environment()
+    found = machine.environment()
     assert {
         "golfcore",
         "commit",
@@ -190,11 +190,11 @@ def test_memory_is_lowered_to_the_containers(monkeypatch: pytest.MonkeyPatch) ->
         "/sys/fs/cgroup/memory.current": "112000\n",
     }
     monkeypatch.setattr(Path, "read_text", lambda self, **_: files[str(self)])
-    assert environment.memory_bytes() == (512_000, 400_000)
+    assert machine.memory_bytes() == (512_000, 400_000)
     files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert environment.memory_bytes() == (1_024_000, 921_600)
+    assert machine.memory_bytes() == (1_024_000, 921_600)
     files["/proc/meminfo"] = "nothing\n"
-    assert environment.memory_bytes() is None
+    assert machine.memory_bytes() is None
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ def test_memory_is_lowered_to_the_containers(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_the_processor_has_a_name(monkeypatch: pytest.MonkeyPatch, cpuinfo: str, expected: str) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self, **_: {"/proc/cpuinfo": cpuinfo}[str(self)])
-    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
-    assert environment.cpu_model() == expected
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    assert machine.cpu_model() == expected
 
 
 def test_macos_counts_in_its_own_units(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,28 +217,28 @@ def test_macos_counts_in_its_own_units(monkeypatch: pytest.MonkeyPatch) -> None:
         "Pages active:                9000.\nPages inactive:               500.\nPages speculative:             20.\n"
     )
     said = {"sysctl -n hw.memsize": "17179869184", "vm_stat": pages, "sysctl -n machdep.cpu.brand_string": "Apple M2"}
-    linux = environment.peak_resident_bytes()
+    linux = machine.peak_resident_bytes()
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(environment, "_said", lambda *command: said.get(" ".join(command), ""))
-    assert environment.memory_bytes() == (17179869184, 1520 * 16384)
+    monkeypatch.setattr(machine, "_said", lambda *command: said.get(" ".join(command), ""))
+    assert machine.memory_bytes() == (17179869184, 1520 * 16384)
     said.clear()
-    assert environment.memory_bytes() is None
+    assert machine.memory_bytes() is None
     said["sysctl -n machdep.cpu.brand_string"] = "Apple M2"
 
     def missing(*_: Any, **__: Any) -> str:
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", missing)
-    assert environment.cpu_model() == "Apple M2"
-    assert environment.peak_resident_bytes() <= linux  # the same count, taken for bytes
+    assert machine.cpu_model() == "Apple M2"
+    assert machine.peak_resident_bytes() <= linux  # the same count, taken for bytes
 
 
 def test_the_version_tells_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(
-        rf"golfcore \S+ \(commit \w+, ({'|'.join(_core.isas())}), cuda: (yes|no), .+\)", environment.version_text()
+        rf"golfcore \S+ \(commit \w+, ({'|'.join(_core.isas())}), cuda: (yes|no), .+\)", machine.version_text()
     )
     monkeypatch.setitem(sys.modules, "golfcore._core", None)
-    assert "(cannot run: the compiled core" in environment.version_text()
+    assert "(cannot run: the compiled core" in machine.version_text()
 
 
 def test_devices_are_listed_or_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_devices_are_listed_or_explained(monkeypatch: pytest.MonkeyPatch) -> Non
         (fail, ([], "driver too old")),
     ):
         monkeypatch.setattr("golfcore._core.cuda_devices", answer)
-        assert environment.cuda_devices() == expected
+        assert machine.cuda_devices() == expected
 
 
 def test_a_checkout_is_told_from_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -261,18 +261,18 @@ def test_a_checkout_is_told_from_an_installed_package(monkeypatch: pytest.Monkey
 
     source = tmp_path / "environment.py"
     source.write_text("one\n")
-    monkeypatch.setattr(environment, "__file__", str(source))
-    assert environment.checkout_state() is None
+    monkeypatch.setattr(machine, "__file__", str(source))
+    assert machine.checkout_state() is None
     git("init")
-    assert environment.checkout_state() is None  # not tracked
+    assert machine.checkout_state() is None  # not tracked
     git("add", "environment.py")
     git("commit", "-m", "first")
-    state = environment.checkout_state()
+    state = machine.checkout_state()
     assert state is not None
     assert re.fullmatch(r"[0-9a-f]{12}", state[0])
     assert not state[1]
     source.write_text("two\n")
-    assert environment.checkout_state() == (state[0], True)
+    assert machine.checkout_state() == (state[0], True)
 
 
 def test_doctor_starts_without_torch() -> None:
@@ -283,7 +283,7 @@ def test_doctor_starts_without_torch() -> None:
 @pytest.mark.parametrize(
     ("given", "left"),
     [
-        ({}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": environment.SPINS}),
+        ({}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": openmp.SPINS}),
         ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
         ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
     ],
@@ -292,5 +292,5 @@ def test_threads_share_cores_unless_told_how(
     given: dict[str, str], left: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.environ", dict(given))
-    environment.share_cores()
+    openmp.share_cores()
     assert os.environ == left

@@ -222,7 +222,7 @@ def test_scales_on_the_grid_take_few_bits() -> None:
 
 
 def viterbi(values: np.ndarray, step: float, bits: int) -> np.ndarray:
-    """Symbols of a column with the least squared error to ``values``, by the states' definition in docs/format.md."""
+    """Symbols of a column with the least squared error to ``values``, by docs/reference/formats.md's states."""
     n_states, masks = 1 << bits, trellis.MASKS[bits]
     cost = np.full(n_states, np.inf)
     cost[0] = 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from golfcore import environment
+from golfcore import machine
 from golfcore.errors import InputError
 from golfcore.ops import linear, linear_cross_entropy, muon_update, orthogonalize, products
 from golfcore.ops.products import Route, Speeds
@@ -46,7 +46,7 @@ def test_speeds_are_measured_once_and_kept(cache: Path, monkeypatch: pytest.Monk
     found = products.speeds()
     assert found.fp32 > 0 and found.bf16 > 0
     (key,) = json.loads((cache / "products.json").read_text())
-    assert environment.cpu_model() in key and torch.__version__ in key
+    assert machine.cpu_model() in key and torch.__version__ in key
     products.speeds.cache_clear()
     monkeypatch.setattr(products, "measure", lambda: pytest.fail("it was kept"))
     assert products.speeds() == found
@@ -137,8 +137,8 @@ def test_limits_on_the_processor_are_said(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
         torch.set_num_threads(int(value))
-    monkeypatch.setattr(environment, "cores", lambda: 4)
-    monkeypatch.setattr(environment, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
     monkeypatch.setattr("golfcore.ops.threads.HIGHEST_ISA", "avx2")
     try:
         lines = fit_threads()
@@ -170,4 +170,4 @@ def test_the_quota_of_a_container(files: dict[str, str], quota: float | None, mo
         return files[str(path)]
 
     monkeypatch.setattr(Path, "read_text", read)
-    assert environment.cpu_quota() == quota
+    assert machine.cpu_quota() == quota

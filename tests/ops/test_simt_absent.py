@@ -3,7 +3,7 @@
 import pytest
 
 from golfcore.bench import resources
-from golfcore.bench.frontier import launches
+from golfcore.bench.launch_shapes import launches
 from golfcore.bench.step_work import shape_of
 from golfcore.errors import BuildError
 from golfcore.ops import registry, using

@@ -1,4 +1,4 @@
-"""The walk to a kernel in docs/simt.md: what is printed there compiles."""
+"""The walk to a kernel in docs/guides/simt.md: what is printed there compiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLAGS = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unk
 
 
 def test_the_kernel_of_the_walk_compiles(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "simt.md").read_text()
+    text = (ROOT / "docs" / "guides" / "simt.md").read_text()
     (kernel,) = re.findall(r"^ *```cpp\n(.*?)^ *```$", text, flags=re.DOTALL | re.MULTILINE)
     (declaration,) = re.findall(r"declares\s+`(Status scale_forward_device\(.*?;)`", text)
     (tmp_path / "scale").mkdir()

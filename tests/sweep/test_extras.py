@@ -18,7 +18,7 @@ from golfcore.sweep.launch import LocalLauncher, SubmititLauncher
 from golfcore.sweep.queue import Queue
 from golfcore.sweep.runner import JOURNAL
 from golfcore.sweep.search import OptunaSearch
-from golfcore.sweep.sky import sky_task
+from golfcore.sweep.skypilot import sky_task
 from golfcore.sweep.spec import parse_axis
 from golfcore.sweep.worker import is_running
 

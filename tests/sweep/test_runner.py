@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from golfcore.errors import FormatError, InputError
-from golfcore.sweep.hopeless import Curve, Rule
+from golfcore.sweep.early_stopping import Curve, Rule
 from golfcore.sweep.queue import Entry, Queue
 from golfcore.sweep.runner import JOURNAL, one_process
 from golfcore.sweep.worker import TAKEN, is_running, lock_path

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tiny import recipe
 
-from golfcore.sweep.hopeless import Curve, Rule
+from golfcore.sweep.early_stopping import Curve, Rule
 from golfcore.sweep.launch import Launcher, LocalLauncher
 from golfcore.sweep.queue import Entry, Queue
 from golfcore.sweep.runner import JOURNAL, Search, Sweep

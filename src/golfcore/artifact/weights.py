@@ -1,4 +1,4 @@
-"""Restore the weights of a model from the tensors of a container (docs/format.md, 4), in plain numpy.
+"""Restore the weights of a model from the tensors of a container (docs/reference/formats.md, 4), in plain numpy.
 
 A parameter is one tensor of floats or fp8 patterns, or a tensor of symbols (small integers) with a tensor of step sizes
 beside it, ".scale": one step size per row, or one per group of a row's columns. ".columns" has one factor per column;

@@ -24,9 +24,9 @@ from golfcore.artifact.model_io import load_model, save_model
 from golfcore.bench import store
 from golfcore.config import RecipeConfig, build_recipe, set_key, to_tree
 from golfcore.data.contracts import BOS, TokenSource
-from golfcore.environment import environment
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.evaluate.scorer import ScoredText, score
+from golfcore.machine import environment
 from golfcore.model import family_configs, get_family
 from golfcore.pipeline.setup import build_trainer, token_loader
 from golfcore.progress import Tick, silent

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from golfcore.bench.step_work import Shape
-from golfcore.environment import core_info
 from golfcore.errors import DeviceError
-from golfcore.gpu import image_for
+from golfcore.gpu_specs import image_for
+from golfcore.machine import core_info
 from golfcore.ops.attention_backends import unavailable, using_attention
 from golfcore.ops.cases import OP_CASES, Case
 from golfcore.ops.registry import why_not

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from golfcore.bench.frontier import Launches, launches, served
+from golfcore.bench.launch_shapes import Launches, launches, served
 from golfcore.bench.step_work import shape_of
 from golfcore.errors import BuildError
-from golfcore.gpu import GPUS, Gpu, Occupancy, occupancy
+from golfcore.gpu_specs import GPUS, Gpu, Occupancy, occupancy
 from golfcore.ops.cubin import Kernel, built_kernels
 from golfcore.ops.launches import Launch
 from golfcore.recipes import load_recipe

@@ -2,7 +2,8 @@
 
 A floor is the largest of an operation's times at the data sheet's rates (``golfcore.gpu``), one per resource; that
 resource is its limiter. The prediction takes the share of each rate that kernels usually reach (``REACHED``) and adds
-up all operations, since one follows another. Nothing of this was measured: docs/cuda.md has the assumptions.
+up all operations, since one follows another. Nothing of this was measured; docs/results/roofline.md has the
+assumptions.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from golfcore.bench.step_work import Shape, Work, bitpack, shape_of, step_work
 from golfcore.config import RecipeConfig
-from golfcore.gpu import H100, Gpu
+from golfcore.gpu_specs import H100, Gpu
 from golfcore.ops import cubin
 from golfcore.plan.scaling import NVLINK_BYTES_S
 

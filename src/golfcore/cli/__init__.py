@@ -10,12 +10,12 @@ from types import FrameType
 
 import cyclopts
 
-from golfcore.environment import share_cores
 from golfcore.errors import GolfError
+from golfcore.openmp import share_cores
 
 
 def _version() -> str:
-    from golfcore.environment import version_text
+    from golfcore.machine import version_text
 
     return version_text()
 

@@ -85,8 +85,8 @@ def _operations(
     from golfcore.bench.device_cases import about, require_gpu
     from golfcore.bench.harness import measure_ceilings, run
     from golfcore.bench.workloads import parse_rivals, select
-    from golfcore.environment import environment
     from golfcore.errors import UsageError
+    from golfcore.machine import environment
     from golfcore.ops.memory import keep_freed_memory
 
     if not seconds > 0:
@@ -125,11 +125,11 @@ def _operations(
 
 
 def _roofline(json: bool) -> int:
-    from golfcore.bench.frontier import launches, served
+    from golfcore.bench.launch_shapes import launches, served
     from golfcore.bench.roofline import document, packed_floors, predict
     from golfcore.bench.step_work import shape_of
     from golfcore.errors import BuildError
-    from golfcore.gpu import H100
+    from golfcore.gpu_specs import H100
     from golfcore.ops.cubin import built_kernels
     from golfcore.recipes import load_recipe
 
@@ -152,7 +152,7 @@ def _roofline(json: bool) -> int:
         output.out.print(f"floor {step.floor_ms:.1f} ms, predicted {step.predicted_ms:.1f} ms{logged}\n", markup=False)
     output.out.print("quantized operations, on a matrix of the MLP in six bits", markup=False)
     _print_floors(packed)
-    output.out.print(f"\na model on paper, not a measurement: docs/cuda.md; {note}", markup=False)
+    output.out.print(f"\na model on paper, not a measurement: docs/results/roofline.md; {note}", markup=False)
     return 0
 
 
@@ -174,7 +174,7 @@ def _pack(
     vs: str | None, weights: list[str], widths: str, script: Path | None, save: str | None, results: Path, json: bool
 ) -> int:
     from golfcore.bench import pack, store
-    from golfcore.environment import environment
+    from golfcore.machine import environment
 
     found = environment()
     header = pack.about(found)
@@ -211,8 +211,8 @@ def _quant(
 ) -> int:  # fmt: skip
     from golfcore.bench import quant, store
     from golfcore.bench.pack import parse_choice, parse_weights
-    from golfcore.environment import environment
     from golfcore.errors import UsageError
+    from golfcore.machine import environment
     from golfcore.ops.memory import keep_freed_memory
 
     if not weights or min(fit, *tokens) < 0:

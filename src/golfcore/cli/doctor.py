@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from golfcore import environment
+from golfcore import machine
 from golfcore.cli import output
 from golfcore.errors import BuildError
 from golfcore.installed import TORCH_FIX, torch_trouble
@@ -58,7 +58,7 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     output.out.print(table)
     count = sum(row.status != OK for row in rows)
     notes = f"{count} of {len(rows)} parts are slow or missing" if count else f"all {len(rows)} parts are ok"
-    output.out.print(f"\n{environment.version_text()}: {'ready' if healthy else 'cannot run'}; {notes}", markup=False)
+    output.out.print(f"\n{machine.version_text()}: {'ready' if healthy else 'cannot run'}; {notes}", markup=False)
     return 0 if healthy else 1
 
 
@@ -89,7 +89,7 @@ def diagnose() -> list[Row]:
         try:
             found = check()
         except Exception as error:
-            found = Row(name, MISSING, f"the check itself failed: {environment.one_line(error)}", "report this line")
+            found = Row(name, MISSING, f"the check itself failed: {machine.one_line(error)}", "report this line")
         rows += found if isinstance(found, list) else [found]
     return rows
 
@@ -135,10 +135,10 @@ def check_torch() -> Row:
         import torch
     except Exception as error:  # a broken torch raises OSError, ImportError or worse
         fix = "pip install torch (the build that fits this machine: pytorch.org/get-started)"
-        return Row("torch", MISSING, environment.one_line(error), fix, required=True)
+        return Row("torch", MISSING, machine.one_line(error), fix, required=True)
     if trouble := torch_trouble(torch.__version__):
         return Row("torch", MISSING, trouble, TORCH_FIX, required=True)
-    threads, cores = torch.get_num_threads(), environment.cores()
+    threads, cores = torch.get_num_threads(), machine.cores()
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     text = f"{torch.__version__}, {build}, {threads} of {cores} threads"
     if threads < cores and "OMP_NUM_THREADS" in os.environ:
@@ -154,11 +154,11 @@ def has_nvidia_driver() -> bool:
 
 
 def check_core() -> Row:
-    core = environment.core_info()
+    core = machine.core_info()
     if core.error:
         detail, _, fix = core.error.rpartition("; ")
         return Row("core", MISSING, detail, fix, required=True)
-    text = f"commit {core.commit}, {core.active_isa}, cuda: {environment.cuda_text(core)}"
+    text = f"commit {core.commit}, {core.active_isa}, cuda: {machine.cuda_text(core)}"
     if core.active_isa != core.detected_isa:
         fix = f"GOLF_ISA lowers it: this processor has {core.detected_isa}; unset GOLF_ISA"
         return Row("core", SLOW, text, fix, required=True)
@@ -172,7 +172,7 @@ def check_products() -> Row:
     try:
         from golfcore.ops import products
     except ImportError as error:
-        return Row("products", MISSING, environment.one_line(error), "see torch and core above")
+        return Row("products", MISSING, machine.one_line(error), "see torch and core above")
     found = products.remember(products.measure())
     text = f"{found}; matrix products on this processor go in {found.route}"
     if found.route.dtype == "fp32":
@@ -182,17 +182,17 @@ def check_products() -> Row:
 
 def check_gpus() -> Row | list[Row]:
     """Return one row per device, on which a kernel is run, or one row that says why there is no device."""
-    core = environment.core_info()
+    core = machine.core_info()
     if not core.has_cuda:
         text = f"golfcore's kernels are built for the CPU only ({core.cuda_reason})"
         if has_nvidia_driver():
             fix = "this machine has an NVIDIA driver: install nvcc, then GOLF_CUDA=ON pip install -e ."
             return Row("gpu", MISSING, text, fix)
         return Row("gpu", SLOW, text, "nothing to do here: training runs on the CPU, in minutes at pocket size")
-    devices, why = environment.cuda_devices()
+    devices, why = machine.cuda_devices()
     if devices:
         return [gpu_row(index, device) for index, device in enumerate(devices)]
-    if trouble := environment.driver_trouble():
+    if trouble := machine.driver_trouble():
         text = f"compiled only: {core.cuda_reason}, but no GPU to run on: {trouble}"
         if has_nvidia_driver():
             fix = "update the driver, or build golfcore with an older toolkit; in a container, start it with its GPUs"
@@ -207,15 +207,15 @@ def check_kernels() -> list[Row]:
     try:
         from golfcore.ops.inventory import kernel_owners
     except (ImportError, BuildError) as error:
-        return [Row("kernels", MISSING, environment.one_line(error), "see torch and core above")]
-    core = environment.core_info()
+        return [Row("kernels", MISSING, machine.one_line(error), "see torch and core above")]
+    core = machine.core_info()
     own, rest = kernel_owners()
     names = ", ".join(own) + (f" (plain torch serves {', '.join(rest)})" if rest else "")
-    devices = environment.cuda_devices()[0] if core.has_cuda else []
+    devices = machine.cuda_devices()[0] if core.has_cuda else []
     if devices:
         found = (tuple(device["capability"]) for device in devices)
         return [kernel_row(index, capability, names, core.cuda_images) for index, capability in enumerate(found)]
-    why = environment.driver_trouble() or "no GPU is visible"
+    why = machine.driver_trouble() or "no GPU is visible"
     if not core.has_cuda:
         return [Row("kernels", OK, f"{names}: their source is checked on the host alone: {why}")]
     text = (
@@ -226,7 +226,7 @@ def check_kernels() -> list[Row]:
 
 def kernel_row(index: int, capability: tuple[int, int], names: str, images: str) -> Row:
     """Return the row on whether the kernels run on one device, by which image, or why not."""
-    from golfcore.gpu import image_for
+    from golfcore.gpu_specs import image_for
     from golfcore.ops.registry import why_not
 
     name, image = f"kernels {index}", image_for(images, capability)
@@ -274,7 +274,7 @@ def fill_on_torch_stream(index: int) -> str:
             # Summed on the same stream: right only if the kernel ran on it, in order.
             total = float(out_N.sum())
     except Exception as error:
-        return f"the test kernel failed: {environment.one_line(error)}"
+        return f"the test kernel failed: {machine.one_line(error)}"
     return "" if total == 1.5 * 4097 else f"the test kernel wrote wrong values (sum {total}, expected {1.5 * 4097})"
 
 
@@ -296,7 +296,7 @@ def disk_row(name: str, path: Path) -> Row:
 
 
 def check_memory() -> Row:
-    found = environment.memory_bytes()
+    found = machine.memory_bytes()
     if found is None:
         return Row("memory", OK, "this system does not say how much there is")
     total, available = found
@@ -327,6 +327,6 @@ def check_extras() -> list[Row]:
     )
     rows = []
     for name, fix in extras:
-        found = environment.package_version(name.replace("_", "-"))
+        found = machine.package_version(name.replace("_", "-"))
         rows.append(Row(name, OK, found) if found else Row(name, MISSING, "not installed (optional)", fix))
     return rows

@@ -19,12 +19,13 @@ from golfcore.cli.run import Texts
 from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
 from golfcore.errors import UsageError
 from golfcore.paths import atomic_write
+from golfcore.processes import python_command
 from golfcore.recipes import load_recipe
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from golfcore.sweep.hopeless import Rule
+    from golfcore.sweep.early_stopping import Rule
     from golfcore.sweep.launch import Launcher
     from golfcore.sweep.queue import Entry, Queue
     from golfcore.sweep.runner import Search, Sweep
@@ -118,7 +119,7 @@ def sweep(
     json
         Print one JSON document instead of a table.
     """
-    from golfcore.sweep.hopeless import read_reference
+    from golfcore.sweep.early_stopping import read_reference
     from golfcore.sweep.runner import Sweep
 
     stopping, cluster = stopping or Stopping(), cluster or Cluster()
@@ -133,7 +134,7 @@ def sweep(
     try:
         running = Sweep(
             folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, jobs),
-            command=[sys.executable, "-m", "golfcore", "run"], rule=rule, extra=extra,
+            command=[*python_command("golfcore"), "run"], rule=rule, extra=extra,
             reference=read_reference(stopping.reference, config) if stopping.reference else None,
             search=_search(folder, queue, axes, seeds_list, trials),
         )  # fmt: skip
@@ -228,7 +229,7 @@ def _open(
 
 
 def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
-    from golfcore.environment import cuda_devices
+    from golfcore.machine import cuda_devices
     from golfcore.sweep.launch import LocalLauncher, SubmititLauncher
 
     if cluster.cluster is None:
@@ -245,7 +246,7 @@ def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
 
 
 def _rule(stopping: Stopping, axes: Sequence[Axis]) -> Rule:
-    from golfcore.sweep.hopeless import Rule
+    from golfcore.sweep.early_stopping import Rule
 
     if stopping.stop_margin and any(axis.key.startswith("data.") for axis in axes):
         output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
@@ -265,7 +266,7 @@ def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[in
 
 def _write_sky(path: Path, cluster: Cluster) -> int:
     """Write a task with the words of this command, without the options about the task itself."""
-    from golfcore.sweep.sky import sky_task
+    from golfcore.sweep.skypilot import sky_task
 
     hours = cluster.sky_hours
     if not 0 < hours <= 24 * 30:

@@ -12,7 +12,7 @@ Clip = Literal["sigma", "absmax", "percentile"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantConfig:
-    """Quantization: how trained weights become small integers (docs/quantisation.md).
+    """Quantization: how trained weights become small integers (docs/guides/quantization.md).
 
     A matrix is stored as integers times a step per row. The step of a row is ``clip / (2^(bits-1) - 1)``, so a larger
     clip means coarser steps, smaller files and larger errors. Methods rtn and lite cut weights beyond the clip; gptq

@@ -1,4 +1,4 @@
-"""The file format GCF1 (docs/format.md): named tensors and a manifest, coded in few bytes.
+"""The file format GCF1 (docs/reference/formats.md): named tensors and a manifest, coded in few bytes.
 
 Nothing here knows models or imports torch; ``golfcore.artifact`` knows what the tensors mean.
 """

@@ -1,4 +1,4 @@
-"""Write and parse the directory of a container: manifest, chunks and their tensors (docs/format.md, 3)."""
+"""Write and parse the directory of a container: manifest, chunks and their tensors (docs/reference/formats.md, 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open a container file: check its directory and decode tensors on demand (docs/format.md).
+"""Open a container file: check its directory and decode tensors on demand (docs/reference/formats.md).
 
     Header 24 | directory (one zstd frame) | chunks, back to back | trailer 8
 
@@ -31,8 +31,8 @@ from golfcore.container.writing import (
     MAJOR,
     TRAILER,
 )
-from golfcore.environment import cores
 from golfcore.errors import FormatError, InputError
+from golfcore.machine import cores
 from golfcore.suggest import nearest
 
 DEFAULT_LIMIT = 1 << 30

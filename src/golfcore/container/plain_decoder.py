@@ -1,7 +1,7 @@
-"""Decode GCF1 with numpy and zstandard alone: a second decoder, written from docs/format.md, without golfcore.
+"""Decode GCF1 with numpy and zstandard alone: a second decoder, without golfcore.
 
-A contest entry that must run without golfcore carries this file, and ``plain_binary.py`` if it has chunks of codec 9.
-``decode`` checks the checksums and trusts the rest of its input.
+It is written from docs/reference/formats.md. A contest entry that must run without golfcore carries this file, and
+``plain_binary.py`` if it has chunks of codec 9. ``decode`` checks the checksums and trusts the rest of its input.
 """
 
 import importlib

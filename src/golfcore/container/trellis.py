@@ -1,4 +1,4 @@
-"""Decode trellis-coded symbols to points of a grid of half steps (docs/format.md, 4).
+"""Decode trellis-coded symbols to points of a grid of half steps (docs/reference/formats.md, 4).
 
 In a trellis code the value of a symbol depends on a state that the symbols before it in its column have set. The lowest
 bit of the state makes symbol k the point ``2k + (state & 1)``; the weight is the point times half the

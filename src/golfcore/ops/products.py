@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import torch
 
-from golfcore.environment import cpu_model
 from golfcore.errors import InputError
+from golfcore.machine import cpu_model
 from golfcore.paths import atomic_write, cache_dir
 
 # What lowers the instructions that torch and its libraries use; each choice has a measurement of its own.

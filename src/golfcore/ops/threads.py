@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from golfcore import environment
+from golfcore import machine
 from golfcore.ops.registry import HIGHEST_ISA
 
 
@@ -18,7 +18,7 @@ def fit_threads() -> list[str]:
     for. Threads set by hand (OMP_NUM_THREADS) stay.
     """
     lines = []
-    cores, quota, threads = environment.cores(), environment.cpu_quota(), torch.get_num_threads()
+    cores, quota, threads = machine.cores(), machine.cpu_quota(), torch.get_num_threads()
     if quota is not None and quota < threads and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, math.floor(quota)))
         lines.append(

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from golfcore.config import RecipeConfig
-from golfcore.environment import cpu_model, peak_resident_bytes
+from golfcore.machine import cpu_model, peak_resident_bytes
 from golfcore.model import get_family
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.optim.schedule import stage_at

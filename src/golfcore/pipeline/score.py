@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +24,14 @@ from golfcore.evaluate.clock import Clock, Pace, strides
 from golfcore.evaluate.probes import future_flip
 from golfcore.evaluate.scorer import Score, ScoredText, score
 from golfcore.evaluate.text import documents_text, validation_text
+from golfcore.machine import origin
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
 from golfcore.ops import products
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.ops.threads import fit_threads
 from golfcore.paths import atomic_write, sha256_file
+from golfcore.processes import python_command
 from golfcore.progress import Tick, silent
 from golfcore.ranks.heartbeat import heartbeat_of_layers, with_heartbeat
 from golfcore.ranks.rendezvous import environment_of_children
@@ -128,6 +130,7 @@ def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
         "artifact": str(artifact),
         "artifact_bytes": size,
         "artifact_sha256": digest,
+        "made_by": origin(),
         "code_matches": loaded.code in (code_bundle(family), code_bundle(family, "smallest")),
     }
 
@@ -220,7 +223,7 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
     process takes time from the evaluation's budget, so the process is told when the budget began.
     """
     command = [
-        sys.executable, "-m", "golfcore", "eval", str(artifact), "--data", config.data.path, "--json",
+        *python_command("golfcore"), "eval", str(artifact), "--data", config.data.path, "--json",
         "--batch-tokens", str(config.eval.batch_tokens), "--budget", str(config.track.eval_s),
         "--began", repr(time.time()),
     ]  # fmt: skip
@@ -229,9 +232,7 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
     environment = environment_of_children(os.environ) if ranks > 1 else None
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
-        raise InputError(
-            f"the evaluation ended with exit code {done.returncode}; try it alone: {' '.join(command[1:])}"
-        )
+        raise InputError(f"the evaluation ended with exit code {done.returncode}; try it alone: {shlex.join(command)}")
     result: dict[str, Any] = json.loads(done.stdout or "{}")
     return result
 

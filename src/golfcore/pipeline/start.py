@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +20,7 @@ from golfcore.progress import Progress, no_progress
 from golfcore.ranks.world import World
 from golfcore.recipes import LoadedRecipe, load_recipe
 from golfcore.recipes.sizing import AUTO, BASE, Size, size_for
+from golfcore.run_folder import CHECKPOINT, CONFIG, create, is_empty
 
 SIZING_S = 2.0  # seconds of steps that are timed before a run is sized
 
@@ -64,14 +68,18 @@ class Wish:
         return [*self.sets, *([f"data.path={self.data}"] if self.data else [])]
 
 
-def begin(wish: Wish, *, progress: Progress = no_progress, size: Size | None = None, ranks: int = 1) -> Start:
-    """Resolve a recipe, name a run folder and prepare the tokens.
+def begin(
+    wish: Wish, *, progress: Progress = no_progress, size: Size | None = None, ranks: int = 1,
+    follow: Path | None = None,
+) -> Start:  # fmt: skip
+    """Resolve a recipe, prepare the tokens and create the run's folder.
 
     Args:
         wish: the request.
         progress: shows how far the preparation is.
         size: size of recipe auto; default: measured on this machine.
         ranks: number of processes that share the work of recipe auto.
+        follow: the folder that rank 0 has created; None on rank 0.
 
     Raises:
         UsageError: arguments that contradict each other, an unknown key, or a folder that exists.
@@ -89,9 +97,12 @@ def begin(wish: Wish, *, progress: Progress = no_progress, size: Size | None = N
         loaded = replace(loaded, config=replace(loaded.config, name=AUTO))
     else:
         loaded = _loaded(wish.recipe, wish, wish.changes)
-    run_dir = new_run_dir(wish.runs, wish.run_id or wish.environment.get("RUN_ID", ""), loaded.config.name)
+    run_id = wish.run_id or wish.environment.get("RUN_ID", "")
+    if follow is None:
+        check_run_id(wish.runs, run_id)  # before anything takes long
     with progress("data") as tick:
         config = prepare_data(loaded.config, wish.text, tick)
+    run_dir = follow or claim_run_dir(wish.runs, run_id, loaded.config.name)
     return Start(run_dir, config, loaded.overrides, size)
 
 
@@ -113,23 +124,44 @@ def begin_together(world: World, wish: Wish, progress: Progress = no_progress) -
     A rank on another machine has its own environment and its own tokens; ``require_alike`` compares them.
     """
 
-    def start(wish: Wish, size: Size | None) -> Start:
-        shown = progress if world.primary else no_progress
-        return begin(wish, progress=shown, size=size, ranks=world.size)
-
-    first = world.on_primary(lambda: start(wish, None))
+    first = world.on_primary(lambda: begin(wish, progress=progress, ranks=world.size))
     if world.primary or wish.resume is not None:
         return first
-    return start(replace(wish, run_id=first.run_dir.name), first.size)
+    return begin(wish, size=first.size, ranks=world.size, follow=wish.runs / first.run_dir.name)
 
 
-def new_run_dir(runs: Path, run_id: str, name: str) -> Path:
-    """Return a run folder that does not exist yet, named by the user or by recipe and time; it is not created here."""
-    run_dir = runs / (run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if Path(run_dir.name) != Path(run_id or run_dir.name):
+def check_run_id(runs: Path, run_id: str) -> None:
+    """Raise UsageError unless a new run may have this name; every name of its own choice may be empty.
+
+    The folder of a run that ended before it wrote anything may be taken.
+    """
+    run_dir = runs / run_id
+    if run_id and Path(run_dir.name) != Path(run_id):
         raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")
-    if run_dir.exists():
-        raise UsageError(
-            f"{run_dir} exists: choose another --run-id, or go on with it: golfcore run --resume {run_dir}"
-        )
+    if not run_id or not run_dir.exists() or (run_dir.is_dir() and is_empty(run_dir)):
+        return
+    choose = f"{run_dir} exists: choose another --run-id"
+    if (run_dir / CONFIG).exists() and (run_dir / CHECKPOINT).exists():
+        raise UsageError(f"{choose}, or go on with it: golfcore run --resume {shlex.quote(str(run_dir))}")
+    raise UsageError(f"{choose}, or remove it: it holds no checkpoint to go on from")
+
+
+def claim_run_dir(runs: Path, run_id: str, name: str) -> Path:
+    """Create the folder of a new run, named by the user or by recipe and time, and return it.
+
+    Raises:
+        UsageError: the user's name is taken, be it since a moment ago.
+        InputError: the folder cannot be created.
+    """
+    check_run_id(runs, run_id)
+    if run_id:
+        with contextlib.suppress(FileExistsError):  # an empty one, which the lock gives to one process
+            create(runs / run_id)
+        return runs / run_id
+    stamp = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        run_dir = runs / (stamp if number == 1 else f"{stamp}-{number}")
+        with contextlib.suppress(FileExistsError):
+            create(run_dir)
+            break
     return run_dir

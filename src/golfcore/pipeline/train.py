@@ -10,9 +10,9 @@ import torch
 
 from golfcore.config import RecipeConfig, to_tree
 from golfcore.data.tokens import Tokens
-from golfcore.environment import peak_resident_bytes, source_sha256
 from golfcore.errors import FormatError
 from golfcore.evaluate.text import validation_text
+from golfcore.machine import peak_resident_bytes, source_sha256
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
 from golfcore.pipeline.score import score_text

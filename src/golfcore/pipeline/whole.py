@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from golfcore.artifact.inspect import summary
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import Tokens, open_tokens
+from golfcore.errors import FormatError
 from golfcore.model.interface import LanguageModel
+from golfcore.paths import sha256_file
 from golfcore.pipeline.config import check_fits, write_config
 from golfcore.pipeline.limits import broken_limit
 from golfcore.pipeline.pack import matrix_codec, pack_stage, packed_bytes
@@ -22,8 +25,8 @@ from golfcore.progress import Progress, no_progress, silent
 from golfcore.ranks.heartbeat import with_heartbeat
 from golfcore.ranks.world import World
 from golfcore.report import build_report
-from golfcore.run_folder import ARTIFACT, LEDGER
-from golfcore.training.runlog import RunLog, budget_use, final_line, read_ledger, size_lines
+from golfcore.run_folder import ARTIFACT, LEDGER, SCORE
+from golfcore.training.runlog import RunLog, budget_use, final_line, read_json, read_ledger, size_lines
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,6 @@ def run_stages(
     if world.primary:
         write_config(run_dir, config)
     artifact = run_dir / ARTIFACT
-    packed: dict[str, Any] = {}
     with RunLog(run_dir, primary=world.primary, echo=start.echo, resume_step=saved["step"] if saved else None) as log:
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         if note:
@@ -107,15 +109,12 @@ def run_stages(
         for override in start.overrides:
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
-        module = _trained(start, saved, tokens, world, log, progress)
-        with world.expect_progress(LONG_CALL_S):
-            calibration = _calibrated(module, config, tokens, world, log, progress)
-            if world.primary:
-                packed = _packed(run_dir, config, module, tokens, calibration, world, log, progress)
-            del module
-            world.barrier()
-        with log.phase("evaluate", config.track.eval_s):
-            score = evaluate(artifact)
+        packed, score = world.on_primary(lambda: _done(run_dir, config, saved))
+        if packed is None:
+            packed = _made(start, saved, tokens, world, log, progress)
+        if score is None:
+            with log.phase("evaluate", config.track.eval_s, spent_s=0.0):
+                score = evaluate(artifact)
         if not world.primary:
             return None
         write_score(run_dir, score)
@@ -126,12 +125,46 @@ def run_stages(
     return RunResult(run_dir, config, score, packed, ledger, train_s, eval_s, build_report(run_dir))
 
 
+def _done(
+    run_dir: Path, config: RecipeConfig, saved: Mapping[str, Any] | None
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return what a resumed run need not do again: the inspection of its packed file, and that file's score."""
+    artifact = run_dir / ARTIFACT
+    if saved is None or not saved["final"] or not artifact.is_file():
+        return None, None
+    try:
+        packed = summary(artifact, config.track.cap_bytes)
+        score = read_json(run_dir / SCORE, dict)
+    except FormatError:  # it is made anew
+        return None, None
+    belongs = score.get("artifact_sha256") == sha256_file(artifact)
+    return packed, score if belongs else None
+
+
+def _made(
+    start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog, progress: Progress
+) -> dict[str, Any]:
+    """Train, quantize and pack; return the inspection of the file on rank 0, nothing on the others."""
+    module = _trained(start, saved, tokens, world, log, progress)
+    trained_s = saved["train_s"] if saved is not None and saved["final"] else None
+    packed: dict[str, Any] = {}
+    with world.expect_progress(LONG_CALL_S):
+        calibration = _calibrated(module, start.config, tokens, world, log, progress, trained_s)
+        if world.primary:
+            packed = _packed(start.run_dir, start.config, module, tokens, calibration, world, log, progress)
+        del module
+        world.barrier()
+    return packed
+
+
 def _trained(
     start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog, progress: Progress
 ) -> LanguageModel:
     """Train, or load the weights of a resumed run whose training had ended."""
     if saved is not None and saved["final"]:
-        return load_weights(start.run_dir, start.config, tokens.vocab_size, saved)
+        module = load_weights(start.run_dir, start.config, tokens.vocab_size, saved).to(world.device)
+        module.activation_dtype = saved["choices"]["precision"]  # Hessians as the run itself would have collected them
+        return module
     with progress("train", shown=world.primary and start.echo is None) as tick:
         return train_stage(
             start.config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note)
@@ -139,13 +172,17 @@ def _trained(
 
 
 def _calibrated(
-    module: LanguageModel, config: RecipeConfig, tokens: Tokens, world: World, log: RunLog, progress: Progress
-) -> Calibration:
-    """Collect Hessians over all ranks; if they come from training text, the seconds count as training."""
+    module: LanguageModel, config: RecipeConfig, tokens: Tokens, world: World, log: RunLog, progress: Progress,
+    trained_s: float | None,
+) -> Calibration:  # fmt: skip
+    """Collect Hessians over all ranks; if they come from training text, the seconds count as training.
+
+    ``trained_s``: seconds of a training that had ended before; Hessians that were collected then are discarded.
+    """
     if config.quant.calibration == "generated":
-        with log.phase("calibrate"), progress("calibrate", shown=world.primary) as tick:
+        with log.phase("calibrate", spent_s=0.0), progress("calibrate", shown=world.primary) as tick:
             return calibrate(module, config, tokens, world, tick=with_heartbeat(world, tick, "calibration"))
-    with log.phase("train", config.track.train_s or None) as phase:
+    with log.phase("train", config.track.train_s or None, spent_s=trained_s) as phase:
         left = config.track.train_s - phase.seconds if config.track.train_s else math.inf
         tick = with_heartbeat(world, silent, "calibration")
         return calibrate(module, config, tokens, world, seconds=max(left, 0.0), tick=tick)
@@ -156,11 +193,11 @@ def _packed(
     log: RunLog, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Quantize and pack while the other ranks wait; return where the bytes of the file went."""
-    with log.phase("quantise"), progress("quantize") as tick:
+    with log.phase("quantise", spent_s=0.0), progress("quantize") as tick:
         beat = with_heartbeat(world, tick, "quantizing")
         quantized = quantize_stage(run_dir, module, config, tokens, calibration, tick=beat)
     log.line(quantized_line(quantized))
-    with log.phase("pack"), progress("pack") as tick:
+    with log.phase("pack", spent_s=0.0), progress("pack") as tick:
         artifact = run_dir / ARTIFACT
         return pack_stage(run_dir, config, tokens, artifact, with_heartbeat(world, tick, "packing"))
 

@@ -15,9 +15,10 @@ from golfcore.optim.schedule import Stage, stage_at
 from golfcore.quant import LARGEST_STEP, bits_and_clip, group_bytes
 from golfcore.quant.fit import SMALLEST_STEP
 
-# What trained rows take against the entropy of Gaussian ones, as (least, most): docs/compression.md. Columns of unlike
-# scale and heavy tails make them cheaper; an embedding has means and signs besides; absmax and percentile clip where
-# the row's largest value happens to lie: of 100 Gaussian ones at 2.7 standard deviations, with heavy tails far out.
+# What trained rows take against the entropy of Gaussian ones, as (least, most): docs/results/compression.md. Columns
+# of unlike scale and heavy tails make them cheaper; an embedding has means and signs besides; absmax and percentile
+# clip where the row's largest value happens to lie: of 100 Gaussian ones at 2.7 standard deviations, with heavy tails
+# far out.
 AGAINST_GAUSSIAN: dict[Kind, tuple[float, float]] = {"matrix": (0.97, 1.005), "embedding": (0.92, 1.01)}
 AGAINST_GAUSSIAN["head"] = AGAINST_GAUSSIAN["embedding"]
 CLIP_SIGMAS = (6.0, 4.0, 2.7)  # cheapest, expected, dearest

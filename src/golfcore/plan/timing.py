@@ -20,7 +20,7 @@ from itertools import chain, combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from golfcore.gpu import H100
+from golfcore.gpu_specs import H100
 from golfcore.model.work import Work
 from golfcore.plan.evidence import Attention, LoggedRun, logged_runs
 

@@ -1,8 +1,8 @@
-"""Quantize the weights of a trained model into small integers, called symbols, and scales (docs/quantisation.md).
+"""Quantize the weights of a trained model into small integers, called symbols, and scales.
 
-``rtn`` rounds to nearest; ``gptq`` rounds with error feedback, or searches a trellis code; ``lowbit`` makes ternary and
-binary matrices; ``lqer`` adds low-rank corrections; ``fit`` chooses step sizes that fill a number of bytes; ``qat``
-lets training see quantized weights; ``measure`` measures the loss.
+docs/guides/quantization.md explains it. ``rtn`` rounds to nearest; ``gptq`` rounds with error feedback, or searches a
+trellis code; ``lowbit`` makes ternary and binary matrices; ``lqer`` adds low-rank corrections; ``fit`` chooses step
+sizes that fill a number of bytes; ``qat`` lets training see quantized weights; ``measure`` measures the loss.
 """
 
 from golfcore.quant.codings import bits_and_clip, codings

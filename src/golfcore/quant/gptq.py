@@ -1,4 +1,4 @@
-"""Quantize by GPTQ with row and column step sizes, by rounding or along a trellis (docs/quantisation.md).
+"""Quantize by GPTQ with row and column step sizes, by rounding or along a trellis (docs/guides/quantization.md).
 
 Columns are quantized one after the other; later columns make up for the rounding error of a column as far as the inputs
 are correlated (GPTQ, arXiv:2210.17323). With ``H = M M^T``, M an upper triangle, the output's squared error is

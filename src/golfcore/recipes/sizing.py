@@ -2,8 +2,8 @@
 
 Settings that help in 1,200 steps hurt in 100: a fast machine has time for large batches and low learning rates, a slow
 one does not. The trainer's own step is timed for a few seconds. The number of steps that fit into the time limit
-decides batch, vocabulary, learning rates, momentum warm-up and the span of the weights' average. docs/sizing.md has the
-data behind the rule, and the cases that were not tried.
+decides batch, vocabulary, learning rates, momentum warm-up and the span of the weights' average.
+docs/results/sizing.md has the data behind the rule, and the cases that were not tried.
 """
 
 from __future__ import annotations

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from golfcore.config import CONTEST_ENV
-from golfcore.environment import cores
 from golfcore.errors import UsageError
+from golfcore.machine import cores
+from golfcore.processes import python_command
 from golfcore.suggest import nearest
 from golfcore.sweep.worker import is_running
 
@@ -38,7 +38,7 @@ class Launcher(Protocol):
 
 
 def worker_command(folder: Path, name: str, command: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "golfcore.sweep.worker", str(folder), name, *command]
+    return [*python_command("golfcore.sweep.worker"), str(folder), name, *command]
 
 
 class _Process:

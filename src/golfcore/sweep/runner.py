@@ -23,7 +23,7 @@ from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
 from golfcore.report.load import number
 from golfcore.run_folder import SCORE, STOPPED
-from golfcore.sweep.hopeless import Curve, Rule, Watch, read_curve
+from golfcore.sweep.early_stopping import Curve, Rule, Watch, read_curve
 from golfcore.sweep.launch import Handle, Launcher
 from golfcore.sweep.queue import ENDED, Entry, Queue
 from golfcore.sweep.worker import has_ended, is_running, output_path

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from golfcore import environment
+from golfcore import machine
 from golfcore.errors import FormatError, GolfError, InputError, RuleError
 from golfcore.paths import atomic_write, disk_is_full, write_failure
 from golfcore.run_folder import ENV, LEDGER, LOG, METRICS
@@ -167,18 +167,27 @@ class RunLog:
             self._metrics.line(json.dumps(finite))
 
     @contextmanager
-    def phase(self, name: str, budget_s: float | None = None) -> Iterator[Phase]:
+    def phase(
+        self, name: str, budget_s: float | None = None, *, spent_s: float | None = None
+    ) -> Iterator[Phase]:  # fmt: skip
         """Time a phase of the run and write it into ledger.json.
 
         The phase is written when it begins and when it ends, however it ends. Set ``seconds`` of the yielded row within
         the block if another clock than the wall clock counts, as in training. A phase that occurs again, here or in
         the run that this one resumes, adds to its first row.
+
+        Args:
+            name: of the phase.
+            budget_s: seconds that it may take; None for no limit.
+            spent_s: seconds that count before this block: 0 if the work of an earlier attempt is discarded; default:
+                all that the row holds.
         """
         row = next((p for p in self._ledger if p.phase == name), None)
         if row is None:
             row = Phase(name, 0.0, budget_s)
             self._ledger.append(row)
         row.budget_s, row.complete = budget_s, False
+        row.seconds = row.seconds if spent_s is None else spent_s
         before, start = row.seconds, time.monotonic()
         self._write_ledger()
         try:
@@ -201,7 +210,7 @@ class RunLog:
 
     def _write_env(self, resumed: bool) -> None:
         path = self.run_dir / ENV
-        values = environment.environment()
+        values = machine.environment()
         if resumed and "started" in (first := read_json(path, dict)):
             values |= {"started": first["started"], "resumed": values["started"]}
         _write_json(path, values)

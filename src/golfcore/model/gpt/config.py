@@ -1,7 +1,7 @@
 """Configure a GPT and count its parameters; without torch, so that planning starts fast.
 
 Every part beyond the contest's baseline is off by default, and one field (or one block of fields) turns it on.
-docs/frontier.md explains each part and its effect.
+docs/guides/parts.md explains each part and its effect.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def layer_set(text: str, num_layers: int, key: str) -> tuple[int, ...]:
 class GPTConfig:
     """A GPT; the defaults are the contest's naive baseline (1.2244 bits per byte on 8 x H100).
 
-    Every part beyond the baseline is off by default; docs/frontier.md says what each brings. Sets of layers are texts:
-    ``""`` for none, ``"all"``, or numbers and spans such as ``"0,3-5"``.
+    Every part beyond the baseline is off by default; docs/guides/parts.md says what each brings. Sets of layers are
+    texts: ``""`` for none, ``"all"``, or numbers and spans such as ``"0,3-5"``.
 
     Attributes:
         num_layers: Number of transformer blocks with weights of their own; ``loop_layers`` may run some of them several

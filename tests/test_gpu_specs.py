@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from golfcore.gpu import A100, H100, Gpu, image_for, occupancy
+from golfcore.gpu_specs import A100, H100, Gpu, image_for, occupancy
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tiny import recipe
 
 from golfcore.errors import InputError
-from golfcore.sweep.hopeless import Curve, Rule, Watch, read_curve, read_reference
+from golfcore.sweep.early_stopping import Curve, Rule, Watch, read_curve, read_reference
 
 SHARES = np.linspace(0.01, 1.0, 100)
 
