@@ -149,7 +149,7 @@ def test_the_frontiers_shape() -> None:
     products = sum(w.calls * w.products for w in work_of(shape) if w.op == "cublas")
     # Six flops a parameter and token, of the layers and of the tied head.
     assert products == 6 * 98_304 * (11 * 2_883_584 + 8192 * 512)
-    with pytest.raises(UsageError, match="knows GPTs with a squared activation"):
+    with pytest.raises(UsageError, match="supports GPT recipes with activation relu2 or leaky2"):
         shape_of(replace(FRONTIER, model=replace(FRONTIER.model, activation="swiglu")))
 
 

@@ -86,7 +86,7 @@ def parse_weights(given: Sequence[str]) -> dict[str, Path]:
     for text in given:
         name, separator, path = text.partition("=")
         if not separator or not name or not path:
-            raise UsageError(f"--weights {text}: expected CHECKPOINT=FILE, as in pocket=runs/20250101-120000")
+            raise UsageError(f"--weights {text}: expected NAME=FILE, as in pocket=runs/20250101-120000")
         found[name] = Path(path)
     return found
 

@@ -115,7 +115,7 @@ def of_case(
             # A rival must do the same work, but its roundings are its own: compiled code sums 8,192 rows one by one.
             factor = 1 if name == NATIVE else 50
             for finding in check.parity(checked or case, dtype, function, device):
-                require(finding.within(factor), f"{case.id} {dtype}: {name} is wrong and was not timed: {finding}")
+                require(finding.within(factor), f"{case.id} {dtype}: {name} is wrong, and was not timed: {finding}")
 
     return Workload(
         case=case.id, dtype=str(dtype).removeprefix("torch."), shape=case.shape,
