@@ -133,7 +133,7 @@ def _sizes(q: torch.Tensor, k: torch.Tensor, cu_seqlens: MaybeTensor, window: in
         documents = cu_seqlens.numel() - 1
         if not cu_seqlens.is_cuda or documents <= 0:  # on a GPU a look at the numbers would make the processor wait
             longest = _longest(cu_seqlens, documents, tokens)
-    return kernels.AttentionSizes(batch, tokens, heads, k.shape[2], head_dim, window, documents, longest)
+    return batch, tokens, heads, k.shape[2], head_dim, window, documents, longest
 
 
 def _longest(cu_seqlens: torch.Tensor, documents: int, tokens: int) -> int:
@@ -159,12 +159,11 @@ def _prepared(
     """What every native function begins with, and the tensors whose addresses are in it: they must outlive the call."""
     q, k, v = readable(q), readable(k), readable(v)
     gate, cu_seqlens = maybe_contiguous(gate), maybe_contiguous(cu_seqlens)
-    begin = kernels.AttentionCall(
-        dtype=DTYPE_CODE[q.dtype], gate_dtype=0 if gate is None else DTYPE_CODE[gate.dtype],
-        sizes=_sizes(q, k, cu_seqlens, window),
-        inputs=(address(q), address(k), address(v), address(gate), address(cu_seqlens)),
-        strides=(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]), options=(scale, xsa),
-    )  # fmt: skip
+    dtype, gate_dtype = DTYPE_CODE[q.dtype], 0 if gate is None else DTYPE_CODE[gate.dtype]
+    sizes, options = _sizes(q, k, cu_seqlens, window), (scale, xsa)
+    inputs = address(q), address(k), address(v), address(gate), address(cu_seqlens)
+    strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3])
+    begin = kernels.AttentionCall(dtype, gate_dtype, sizes, inputs, strides, options)
     return begin, (q, k, v, gate, cu_seqlens)
 
 

@@ -29,15 +29,8 @@ def activation_backward(
     call(like, "activation_backward", dtype, u, dy, du, n, slope)
 
 
-class AttentionSizes(NamedTuple):
-    batch: int
-    tokens: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    window: int
-    documents: int
-    longest: int
+# batch, tokens, heads, kv_heads, head_dim, window, documents, longest. No NamedTuple: pybind11 reads it more slowly.
+AttentionSizes = tuple[int, int, int, int, int, int, int, int]
 
 
 class AttentionCall(NamedTuple):
