@@ -1,4 +1,4 @@
-"""What lies between the matrix products, each with a plain-torch reference and native kernels.
+"""The operations between the matrix products, each with a reference in plain torch and native kernels.
 
 Shapes: B batch, T time, N tokens or heads, D model width, H head width, K key/value heads, V vocabulary.
 """

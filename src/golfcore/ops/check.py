@@ -1,4 +1,4 @@
-"""Whether the kernels are right: what the tests, ``golfcore kernels test`` and the bench (before it times) ask.
+"""Checks that the kernels are right, for tests, ``golfcore kernels test``, and the bench before it times.
 
 A result may be off from the reference in fp64 by at most twice what plain torch in the same dtype is off; integers are
 exact by the same rule.
@@ -47,7 +47,7 @@ class Finding:
         return self.within(1)
 
     def within(self, factor: float) -> bool:
-        """Whether the error is at most ``factor`` times what a kernel may have."""
+        """Return whether the error is at most ``factor`` times the error that a kernel may have."""
         return not self.note and self.ours <= factor * (2 * self.plain + self.floor)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the compiler made of each kernel: registers, memory, threads, and its instructions by kind.
+"""The compiler's result for each kernel: registers, memory, threads, and its instructions by kind.
 
 Read from the machine code inside the compiled core, by NVIDIA's cuobjdump and nvdisasm. Nothing here needs a GPU.
 """
@@ -118,7 +118,7 @@ class Kernel:
 
 
 def count(code: Sequence[Instruction]) -> Counts:
-    """Instructions by kind."""
+    """Count the instructions by kind."""
     kinds = dict.fromkeys(("tensor", "loads16", "stores16", "narrow", "shared", "local"), 0)
     for instruction in code:
         opcode, wide = instruction.opcode, instruction.bytes == 16
@@ -138,23 +138,23 @@ def count(code: Sequence[Instruction]) -> Counts:
 
 
 def moved(code: Sequence[Instruction]) -> int:
-    """Bytes of global memory that a warp reads and writes on one pass through ``code``, each lane its own."""
+    """Count the bytes of global memory that a warp reads and writes on one pass through ``code``, lane by lane."""
     return 32 * sum(i.bytes for i in code if i.opcode in ("LDG", "LD", "LDGSTS", "STG", "ST"))
 
 
 def tensor_flops(code: Sequence[Instruction]) -> int:
-    """What a warp's tensor-core instructions do on one pass through ``code``."""
+    """Return the operations of a warp's tensor-core instructions on one pass through ``code``."""
     return sum(flops for i in code for prefix, flops in TENSOR_FLOPS.items() if i.name.startswith(prefix))
 
 
 def loops(code: Sequence[Instruction]) -> list[tuple[Instruction, ...]]:
-    """The stretches that a branch backwards repeats; the code's end, a branch to itself, is none."""
+    """Find the stretches that a branch backwards repeats; the code's end, a branch to itself, is none."""
     found = [(i.target, i.address) for i in code if i.opcode == "BRA" and 0 <= i.target < i.address]
     return [tuple(i for i in code if start <= i.address <= end) for start, end in sorted(set(found))]
 
 
 def usual(code: Sequence[Instruction]) -> tuple[Instruction, ...]:
-    """``code`` without what branches leave out that has neither tensor-core products nor global memory in it.
+    """Return ``code`` without what branches leave out that has neither tensor-core products nor global memory in it.
 
     Such stretches are masks at edges, new maxima, slow paths of divisions: rarely run. Of two alternatives one stays.
     """
@@ -272,7 +272,7 @@ def demangle(names: Sequence[str]) -> dict[str, str]:
 
 
 def find_tools() -> dict[str, Path]:
-    """Where cuobjdump and nvdisasm are: on PATH, in the CUDA toolkit, or in the packages of the extra ``kernels``.
+    """Find cuobjdump and nvdisasm: on PATH, in the CUDA toolkit, or in the packages of the extra ``kernels``.
 
     Raises:
         BuildError: one of them is missing.

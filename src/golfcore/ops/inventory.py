@@ -1,4 +1,4 @@
-"""What ``golfcore kernels`` shows: the operations of this build, and whether each is right on this machine."""
+"""The operations of this build, and whether each is right on this machine, for ``golfcore kernels``."""
 
 from __future__ import annotations
 

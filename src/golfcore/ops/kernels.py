@@ -34,7 +34,7 @@ AttentionSizes = tuple[int, int, int, int, int, int, int, int]
 
 
 class AttentionCall(NamedTuple):
-    """What all of attention's functions begin with."""
+    """The arguments with which every function of attention begins."""
 
     dtype: int
     gate_dtype: int
@@ -206,7 +206,7 @@ def optim_rows(
     *, p: Tensors = (), g: Tensors = (), m: Tensors = (), v: Tensors = (), ema: Tensors = (), shadow: Tensors = (),
     lr: Sequence[float] = (), weight_decay: Sequence[float] = (),
 ) -> list[OptimRow]:  # fmt: skip
-    """The tensors of one optimizer step, a row each; an absent list leaves its column 0. ``p`` or ``m`` is there."""
+    """Return one row per tensor of an optimizer step; an absent list leaves its column 0. ``p`` or ``m`` is there."""
     sizes = [t.numel() for t in p or m]
     null, zero = [NULL] * len(sizes), [0.0] * len(sizes)
 

@@ -1,4 +1,4 @@
-"""Which kernels an operation launches, with which blocks: its launchers run on the host, its kernels do not.
+"""The kernels that an operation launches, with their blocks: its launchers run on the host, its kernels do not.
 
 So a block's dynamic shared memory, which no machine code tells, is known for a shape, and which of a kernel's many
 instances serves it.

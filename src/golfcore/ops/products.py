@@ -38,7 +38,7 @@ _ONEDNN = 1.2
 
 
 class Route(NamedTuple):
-    """How products on a processor are computed."""
+    """The precision and the library with which a processor computes products."""
 
     dtype: str  # fp32 or bf16
     tiles: bool = False  # bf16 products go through a unit for matrices (AMX)

@@ -346,12 +346,12 @@ def rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def maybe_rows(x: torch.Tensor | None) -> torch.Tensor | None:
-    """``rows(x)``; None for an absent tensor."""
+    """Return ``rows(x)``; None for an absent tensor."""
     return None if x is None else rows(x)
 
 
 def maybe_contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
-    """``x.contiguous()``; None for an absent tensor."""
+    """Return ``x.contiguous()``; None for an absent tensor."""
     return None if x is None else x.contiguous()
 
 

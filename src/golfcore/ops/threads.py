@@ -1,4 +1,4 @@
-"""How many threads compute, and what a limit on them costs."""
+"""The number of threads that compute, and the cost of a limit on it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from golfcore.ops.reference.activation import leaky2 as reference
 
 
 def plain(u: torch.Tensor, slope: float) -> torch.Tensor:
-    """The usual two operations."""
+    """Compute it by the usual two operations."""
     return (F.relu(u) if slope == 0 else F.leaky_relu(u, slope)).square()
 
 

@@ -24,7 +24,7 @@ def plain(
     scale: float | None = None,
     xsa: bool = False,
 ) -> torch.Tensor:
-    """The lines of a training script: scaled_dot_product_attention, a mask where it needs one, then the rest."""
+    """Compute it as a training script does: scaled_dot_product_attention, a mask where it needs one, then the rest."""
     b, t, n, h = q_BTNH.shape
     mask = visible(t, cu_seqlens, window, q_BTNH.device) if window > 0 or cu_seqlens is not None else None
     # In bf16 as it stands, where that is slow too: in fp32 it would round less often than what it is the measure of.

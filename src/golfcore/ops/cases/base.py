@@ -64,13 +64,13 @@ def normal(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.f
 
 
 def outputs(result: Any) -> tuple[torch.Tensor, ...]:
-    """The floating-point tensors among a function's results."""
+    """Return the floating-point tensors among the results of a function."""
     results = result if isinstance(result, tuple | list) else (result,)
     return tuple(r for r in results if isinstance(r, torch.Tensor) and r.is_floating_point())
 
 
 def with_grads(function: Callable[..., Any], case: Case, arguments: Tensors, seeds: list[torch.Tensor]) -> list[Any]:
-    """Outputs and gradients of ``function`` for the output gradients ``seeds`` (cast to each output's dtype)."""
+    """Return outputs and gradients of ``function`` for the output gradients ``seeds`` (cast to each output's dtype)."""
     arguments = dict(arguments)
     for name in case.grads:
         arguments[name] = arguments[name].detach().requires_grad_()

@@ -29,7 +29,7 @@ def plain(
     ids: torch.Tensor, table: torch.Tensor, bigram: Maybe = None, bigram_scale: Maybe = None, smear_w: Maybe = None,
     smear_lambda: Maybe = None, *, bos: int, dtype: torch.dtype,
 ) -> torch.Tensor:  # fmt: skip
-    """The contest's records: every step in the activations' dtype."""
+    """Compute it as the contest's records do: every step in the activations' dtype."""
     e = F.embedding(ids, table).to(dtype)
     if bigram is not None and bigram_scale is not None:
         pairs = F.embedding(bigram_slots(ids, bigram.shape[0], bos), bigram).to(dtype)

@@ -17,7 +17,7 @@ from golfcore.ops.reference.head import linear_cross_entropy as reference
 def plain(
     x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float, reduction: str = "mean"
 ) -> torch.Tensor:
-    """The contest's baseline: logits in the input's dtype, the loss in fp32."""
+    """Compute it as the contest's baseline does: logits in the input's dtype, the loss in fp32."""
     logits = products.linear(x, w).float()
     if softcap > 0:
         logits = softcap * torch.tanh(logits / softcap)

@@ -42,7 +42,7 @@ def plain(
     eps: float = 1e-6,
     dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The lines of a training script: parameters cast to the stream's dtype, torch's own rms_norm."""
+    """Compute it as a training script does: parameters cast to the stream's dtype, torch's own rms_norm."""
     a, s, b = (None if v is None else v.to(x.dtype) for v in (stream_gain, branch_gain, skip_gain))
     if branch is not None:
         x = x + (branch if s is None else s * branch)
@@ -57,7 +57,7 @@ def plain(
 
 
 def plain_residual(x: torch.Tensor, branch: torch.Tensor, branch_gain: torch.Tensor) -> torch.Tensor:
-    """The scaled sum as a training script has it."""
+    """Compute the scaled sum as a training script does."""
     return torch.addcmul(x, branch_gain.to(x.dtype), branch)
 
 

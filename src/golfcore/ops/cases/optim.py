@@ -95,7 +95,7 @@ def _torch_muon(
     p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, ema: torch.Tensor, shadow: torch.Tensor, row_norm: bool,
     coefficients: optim.Coefficients,
 ) -> None:  # fmt: skip
-    """The step of torch.optim.Muon, matrix by matrix; then the average and the copy."""
+    """Do the step of torch.optim.Muon, matrix by matrix; then the average and the copy."""
     from torch.optim._muon import muon
 
     params = list(p.unbind())
@@ -109,7 +109,7 @@ def _torch_muon(
 
 @contextlib.contextmanager
 def torch_muon_in_fast_precision() -> Iterator[None]:
-    """Inside, torch.optim.Muon multiplies in fp32 where the processor has no bf16 instructions; else nothing changes.
+    """Make torch.optim.Muon multiply in fp32 inside the block if the processor has no bf16 instructions.
 
     Torch's own rounds to bf16 on every machine, which without such instructions is some 100 times slower: no rival.
     """

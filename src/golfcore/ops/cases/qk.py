@@ -22,7 +22,7 @@ def plain(
     positions_BT: torch.Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The lines of a training script: tables and gain cast to the dtype of q, torch's own rms_norm."""
+    """Compute it as a training script does: tables and gain cast to the dtype of q, torch's own rms_norm."""
     dtype = q_BTNH.dtype
     if positions_BT is None:
         cos, sin = (t[: q_BTNH.shape[1], None].to(dtype) for t in (cos_TR, sin_TR))

@@ -9,5 +9,5 @@ import torch
 
 
 def widen(x: torch.Tensor) -> torch.Tensor:
-    """``x`` in the arithmetic of the references: fp64 stays, everything narrower becomes fp32."""
+    """Return ``x`` in the arithmetic of the references: fp64 stays, everything narrower becomes fp32."""
     return x if x.dtype == torch.float64 else x.float()

@@ -8,7 +8,7 @@ from golfcore.ops.reference import widen
 
 
 def leaky2(u: torch.Tensor, slope: float) -> torch.Tensor:
-    """``phi(u)**2`` with ``phi(u) = u`` above zero and ``slope * u`` below; ``u`` of any shape and float dtype."""
+    """Return ``phi(u)**2`` with ``phi(u) = u`` above zero and ``slope * u`` below; ``u`` has any shape."""
     wide = widen(u)
     # Not leaky_relu: with slope 0 it turns -inf into NaN.
     phi = torch.relu(wide) if slope == 0 else torch.where(wide > 0, wide, slope * wide)

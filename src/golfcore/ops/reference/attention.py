@@ -33,7 +33,7 @@ def attention(
 
 
 def visible(length: int, cu_seqlens: torch.Tensor | None, window: int, device: torch.device) -> torch.Tensor:
-    """bool [T, S]: whether query t sees key s."""
+    """Return bool [T, S]: whether query t sees key s."""
     t = torch.arange(length, device=device)
     seen = t[:, None] >= t
     if window > 0:

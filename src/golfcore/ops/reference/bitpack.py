@@ -10,7 +10,7 @@ FORMATS = {"ternary": 0, **{f"int{bits}": bits for bits in range(2, 9)}}  # form
 
 
 def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
-    """int8 codes to packed bytes [O, row bytes]; the layout is written down in csrc/bitpack/bitpack.h."""
+    """Pack int8 codes into bytes [O, row bytes]; the layout is written down in csrc/bitpack/bitpack.h."""
     bits = FORMATS[fmt]
     block = 80 if bits == 0 else 64
     rows, columns = q_OI.shape
@@ -31,7 +31,7 @@ def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:
 
 
 def unpack(packed: torch.Tensor, fmt: str, columns: int) -> torch.Tensor:
-    """The int8 codes [O, columns] of ``pack``."""
+    """Unpack the int8 codes [O, columns] of ``pack``."""
     bits = FORMATS[fmt]
     rows = packed.shape[0]
     width = 16 if bits == 0 else 8 * bits
@@ -49,20 +49,20 @@ def unpack(packed: torch.Tensor, fmt: str, columns: int) -> torch.Tensor:
 
 
 def expand(scales_OG: torch.Tensor, columns: int, group: int) -> torch.Tensor:
-    """One scale for each column [O, columns]."""
+    """Return one scale for each column [O, columns]."""
     return scales_OG.repeat_interleave(group, 1)[:, :columns]
 
 
 def dequantize(
     packed: torch.Tensor, scales_OG: torch.Tensor, fmt: str, columns: int, group: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """``scale q`` [O, columns]."""
+    """Return ``scale q`` [O, columns]."""
     scales_OI = expand(scales_OG, columns, group)
     return (unpack(packed, fmt, columns).to(scales_OI.dtype) * scales_OI).to(dtype)
 
 
 def fake_quantize(w: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -> torch.Tensor:
-    """``scale clamp(round(w / scale))`` with the gradient of the identity."""
+    """Return ``scale clamp(round(w / scale))`` with the gradient of the identity."""
     bits = FORMATS[fmt]
     largest = 1 if bits == 0 else (1 << (bits - 1)) - 1
     wide = widen(w)
@@ -73,7 +73,7 @@ def fake_quantize(w: torch.Tensor, scales: torch.Tensor, fmt: str, group: int) -
 
 
 def product(x: torch.Tensor, packed: torch.Tensor, scales_OG: torch.Tensor, fmt: str, group: int) -> torch.Tensor:
-    """``x w^T`` with the dequantized w."""
+    """Return ``x w^T`` with the dequantized w."""
     wide = widen(x)
     w_OI = dequantize(packed, scales_OG.to(wide.dtype), fmt, x.shape[-1], group, wide.dtype)
     return (wide @ w_OI.t()).to(x.dtype)

@@ -15,7 +15,7 @@ def quantize_columns(
     wanted_CO: Tensor, weight_CO: Tensor, feedback_CC: Tensor, step_O: Tensor, *, shrink_C: Tensor, limit: int,
     trellis: int, ranges: Sequence[int],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As ``golfcore.ops.columns.quantize_columns``, in the dtype of ``wanted_CO``: symbols, errors; changes nothing."""
+    """Compute ``golfcore.ops.columns.quantize_columns`` in the dtype of ``wanted_CO``; return symbols and errors."""
     symbols_CO, error_CO = torch.empty(wanted_CO.shape, dtype=torch.int8), torch.empty_like(weight_CO)
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
     for j in range(len(wanted_CO)):
@@ -35,7 +35,7 @@ def quantize_columns(
 
 
 def best_path(wanted_O: Tensor, step_O: Tensor, limit: int, trellis: int) -> Tensor:
-    """The points, in half steps, of the path of least squared error weighted by the squared steps (Viterbi)."""
+    """Return the points, in half steps, of the path of least squared error weighted by the squared steps (Viterbi)."""
     states, masks = 1 << trellis, MASKS[trellis]
     paths: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
     for wanted, step in zip(wanted_O.tolist(), step_O.tolist(), strict=True):

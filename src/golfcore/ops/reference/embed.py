@@ -8,14 +8,14 @@ from golfcore.ops.reference import widen
 
 
 def starts(ids: torch.Tensor, bos: int) -> torch.Tensor:
-    """Whether each id of [..., T] starts a document: the first of its row, and every ``bos``."""
+    """Return whether each id of [..., T] starts a document: the first of its row, and every ``bos``."""
     first = torch.zeros_like(ids, dtype=torch.bool)
     first[..., :1] = True
     return first | (ids == bos)
 
 
 def bigram_slots(ids: torch.Tensor, slots: int, bos: int) -> torch.Tensor:
-    """Where each pair (previous, current) of [..., T] lies in the bigram table; the last slot starts a document."""
+    """Return the slot of each pair (previous, current) of [..., T]; the last slot of the table starts a document."""
     before = torch.roll(ids, 1, -1)
     mixed = ((36313 * ids) & 0xFFFFFFFF) ^ ((27191 * before) & 0xFFFFFFFF)
     return torch.where(starts(ids, bos), slots - 1, mixed % (slots - 1))

@@ -11,7 +11,7 @@ from golfcore.ops.reference import widen
 def linear_cross_entropy(
     x: torch.Tensor, w: torch.Tensor, targets: torch.Tensor, softcap: float = 0.0, reduction: str = "mean"
 ) -> torch.Tensor:
-    """``-log softmax(softcap(x w^T))[targets]``; x [..., D], w [V, D], targets [...]; see ``golfcore.ops.head``."""
+    """Return ``-log softmax(softcap(x w^T))[targets]``; x [..., D], w [V, D], targets [...]."""
     logits = widen(x) @ widen(w).to(widen(x).dtype).t()
     if softcap > 0:
         logits = softcap * torch.tanh(logits / softcap)

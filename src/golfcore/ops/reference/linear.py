@@ -8,5 +8,5 @@ from golfcore.ops.reference import widen
 
 
 def linear(x: torch.Tensor, *weights_OI: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """``x W^T`` for each W, cast to the dtype of x; see ``golfcore.ops.linear``."""
+    """Return ``x W^T`` for each W, cast to the dtype of x; see ``golfcore.ops.linear``."""
     return tuple((widen(x) @ widen(w_OI.to(x.dtype)).t()).to(x.dtype) for w_OI in weights_OI)

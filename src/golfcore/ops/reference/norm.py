@@ -19,7 +19,7 @@ def mix_norm(
     eps: float = 1e-6,
     dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mixed stream in the dtype of ``x``, and its norm in ``dtype``."""
+    """Return the mixed stream in the dtype of ``x``, and its norm in ``dtype``."""
     mix = widen(x)
     if branch is not None:
         mix = mix + (widen(branch) if branch_gain is None else branch_gain * branch)
@@ -34,5 +34,5 @@ def mix_norm(
 
 
 def residual(x: torch.Tensor, branch: torch.Tensor, branch_gain: torch.Tensor) -> torch.Tensor:
-    """``x + branch_gain * branch`` in the dtype of ``x``."""
+    """Return ``x + branch_gain * branch`` in the dtype of ``x``."""
     return (widen(x) + branch_gain * widen(branch)).to(x.dtype)

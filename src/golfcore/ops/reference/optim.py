@@ -35,7 +35,7 @@ def adamw_(
 
 
 def muon_momentum_(grads: Tensors, buffers: Tensors, momentum: float, row_norm: bool, eps: float) -> torch.Tensor:
-    """``m = momentum m + g``; the bank of ``g + momentum m``, each of norm 1, in the dtype of the buffers."""
+    """Set ``m = momentum m + g``; return the bank of ``g + momentum m``, each of norm 1, in the buffers' dtype."""
     updates = []
     for g, m in zip(grads, buffers, strict=True):
         m.mul_(momentum).add_(g.to(m.dtype))
@@ -47,7 +47,7 @@ def muon_momentum_(grads: Tensors, buffers: Tensors, momentum: float, row_norm: 
 
 
 def orthogonalize(bank_BRC: torch.Tensor, coefficients: Sequence[tuple[float, float, float]]) -> torch.Tensor:
-    """Newton-Schulz ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``, on the wide orientation, in fp32 or fp64."""
+    """Iterate ``X <- a X + (b A + c A^2) X`` with ``A = X X^T`` (Newton-Schulz), wide side out, in fp32 or fp64."""
     x = widen(bank_BRC)
     tall = x.shape[1] > x.shape[2]
     if tall:
@@ -62,7 +62,7 @@ def muon_apply_(
     params: Tensors, update_BRC: torch.Tensor, lr: float, weight_decay: float, factor: float,
     emas: Tensors, ema_decay: float, shadows: Tensors,
 ) -> None:  # fmt: skip
-    """``p = (1 - lr weight_decay) p - lr factor update``."""
+    """Set ``p = (1 - lr weight_decay) p - lr factor update``."""
     for i, p in enumerate(params):
         value = p * (1 - lr * weight_decay) - lr * factor * update_BRC[i].to(p.dtype)
         _store(i, p, value, emas, ema_decay, shadows)

@@ -16,7 +16,7 @@ def qk(
     positions_BT: torch.Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both normed by head and rotated in their first ``2 R`` dimensions; queries times their head's gain."""
+    """Return both normed by head and rotated in their first ``2 R`` dimensions; queries times their head's gain."""
     length = q_BTNH.shape[1]
     cos, sin = (table[:length] if positions_BT is None else table[positions_BT.long()] for table in (cos_TR, sin_TR))
     q = _rotate(_norm(q_BTNH, eps), cos[..., None, :], sin[..., None, :])
