@@ -227,7 +227,7 @@ def parse_threads(text: str) -> dict[str, int]:
 
 
 def parse_name(mangled: str, names: Mapping[str, str]) -> tuple[str, str]:
-    """(operation, ``forward<golf::bf16, 8>``); ``names`` is what each mangled name stands for.
+    """Return (operation, ``forward<golf::bf16, 8>``); ``names`` is what each mangled name stands for.
 
     nvcc puts the source's name into that of the unnamed namespace: ``norm_kernels.cu``.
     """
