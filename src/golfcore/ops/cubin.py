@@ -250,7 +250,7 @@ def _until_parameters(text: str) -> str:
 
 
 def demangle(names: Sequence[str]) -> dict[str, str]:
-    """C++ names in words, by the C++ library that the core is linked with; those that it cannot read stay."""
+    """Return the C++ names in words, by the C++ library that the core is linked with; those that it cannot read stay."""
     try:
         library = ctypes.CDLL("libstdc++.so.6")
         function = library.__cxa_demangle
@@ -294,7 +294,7 @@ def _folders() -> Iterator[Path]:
 
 
 def read_kernels(binary: Path, image: str) -> list[Kernel]:
-    """The kernels of ``binary`` (a shared library or an object) for ``image``, in the order of their names.
+    """Read the kernels of ``binary`` (a shared library or an object) for ``image``, in the order of their names.
 
     Raises:
         BuildError: a tool is missing or fails, or there is no such image.
@@ -340,7 +340,7 @@ def _images() -> str:
 
 @cache
 def built_kernels(image: str) -> tuple[Kernel, ...]:
-    """The kernels of the compiled core for ``image``.
+    """Read the kernels of the compiled core for ``image``.
 
     Raises:
         BuildError: the core was built without CUDA, without that image, or a tool is missing.
