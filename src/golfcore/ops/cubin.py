@@ -250,7 +250,7 @@ def _until_parameters(text: str) -> str:
 
 
 def demangle(names: Sequence[str]) -> dict[str, str]:
-    """Return the C++ names in words, by the C++ library that the core is linked with; those that it cannot read stay."""
+    """Return C++ names in words, by the C++ library that the core is linked with; those that it cannot read stay."""
     try:
         library = ctypes.CDLL("libstdc++.so.6")
         function = library.__cxa_demangle
