@@ -11,28 +11,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from golfcore.artifact.model_io import load_model as read_model
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import open_tokens
 from golfcore.errors import UsageError
-from golfcore.model.interface import LanguageModel
 from golfcore.pipeline.config import changed, read_config, write_config
-from golfcore.pipeline.pack import pack_stage
-from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
-from golfcore.pipeline.score import LONG_CALL_S, own_text, score_artifact, score_in_new_process, validation_of
-from golfcore.pipeline.start import Start, Wish, begin_together
-from golfcore.pipeline.train import load_weights, require_alike, resume_point, train_stage
-from golfcore.pipeline.whole import RunResult, run_stages
 from golfcore.progress import Progress, no_progress
-from golfcore.ranks.heartbeat import with_heartbeat
-from golfcore.ranks.world import World, join_world
 from golfcore.recipes import load_recipe as read_recipe
 from golfcore.recipes.sizing import AUTO
 from golfcore.run_folder import ARTIFACT, owned
 from golfcore.tokenizer import Tokenizer
-from golfcore.training.runlog import RunLog
+
+# Each function imports its stage itself: torch takes 1.2 s, and the native operations another one, which reading a
+# recipe or packing a run does not need.
+if TYPE_CHECKING:
+    from golfcore.model.interface import LanguageModel
+    from golfcore.pipeline.start import Start, Wish
+    from golfcore.pipeline.whole import RunResult
+    from golfcore.ranks.world import World
 
 Paths = Path | str | Sequence[Path | str]
 
@@ -84,6 +81,8 @@ def run(
         InputError: text or tokens that cannot be used, or a full disk.
         RuleError: the model cannot fit the byte cap, or a probe of the scorer failed.
     """
+    from golfcore.pipeline.start import Wish
+
     wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
     return run_wish(wish, progress)
 
@@ -94,6 +93,11 @@ def run_wish(
     guard: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
 ) -> RunResult | None:
     """Do the work of ``run``; ``guard(run_dir)`` is a context manager around all that follows the preparation."""
+    from golfcore.pipeline.score import score_in_new_process
+    from golfcore.pipeline.start import begin_together
+    from golfcore.pipeline.whole import run_stages
+    from golfcore.ranks.world import join_world
+
     with join_world() as world:
         start = begin_together(world, wish, progress)
         with owned(start.run_dir, by_this_process=world.primary), guard(start.run_dir):
@@ -120,6 +124,8 @@ def train(
     Returns:
         The run's folder; under torchrun None on every rank but 0.
     """
+    from golfcore.pipeline.start import Wish
+
     wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
     return train_wish(wish, progress)
 
@@ -130,6 +136,9 @@ def train_wish(
     guard: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
 ) -> Path | None:
     """Do the work of ``train``; ``guard(run_dir)`` is a context manager around the training."""
+    from golfcore.pipeline.start import begin_together
+    from golfcore.ranks.world import join_world
+
     with join_world() as world:
         start = begin_together(world, wish, progress)
         with owned(start.run_dir, by_this_process=world.primary):
@@ -140,6 +149,9 @@ def train_wish(
 def _train(
     start: Start, world: World, progress: Progress, guard: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
+    from golfcore.pipeline.train import require_alike, resume_point, train_stage
+    from golfcore.training.runlog import RunLog
+
     run_dir, config = start.run_dir, start.config
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     require_alike(config, tokens, world)
@@ -167,8 +179,7 @@ def quantize(
 
     Args:
         run_dir: the run's folder; its checkpoint stays as it is.
-        fit: choose the step size of each tensor so that the packed file ends just below this many bytes; 0: do as
-            ``quant.fit`` of the recipe says.
+        fit: bytes of the packed file, which step sizes are chosen to fill; 0: do as ``quant.fit`` of the recipe says.
         margin: bytes below ``fit`` that stay free; 0: ``quant.margin`` of the recipe.
         changes: values by ``section.key`` that replace those of the run, such as ``{"quant.matrix_bits": 4}``.
         text: files or folders of calibration text, used instead of training text.
@@ -184,6 +195,12 @@ def quantize(
         RuleError: the cap cannot be met.
         UsageError: an unknown key, or a margin that leaves no bytes.
     """
+    from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
+    from golfcore.pipeline.score import LONG_CALL_S
+    from golfcore.pipeline.train import load_weights
+    from golfcore.ranks.heartbeat import with_heartbeat
+    from golfcore.ranks.world import join_world
+
     run_dir = Path(run_dir)
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
@@ -232,6 +249,8 @@ def pack(
     Raises:
         InputError: the run is not quantized, or the file cannot be written.
     """
+    from golfcore.pipeline.pack import pack_stage
+
     run_dir = Path(run_dir)
     config = read_config(run_dir)
     if coder is not None:
@@ -280,6 +299,9 @@ def score(
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
+    from golfcore.pipeline.score import own_text, score_artifact, validation_of
+    from golfcore.ranks.world import join_world
+
     began = time.perf_counter() if began is None else began
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
@@ -317,6 +339,8 @@ def load_model(artifact: Path | str) -> Model:
         InputError: no such file.
         FormatError: the file is damaged, or its model family is unknown.
     """
+    from golfcore.artifact.model_io import load_model as read_model
+
     loaded = read_model(Path(artifact))
     tokenizer = Tokenizer.from_bytes(loaded.tokenizer) if loaded.tokenizer else None
     return Model(loaded.module, tokenizer, loaded.manifest)
