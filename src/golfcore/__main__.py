@@ -2,11 +2,10 @@
 
 import os
 import sys
-from pathlib import Path
 
 # Python puts the working folder first on its path, so a file of the user's could stand in for a module of ours or of
 # the standard library, and change a score. The process starts again without it.
-if not sys.flags.safe_path and sys.path[0] in ("", str(Path.cwd())):
+if not sys.flags.safe_path:
     os.execv(sys.executable, [sys.executable, "-P", *sys.orig_argv[1:]])
 
 from golfcore.cli import main

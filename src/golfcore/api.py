@@ -81,10 +81,7 @@ def run(
         InputError: text or tokens that cannot be used, or a full disk.
         RuleError: the model cannot fit the byte cap, or a probe of the scorer failed.
     """
-    from golfcore.pipeline.start import Wish
-
-    wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
-    return run_wish(wish, progress)
+    return run_wish(_wish(recipe, text, data, changes, runs, run_id, resume), progress)
 
 
 def run_wish(
@@ -124,10 +121,7 @@ def train(
     Returns:
         The run's folder; under torchrun None on every rank but 0.
     """
-    from golfcore.pipeline.start import Wish
-
-    wish = Wish(recipe, _paths(text), _path(data), changes or {}, (), {}, Path(runs), run_id, _path(resume))
-    return train_wish(wish, progress)
+    return train_wish(_wish(recipe, text, data, changes, runs, run_id, resume), progress)
 
 
 def train_wish(
@@ -256,8 +250,10 @@ def pack(
     if coder is not None:
         config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
     tokens = open_tokens(config.data.path, config.data.tokenizer)
-    with owned(run_dir), progress("pack") as tick:
-        return pack_stage(run_dir, config, tokens, Path(output or run_dir / ARTIFACT), tick)
+    target = Path(output or run_dir / ARTIFACT)
+    inside = target.resolve().parent == run_dir.resolve()  # a folder that cannot be written may be packed elsewhere
+    with owned(run_dir, by_this_process=inside), progress("pack") as tick:
+        return pack_stage(run_dir, config, tokens, target, tick)
 
 
 def score(
@@ -344,6 +340,18 @@ def load_model(artifact: Path | str) -> Model:
     loaded = read_model(Path(artifact))
     tokenizer = Tokenizer.from_bytes(loaded.tokenizer) if loaded.tokenizer else None
     return Model(loaded.module, tokenizer, loaded.manifest)
+
+
+def _wish(
+    recipe: str | RecipeConfig, text: Paths, data: Path | str | None, changes: Mapping[str, Any] | None,
+    runs: Path | str, run_id: str, resume: Path | str | None,
+) -> Wish:  # fmt: skip
+    from golfcore.pipeline.start import Wish
+
+    return Wish(
+        recipe, text=_paths(text), data=_path(data), changes=changes or {}, runs=Path(runs), run_id=run_id,
+        resume=_path(resume),
+    )  # fmt: skip
 
 
 def _paths(paths: Paths) -> list[Path]:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import golfcore
+from golfcore.processes import python_command
+
 TINY = {
     "track.train_s": "0", "data.vocab_size": "320", "model.num_layers": "2", "model.model_dim": "64",
     "model.num_heads": "2", "model.num_kv_heads": "1", "train.batch_tokens": "512", "train.micro_batch_tokens": "512",
@@ -85,3 +88,13 @@ def test_pythonpath_does_not_reach_the_scorer(
     )
     found = score(tmp_path, text_file, cache, PYTHONPATH=str(tmp_path / "code"))
     assert found["val_bpb"] == clean["val_bpb"]
+
+
+def test_golfcore_that_was_found_through_pythonpath_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = str(Path(golfcore.__file__).parents[1])
+    assert python_command("golfcore")[-2:] == ["-m", "golfcore"]
+    monkeypatch.setenv("PYTHONPATH", f"/nowhere{os.pathsep}{source}")
+    command = python_command("golfcore")
+    assert f"sys.path.append({source!r})" in command[-1]
+    done = subprocess.run([*command, "recipes", "list"], capture_output=True, text=True, check=True)
+    assert "pocket" in done.stdout

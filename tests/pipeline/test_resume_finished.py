@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import golfcore
-from golfcore.run_folder import ARTIFACT, LEDGER, LOG, SCORE
+from golfcore.run_folder import ARTIFACT, LEDGER, LOG, OWNER, SCORE
 
 TINY = {
     "track.train_s": 0, "track.eval_s": 50.0, "data.vocab_size": 320, "model.num_layers": 2, "model.model_dim": 64,
@@ -45,7 +45,8 @@ def test_a_finished_run_does_nothing_again(folder: Path) -> None:
     assert seconds(folder) == before
     assert (folder / ARTIFACT).stat().st_mtime_ns == model
     assert json.loads(score) == result.score
-    assert (folder / LOG).read_text().count("step:5/5 ") == 1
+    log = (folder / LOG).read_text()
+    assert log.count("step:5/5 ") == log.count("roundtrip_exact") == 1
 
 
 def test_a_discarded_evaluation_does_not_count_twice(folder: Path) -> None:
@@ -73,8 +74,20 @@ def test_a_score_of_another_file_is_not_taken(folder: Path) -> None:
     assert result is not None and result.score["val_bpb"] == score["val_bpb"]
 
 
-def test_a_damaged_file_is_made_again(folder: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "one bit"])
+def test_a_damaged_file_is_made_again(damage: str, folder: Path) -> None:
     content = (folder / ARTIFACT).read_bytes()
-    (folder / ARTIFACT).write_bytes(content[: len(content) // 2])
+    middle = len(content) // 2
+    torn = (
+        content[:middle] if damage == "cut" else content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    )
+    (folder / ARTIFACT).write_bytes(torn)
     result = golfcore.run(resume=folder)
     assert result is not None and result.artifact.read_bytes() == content
+
+
+def test_a_run_is_packed_elsewhere_without_a_trace(folder: Path, tmp_path: Path) -> None:
+    (folder / OWNER).unlink()
+    golfcore.pack(folder, tmp_path / "other.golf")
+    assert (tmp_path / "other.golf").read_bytes() == (folder / ARTIFACT).read_bytes()
+    assert not (folder / OWNER).exists()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -73,7 +74,7 @@ def resumable(run_dir: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (run_dir / CHECKPOINT).exists():
-            raise KeyboardInterrupt(f"go on with: golfcore run --resume {run_dir}") from None
+            raise KeyboardInterrupt(f"go on with: golfcore run --resume {quote(str(run_dir))}") from None
         raise
 
 
@@ -96,7 +97,7 @@ def closing_panel(result: RunResult) -> Panel:
     grid.add_row("seconds", "   ".join(_phase_text(row) for row in result.ledger))
     for name in (ARTIFACT, REPORT, LOG):
         grid.add_row(name, str(result.run_dir / name))
-    grid.add_row("next", f"golfcore inspect {result.artifact}")
+    grid.add_row("next", f"golfcore inspect {quote(str(result.artifact))}")
     grid.add_row("", f"golfcore run {config.name} --set train.seed={config.train.seed + 1}")
     grid.add_row("", f"golfcore run {config.name} --text YOUR_TEXT.jsonl")
     return Panel(grid, title=result.run_dir.name, expand=False)

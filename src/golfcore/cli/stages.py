@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -58,7 +59,7 @@ def train(
         print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / CHECKPOINT), **last})
     else:
         out.print(f"{run_dir}: step {last['step']}, train loss {last['train_loss']:.4f}", markup=False)
-        out.print(f"next: golfcore quantize {run_dir}", markup=False)
+        out.print(f"next: golfcore quantize {quote(str(run_dir))}", markup=False)
 
 
 def quantize(
@@ -107,7 +108,7 @@ def quantize(
     if not dry_run:
         print_table(_error_table(result))
         out.print(_measured_on(result["total"]), markup=False)
-        out.print(f"next: golfcore pack {run}", markup=False)
+        out.print(f"next: golfcore pack {quote(str(run))}", markup=False)
 
 
 def _plan_table(plan: dict[str, Any]) -> Table:
@@ -198,7 +199,8 @@ def pack(
     else:
         size = packed["bytes"]
         out.print(f"{target}: {size['file']:,} bytes of {size['cap']:,}, {size['free']:,} free", markup=False)
-        out.print(f"next: golfcore eval {target} --data {read_config(source).data.path}", markup=False)
+        data = read_config(source).data.path
+        out.print(f"next: golfcore eval {quote(str(target))} --data {quote(data)}", markup=False)
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -362,7 +363,7 @@ def _report(folder: Path, entries: list[Entry], json: bool) -> None:
             output.out.print(f"{row['variant']}, {note}", style="dim", markup=False)
     best = next((row for row in variants(entries) if row["mean"] is not None), None)
     if best:
-        output.out.print(f"next: golfcore report {folder} --compare {_base(entries)}", markup=False)
+        output.out.print(f"next: golfcore report {quote(str(folder))} --compare {quote(_base(entries))}", markup=False)
 
 
 def _base(entries: Sequence[Entry]) -> str:

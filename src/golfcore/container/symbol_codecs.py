@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -85,49 +85,55 @@ class Base3:
         return (digits[:n] - np.uint8(1)).tobytes()
 
 
-class StaticRans:
+class _EntropyCodec:
+    """The calls of the compiled coders, which three codecs share.
+
+    Attributes:
+        _functions: encoder and decoder: (bytes, shapes, bits, bits of trellis state, *parameters) -> bytes.
+        _parameters: the number of parameters, one byte each.
+    """
+
+    _functions: tuple[Callable[..., bytes], Callable[..., bytes]]
+    _parameters: int
+
+    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
+        return self._functions[0](raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+
+    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
+        _check(layout, params, self._parameters)
+        try:
+            return self._functions[1](coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+
+
+class StaticRans(_EntropyCodec):
     """An rANS codec with stored tables, one per class of columns. Parameters: log2 of lanes, log2 of classes."""
 
     id = 4
     name = "rans"
+    _functions = (_core.entropy_encode_static, _core.entropy_decode_static)
+    _parameters = 2
 
     def params(self, layout: Layout) -> Iterable[bytes]:
         lanes = lanes_log2(layout)
         return () if lanes is None else tuple(bytes((lanes, classes)) for classes in (0, 2, 3))
 
-    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
-        return _core.entropy_encode_static(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
 
-    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
-        _check(layout, params, 2)
-        try:
-            return _core.entropy_decode_static(coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
-        except ValueError as error:
-            raise CodecError(str(error)) from error
-
-
-class AdaptiveRans:
+class AdaptiveRans(_EntropyCodec):
     """An rANS codec that learns its tables. Parameters: log2 of lanes, log2 of a prior's rows, width of classes."""
 
     id = 5
     name = "adaptive"
+    _functions = (_core.entropy_encode_adaptive, _core.entropy_decode_adaptive)
+    _parameters = 3
 
     def params(self, layout: Layout) -> Iterable[bytes]:
         lanes = lanes_log2(layout)
         return () if lanes is None else tuple(bytes((lanes, *columns)) for columns in _COLUMNS)
 
-    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
-        return _core.entropy_encode_adaptive(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
 
-    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
-        _check(layout, params, 3)
-        try:
-            return _core.entropy_decode_adaptive(coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
-        except ValueError as error:
-            raise CodecError(str(error)) from error
-
-
-class Binary:
+class Binary(_EntropyCodec):
     """A binary arithmetic codec of yes-or-no decisions. Parameters: those of ``AdaptiveRans``.
 
     It saves a little against whole symbols and takes several steps per symbol, so only ``smallest`` tries it.
@@ -135,19 +141,11 @@ class Binary:
 
     id = 9
     name = "binary"
+    _functions = (_core.entropy_encode_binary, _core.entropy_decode_binary)
+    _parameters = 3
 
     def params(self, layout: Layout) -> Iterable[bytes]:
         return ()
-
-    def encode(self, raw: bytes, layout: Layout, params: bytes) -> bytes:
-        return _core.entropy_encode_binary(raw, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
-
-    def decode(self, coded: bytes, layout: Layout, params: bytes) -> bytes:
-        _check(layout, params, 3)
-        try:
-            return _core.entropy_decode_binary(coded, _shapes(layout), layout.kind.bits, layout.kind.trellis, *params)
-        except ValueError as error:
-            raise CodecError(str(error)) from error
 
 
 class LogGrid:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from golfcore.data.shards import ShardRecord, ShardSet
@@ -97,7 +98,7 @@ class Manifest:
             with path.open("rb") as f:
                 raw = f.read(_MAX_MANIFEST_BYTES + 1)
         except OSError as error:
-            make = f"make it with: golfcore data prepare -o {folder}"
+            make = f"make it with: golfcore data prepare -o {quote(str(folder))}"
             raise InputError(f"{path}: cannot be read ({error.strerror}); {make}") from error
         if len(raw) > _MAX_MANIFEST_BYTES:
             raise FormatError(f"{path}: more than {_MAX_MANIFEST_BYTES} bytes")

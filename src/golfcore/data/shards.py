@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import IO, Any
 
@@ -141,7 +142,7 @@ class ShardSet:
             InputError: no such folder or no such shard in it.
         """
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {folder}")
+            raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {quote(str(folder))}")
         files = split_files(folder, split)
         if not files:
             raise InputError(f"{folder}: no {shard_name(split, 0)} in it; make it with: golfcore data prepare")

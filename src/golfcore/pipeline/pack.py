@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     """
     path = run_dir / QUANTIZED
     if not path.is_file():
-        raise InputError(f"{path} is missing: run golfcore quantize {run_dir} first")
+        raise InputError(f"{path} is missing: run golfcore quantize {quote(str(run_dir))} first")
     try:
         saved = torch.load(path, weights_only=True)
         if saved["version"] != QUANTIZED_VERSION:

@@ -10,6 +10,7 @@ from typing import Any
 
 from golfcore.artifact.inspect import summary
 from golfcore.config import RecipeConfig
+from golfcore.container import Container
 from golfcore.data.tokens import Tokens, open_tokens
 from golfcore.errors import FormatError
 from golfcore.model.interface import LanguageModel
@@ -115,11 +116,12 @@ def run_stages(
         if score is None:
             with log.phase("evaluate", config.track.eval_s, spent_s=0.0):
                 score = evaluate(artifact)
-        if not world.primary:
-            return None
-        write_score(run_dir, score)
-        for line in closing_lines(config, packed, score):
-            log.line(line)
+            if world.primary:
+                write_score(run_dir, score)
+                for line in closing_lines(config, packed, score):
+                    log.line(line)
+    if not world.primary:
+        return None
     ledger = read_ledger(run_dir / LEDGER)
     train_s, eval_s = budget_use(ledger)
     return RunResult(run_dir, config, score, packed, ledger, train_s, eval_s, build_report(run_dir))
@@ -128,11 +130,13 @@ def run_stages(
 def _done(
     run_dir: Path, config: RecipeConfig, saved: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return what a resumed run need not do again: the inspection of its packed file, and that file's score."""
+    """Return the inspection and the score of a finished run's packed file; None for each that has to be made."""
     artifact = run_dir / ARTIFACT
     if saved is None or not saved["final"] or not artifact.is_file():
         return None, None
     try:
+        with Container.open(artifact) as file:
+            file.verify()
         packed = summary(artifact, config.track.cap_bytes)
         score = read_json(run_dir / SCORE, dict)
     except FormatError:  # it is made anew
