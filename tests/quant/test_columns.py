@@ -11,13 +11,24 @@ import torch
 from torch import Tensor
 
 from golfcore import _core
-from golfcore.container.trellis import MASKS, points, points_in_numpy
+from golfcore.container.trellis import MASKS, points
 from golfcore.errors import InputError
 from golfcore.ops.columns import quantize_columns
 from golfcore.ops.reference.columns import quantize_columns as plain
 from golfcore.ops.registry import ISAS
 
 BITS = sorted(MASKS)
+
+
+def points_in_numpy(symbols: np.ndarray, bits: int) -> np.ndarray:
+    """The points of trellis-coded symbols, a row at a time: the definition that the compiled decoder is held to."""
+    rows = symbols.reshape(-1, symbols.shape[-1] if symbols.ndim > 1 else 1)
+    points_RL, state_L = 2 * rows.astype(np.int16), np.zeros(rows.shape[1], np.uint8)
+    masks = np.array(MASKS[bits], np.uint8)
+    for point_L in points_RL:
+        point_L += state_L & 1
+        state_L = (state_L >> 1) ^ masks[point_L & 3]
+    return points_RL.reshape(symbols.shape)
 
 
 def problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

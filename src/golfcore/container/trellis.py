@@ -34,14 +34,3 @@ def points(symbols: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int16]:
             flat.ctypes.data, out.ctypes.data, out.size // columns, columns, bits, MASKS[bits], os.cpu_count() or 1
         )
     return out
-
-
-def points_in_numpy(symbols: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int16]:
-    """Return ``points`` without the compiled core, row by row."""
-    rows = symbols.reshape(-1, symbols.shape[-1] if symbols.ndim > 1 else 1)
-    points_RL, state_L = 2 * rows.astype(np.int16), np.zeros(rows.shape[1], np.uint8)
-    masks = np.array(MASKS[bits], np.uint8)
-    for point_L in points_RL:
-        point_L += state_L & 1
-        state_L = (state_L >> 1) ^ masks[point_L & 3]
-    return points_RL.reshape(symbols.shape)
