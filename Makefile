@@ -17,7 +17,7 @@ GOLF_WERROR ?= OFF
 export GOLF_CUDA GOLF_WERROR
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SOURCES := CMakeLists.txt $(shell find csrc -type f)
+SOURCES := CMakeLists.txt $(wildcard cmake/*) $(shell find csrc -type f)
 # An editable install lists the package's modules, so one that came, went or moved is a reason to install again.
 MODULES := $(shell find src -name '*.py' | sort | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/.installed-$(GOLF_CUDA)-werror-$(GOLF_WERROR)-$(MODULES)
@@ -107,7 +107,7 @@ $(INSTALLED): $(SOURCES) pyproject.toml constraints.txt
 	  { echo "golfcore needs Python 3.11 or later, and $(PYTHON) is not: make PYTHON=python3.12" >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || \
 	  { echo "golfcore needs a C++17 compiler: install g++ or clang++ (on Debian: apt install g++)" >&2; exit 1; }
-	@echo "setting up $(VENV) (a minute or two, later seconds; CUDA: $(GOLF_CUDA))" >&2
+	@echo "setting up $(VENV) ($(if $(filter OFF,$(GOLF_CUDA)),a minute or two,with nvcc 2 to 10 minutes), later seconds; CUDA: $(GOLF_CUDA))" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python tools/torch_download.py -c constraints.txt
 	@$(PIP_INSTALL) cmake ninja \

@@ -13,18 +13,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from golfcore.openmp import share_cores
+from golfcore.startup import prepare
 
-share_cores()  # before torch is imported
+prepare()  # before torch is imported
 
 from golfcore.data.tokens import open_tokens  # noqa: E402
-from golfcore.errors import GolfError, RuleError  # noqa: E402
+from golfcore.endings import run_to_end  # noqa: E402
+from golfcore.errors import RuleError  # noqa: E402
 from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
 from golfcore.pipeline.start import Wish, begin_together  # noqa: E402
 from golfcore.pipeline.whole import run_stages  # noqa: E402
@@ -43,7 +42,14 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(options: argparse.Namespace, world: World) -> None:
+def main() -> int:
+    options = parse()
+    with join_world() as world:
+        run(options, world)
+    return 0
+
+
+def run(options: argparse.Namespace, world: World) -> None:
     wish = Wish(
         options.recipe, options.text, options.data, environment=os.environ, runs=options.runs, run_id=options.run_id,
         resume=options.resume,
@@ -65,19 +71,6 @@ def main(options: argparse.Namespace, world: World) -> None:
         raise RuleError(broken)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM, by which torchrun ends the other ranks when one has failed: each reports what it knows."""
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    options = parse()
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        with join_world() as world:
-            main(options, world)
-    except GolfError as error:
-        print(f"train_gpt.py: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit("train_gpt.py: interrupted; go on with --resume and the run's folder")
+    # torchrun ends the other ranks by SIGTERM when one has failed: each then reports what it knows.
+    sys.exit(run_to_end("train_gpt.py", main, unfinished="go on with --resume and the run's folder"))

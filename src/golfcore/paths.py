@@ -11,15 +11,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from golfcore import machine
 from golfcore.errors import InputError
+
+CACHE_VARIABLE = "GOLFCORE_CACHE to a folder that can be written"
 
 
 def cache_dir() -> Path:
-    """Return ``$GOLFCORE_CACHE``, else ``$XDG_CACHE_HOME/golfcore``, else ``~/.cache/golfcore``; it is not created."""
+    """Return ``$GOLFCORE_CACHE``, else ``$XDG_CACHE_HOME/golfcore``, else ``~/.cache/golfcore``; it is not created.
+
+    A relative XDG_CACHE_HOME is ignored, as its standard asks.
+
+    Raises:
+        InputError: this user has no home folder.
+    """
     if own := os.environ.get("GOLFCORE_CACHE"):
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "golfcore"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if base.is_absolute():
+        return base / "golfcore"
+    home = machine.home()
+    if home is None:
+        raise InputError(
+            f"user {os.getuid()} has no home folder, where downloads and prepared text are kept (HOME is not set): set "
+            f"{CACHE_VARIABLE}"
+        )
+    return home / ".cache" / "golfcore"
 
 
 @contextlib.contextmanager
@@ -58,8 +75,16 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def write_failure(path: Path, error: OSError) -> str:
     """Return one line on an ``OSError`` that happened while writing ``path``."""
     if error.errno == errno.ENOSPC:
-        return f"cannot write {path}: the disk is full; free some space or write elsewhere"
-    return f"cannot write {path}: {error.strerror or error}"
+        return f"cannot write {path}: the disk is full; free some space or write elsewhere{_cache_hint(path)}"
+    return f"cannot write {path}: {error.strerror or error}{_cache_hint(path)}"
+
+
+def _cache_hint(path: Path) -> str:
+    """Return what to do if ``path`` lies in the user's cache, where nobody chose to write; else an empty string."""
+    with contextlib.suppress(InputError):
+        if path.is_relative_to(cache_dir()):
+            return f"; set {CACHE_VARIABLE}"
+    return ""
 
 
 def disk_is_full(error: OSError) -> bool:

@@ -22,7 +22,16 @@ ARTIFACT = "model.golf"
 SCORE = "score.json"
 REPORT = "report.html"
 STOPPED = "stopped.json"  # a sweep stopped the run early
+CRASH = "crash.txt"  # details of an error that was not foreseen
 OWNER = ".owner"  # held by the process that writes; names it
+
+
+_latest: Path | None = None
+
+
+def latest() -> Path | None:
+    """Return the folder of the run that this process wrote to last; None if it has not written to any."""
+    return _latest
 
 
 @contextmanager
@@ -46,8 +55,10 @@ def owned(run_dir: Path, *, by_this_process: bool = True) -> Iterator[None]:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise InputError(write_failure(path, error)) from error
+    global _latest
     try:
         _lock(fd, run_dir)
+        _latest = run_dir
         os.ftruncate(fd, 0)
         with contextlib.suppress(OSError):  # on a full disk the name is lost, the lock is not
             os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

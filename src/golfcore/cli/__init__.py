@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import traceback
 from collections.abc import Sequence
-from types import FrameType
 
 import cyclopts
 
-from golfcore.errors import GolfError
-from golfcore.openmp import share_cores
+from golfcore.endings import run_to_end
+from golfcore.startup import prepare
 
 
 def _version() -> str:
@@ -52,37 +49,22 @@ for _name, _target, _help in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 if it is done, 1 if a check failed or the input cannot be used, 2 for wrong usage."""
+    """Run one command and return its exit code.
+
+    Returns:
+        0 if it is done, 1 if a check failed or the input or this machine cannot be used, 2 for wrong usage, 70 for a
+        fault in golfcore. A command that a signal ends dies by that signal and does not return.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    signal.signal(signal.SIGTERM, _terminate)
-    share_cores()
-    try:
-        result = app(words, exit_on_error=False, print_error=True, result_action="return_value")
-    except cyclopts.CycloptsError:
-        return 2
-    except GolfError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"golfcore: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        hint = f"; {interrupt}" if str(interrupt) else "; nothing was left half-written"
-        if debug:
-            traceback.print_exc()
-        print(f"golfcore: interrupted{hint}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe went away: no message, and none from the interpreter either
-        return 1
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"golfcore: {error}; run again with --debug for where", file=sys.stderr)
-        return 1
-    return result if isinstance(result, int) else 0
+    prepare()
 
+    def work() -> int:
+        try:
+            result = app(words, exit_on_error=False, print_error=True, result_action="return_value")
+        except cyclopts.CycloptsError:
+            return 2
+        return result if isinstance(result, int) else 0
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return run_to_end("golfcore", work, debug=debug, unfinished="nothing was left half-written")

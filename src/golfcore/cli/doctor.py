@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from golfcore import machine
+from golfcore import machine, openmp
 from golfcore.cli import output
-from golfcore.errors import BuildError
+from golfcore.errors import BuildError, InputError
 from golfcore.installed import TORCH_FIX, torch_trouble
 from golfcore.paths import cache_dir
 
@@ -38,7 +39,7 @@ class Row:
 
 
 def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Check this machine: Python, torch, compiled core, GPU, disk, memory, data and extras.
+    """Check this machine: Python, torch, core, GPU, processor, folders, memory, data and extras.
 
     The exit code is 0 unless golfcore itself cannot run.
 
@@ -79,6 +80,8 @@ def diagnose() -> list[Row]:
         ("products", check_products),
         ("gpu", check_gpus),
         ("kernels", check_kernels),
+        ("processor", check_processor),
+        ("home", check_home),
         ("disk", check_disk),
         ("memory", check_memory),
         ("data", check_data),
@@ -138,11 +141,13 @@ def check_torch() -> Row:
         return Row("torch", MISSING, machine.one_line(error), fix, required=True)
     if trouble := torch_trouble(torch.__version__):
         return Row("torch", MISSING, trouble, TORCH_FIX, required=True)
-    threads, cores = torch.get_num_threads(), machine.cores()
+    threads, fit = torch.get_num_threads(), machine.fitting_threads()
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-    text = f"{torch.__version__}, {build}, {threads} of {cores} threads"
-    if threads < cores and "OMP_NUM_THREADS" in os.environ:
-        return Row("torch", SLOW, text, f"unset OMP_NUM_THREADS, or set it to {cores}", required=True)
+    text = f"{torch.__version__}, {build}, {threads} of {fit} threads"
+    named = [*openmp.corrections, *(name for name in openmp.THREAD_VARIABLES[:2] if name in os.environ)]
+    if named and (openmp.corrections or threads != fit):
+        fix = f"unset {named[0]}, or set it to {fit}"
+        return Row("torch", SLOW, "; ".join([text, *openmp.corrections.values()]), fix, required=True)
     if not torch.version.cuda and has_nvidia_driver():
         fix = "this machine has an NVIDIA driver: install torch's CUDA build (pytorch.org/get-started)"
         return Row("torch", SLOW, text, fix, required=True)
@@ -278,16 +283,63 @@ def fill_on_torch_stream(index: int) -> str:
     return "" if total == 1.5 * 4097 else f"the test kernel wrote wrong values (sum {total}, expected {1.5 * 4097})"
 
 
+def check_processor() -> Row:
+    """Show the cores of this process, and what a container's quota leaves of them."""
+    cores, quota = machine.cores(), machine.cpu_quota()
+    text = f"{machine.cpu_model()}, {cores} {'core' if cores == 1 else 'cores'} for this process"
+    if quota is None or quota >= cores:
+        return Row("processor", OK, text)
+    fix = "raise the container's limit on processors (docker run --cpus, Kubernetes limits.cpu, systemd CPUQuota)"
+    threads = machine.fitting_threads()
+    return Row("processor", SLOW, f"{text}, a quota of {quota:g}: {threads} of {cores} threads run", fix)
+
+
+def check_home() -> Row:
+    home = machine.home()
+    if home is None:
+        text = f"user {os.getuid()} has none: HOME is not set, and the user database does not know the user"
+    elif writable(home):
+        return Row("home", OK, str(home))
+    else:
+        text = f"{home} cannot be written"
+    if "GOLFCORE_CACHE" in os.environ:
+        return Row("home", OK, f"{text}; it is not needed, as GOLFCORE_CACHE is set")
+    return Row("home", MISSING, text, "set GOLFCORE_CACHE to a folder that can be written")
+
+
+def writable(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
+
 def check_disk() -> list[Row]:
-    return [disk_row("disk: here", Path.cwd()), disk_row("disk: cache", cache_dir())]
+    rows = []
+    try:
+        rows.append(disk_row("disk: here", Path.cwd()))
+    except OSError:
+        rows.append(Row("disk: here", MISSING, "the working folder was removed", "change to another folder"))
+    try:
+        rows.append(disk_row("disk: cache", cache_dir()))
+    except InputError as error:
+        what, _, fix = str(error).rpartition(": ")
+        rows.append(Row("disk: cache", MISSING, what, fix))
+    folder, asked = machine.temporary_folder(), os.environ.get("TMPDIR")
+    if folder is None:
+        fix = "free some space there, or set TMPDIR to a folder that can be written"
+        rows.append(Row("disk: temp", MISSING, "no folder for temporary files can be written", fix))
+    elif asked and Path(asked).absolute() != folder:
+        rows.append(Row("disk: temp", SLOW, f"TMPDIR={asked} cannot be written; {folder} is used", "mend TMPDIR"))
+    else:
+        rows.append(disk_row("disk: temp", folder))
+    return rows
 
 
 def disk_row(name: str, path: Path) -> Row:
-    existing = next(p for p in (path, *path.parents) if p.exists())
+    existing = next(p for p in (path, *path.parents) if os.access(p, os.F_OK))
     free = shutil.disk_usage(existing).free
     text = f"{free / GB:.1f} GB free at {path}"
-    if not os.access(existing, os.W_OK):
-        return Row(name, MISSING, f"{text}, which cannot be written", "choose another folder (cache: GOLFCORE_CACHE)")
+    if not writable(existing):
+        what = "cannot be written" if existing.is_dir() else f"is in the place of a folder: {existing} is a file"
+        return Row(name, MISSING, f"{text}, which {what}", "choose another folder (cache: GOLFCORE_CACHE)")
     if free < GB:
         return Row(name, MISSING, text, "free some space: a pocket run needs 1 GB, the contest's data 20 GB")
     if free < 20 * GB:
@@ -301,6 +353,10 @@ def check_memory() -> Row:
         return Row("memory", OK, "this system does not say how much there is")
     total, available = found
     text = f"{available / 2**30:.1f} of {total / 2**30:.1f} GiB available"
+    addresses = machine.soft_limit(resource.RLIMIT_AS)
+    if addresses is not None:
+        text += f"; ulimit -v allows {addresses / 2**30:.1f} GiB of addresses"
+        return Row("memory", SLOW, text, "lift the limit (ulimit -v unlimited): torch reserves more than it uses")
     if available < 2 * 2**30:
         return Row("memory", SLOW, text, "close other programs, or lower train.micro_batch_tokens")
     return Row("memory", OK, text)
@@ -308,7 +364,10 @@ def check_memory() -> Row:
 
 def check_data() -> Row:
     """Count the prepared folders in the cache: each holds a manifest.json, at most two levels down."""
-    cache = cache_dir()
+    try:
+        cache = cache_dir()
+    except InputError as error:
+        return Row("data", MISSING, machine.one_line(error), "see home above")
     manifests = sorted({*cache.glob("*/manifest.json"), *cache.glob("*/*/manifest.json")})
     if not manifests:
         fix = "golfcore run pocket fetches and prepares the default text; data get fineweb the contest's"

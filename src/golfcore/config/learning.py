@@ -178,6 +178,7 @@ class TrainConfig:
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "1 or more")
         for name in ("warmup_steps", "warmdown_iters", "val_every", "checkpoint_every_s"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        require(0 <= self.seed < 1 << 63, "train.seed", self.seed, "0 to 2^63 - 1")
         require(0 <= self.warmdown_fraction <= 1, "train.warmdown_fraction", self.warmdown_fraction, "0 to 1")
         require(0 <= self.lr_floor <= 1, "train.lr_floor", self.lr_floor, "0 to 1")
         for name in ("ema_decay", "swa_start"):

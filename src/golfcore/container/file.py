@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from golfcore import _core
+from golfcore import _core, machine
 from golfcore.container import directory as directories
 from golfcore.container.codecs import CODECS, CodecError, zstd_decompress
 from golfcore.container.directory import MAX_DIRECTORY, TensorInfo
@@ -32,7 +32,6 @@ from golfcore.container.writing import (
     TRAILER,
 )
 from golfcore.errors import FormatError, InputError
-from golfcore.machine import cores
 from golfcore.suggest import nearest
 
 DEFAULT_LIMIT = 1 << 30
@@ -133,7 +132,7 @@ class Container:
         heads: dict[int, TensorInfo] = {}  # a chunk's first tensor
         for info in self.tensors.values():
             heads.setdefault(info.chunk, info)
-        pool = ThreadPoolExecutor(threads or cores())
+        pool = ThreadPoolExecutor(threads or machine.threads())
         try:
             by_size = sorted(heads, key=lambda i: -self.chunks[i].layout.raw_len)
             futures = {i: pool.submit(self._decode_chunk, heads[i]) for i in by_size}

@@ -7,12 +7,11 @@ row's scale. Down a column, ``state = (state >> 1) ^ MASKS[bits][point & 3]``, f
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import numpy.typing as npt
 
 from golfcore import _core
+from golfcore.machine import threads
 
 # Ungerboeck's one-dimensional codes of 2^bits states, parity checks h0 and h1 in octal.
 _CODES = {2: (0o5, 0o2), 3: (0o13, 0o4), 4: (0o23, 0o4), 5: (0o45, 0o10), 6: (0o103, 0o24), 7: (0o235, 0o126),
@@ -31,6 +30,6 @@ def points(symbols: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int16]:
     out = np.empty(symbols.shape, np.int16)
     if out.size:
         _core.trellis_points(
-            flat.ctypes.data, out.ctypes.data, out.size // columns, columns, bits, MASKS[bits], os.cpu_count() or 1
+            flat.ctypes.data, out.ctypes.data, out.size // columns, columns, bits, MASKS[bits], threads()
         )
     return out

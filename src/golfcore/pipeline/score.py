@@ -31,7 +31,7 @@ from golfcore.ops import products
 from golfcore.ops.memory import keep_freed_memory
 from golfcore.ops.threads import fit_threads
 from golfcore.paths import atomic_write, sha256_file
-from golfcore.processes import python_command
+from golfcore.processes import ended, python_command
 from golfcore.progress import Tick, silent
 from golfcore.ranks.heartbeat import heartbeat_of_layers, with_heartbeat
 from golfcore.ranks.rendezvous import environment_of_children
@@ -232,7 +232,7 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
     environment = environment_of_children(os.environ) if ranks > 1 else None
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
-        raise InputError(f"the evaluation ended with exit code {done.returncode}; try it alone: {shlex.join(command)}")
+        raise InputError(f"the evaluation {ended(done.returncode)}; try it alone: {shlex.join(command)}")
     result: dict[str, Any] = json.loads(done.stdout or "{}")
     return result
 

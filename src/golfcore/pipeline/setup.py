@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from golfcore import machine
 from golfcore.config import RecipeConfig
 from golfcore.data.contracts import TokenSource
 from golfcore.data.loader import TokenLoader
+from golfcore.errors import InputError
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
 from golfcore.ops import attention, products
@@ -62,6 +64,7 @@ def build_trainer(
         evaluate: returns validation loss and bits per byte; called every ``train.val_every`` steps.
     """
     if world.device.type == "cpu":
+        require_memory(recipe, vocab_size, world.size)
         keep_freed_memory()
         for line in fit_threads():
             log.line(line)
@@ -91,6 +94,32 @@ def build_trainer(
         if resume is not None:
             trainer.resume(dict(resume))
         yield trainer
+
+
+def require_memory(recipe: RecipeConfig, vocab_size: int, ranks: int = 1) -> None:
+    """Check that a training on this machine's processor can fit into its memory, before anything is allocated.
+
+    What is counted is a lower bound: weights, gradients and one moment in fp32, and for each token of a micro-batch the
+    residual stream and the inside of the MLPs in bf16. Without this check the system would end the process, silently.
+
+    Raises:
+        InputError: it cannot fit.
+    """
+    memory = machine.memory_bytes()
+    if memory is None:
+        return
+    family, train = get_family(recipe.model_family), recipe.train
+    parameters = sum(count for _, count, _ in family.counts(recipe.model, vocab_size).values())
+    work = family.work(recipe.model, vocab_size, train.seq_len)[0]
+    tokens = max(train.seq_len, min(train.micro_batch_tokens, train.batch_tokens // ranks))
+    state, batch = 12 * parameters, 2 * (work.residual + work.inside) * tokens
+    if state + batch > memory[0]:
+        needs, batch_needs, has = (f"{count / 2**30:,.1f} GiB" for count in (state, batch, memory[0]))
+        raise InputError(
+            f"not enough memory: training {parameters:,} parameters takes {needs} and a micro-batch of {tokens:,} "
+            f"tokens {batch_needs} at least, this machine has {has}; lower "
+            + ("model.model_dim or model.num_layers" if state > batch else "train.micro_batch_tokens")
+        )
 
 
 def _choose_precision(recipe: RecipeConfig, world: World, before: Mapping[str, Any]) -> tuple[torch.dtype, str]:

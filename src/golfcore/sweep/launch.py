@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from golfcore.config import CONTEST_ENV
 from golfcore.errors import UsageError
-from golfcore.machine import cores
+from golfcore.machine import cores, threads
 from golfcore.processes import python_command
 from golfcore.suggest import nearest
 from golfcore.sweep.worker import is_running
@@ -101,7 +101,7 @@ class LocalLauncher:
             devices = visible.split(",") if visible else [str(i) for i in range(self._gpus)]
             values["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
         elif self.slots > 1:
-            values["OMP_NUM_THREADS"] = str(max(1, cores() // self.slots))
+            values["OMP_NUM_THREADS"] = str(max(1, threads() // self.slots))
         return values
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from golfcore import _core
+from golfcore import _core, machine
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.paths import atomic_write
 
@@ -107,7 +107,7 @@ class Tokenizer:
             UsageError: ``vocab_size`` out of range.
             InputError: too little text for that many merges (a pair must occur twice), or 4 GiB of text or more.
         """
-        _check_threads(threads)
+        threads = _thread_count(threads)
         if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
             raise UsageError(f"vocab_size {vocab_size}: choose one from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}")
         if (size := sum(map(len, docs))) > _core.BPE_MAX_TRAINING_BYTES:
@@ -156,7 +156,7 @@ class Tokenizer:
         Raises:
             InputError: a document of more than 2 GiB.
         """
-        _check_threads(threads)
+        threads = _thread_count(threads)
         for doc in docs:
             _check_document(doc)
         ids, offsets = self._core.encode_batch(docs, threads)
@@ -273,6 +273,7 @@ def _check_document(data: Any) -> None:
         raise InputError(f"a document of {len(data):,} bytes, expected less than 2 GiB; split it")
 
 
-def _check_threads(threads: int) -> None:
+def _thread_count(threads: int) -> int:
     if not 0 <= threads <= 1024:
         raise UsageError(f"threads {threads}: choose from 1 to 1,024, or 0 for all cores")
+    return threads or machine.threads()

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from golfcore.crash import explained
 from golfcore.errors import FormatError, GolfError, InputError
 from golfcore.paths import atomic_write
 from golfcore.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
@@ -161,12 +162,12 @@ class CheckpointWriter:
         return text
 
     def _write(self, state: dict[str, Any], copied: torch.cuda.Event | None, started: float) -> None:
-        if copied is not None:
-            copied.synchronize()
         try:
+            if copied is not None:
+                copied.synchronize()
             save_checkpoint(self.run_dir, state)
-        except GolfError as error:  # a full disk must not end the training
-            self._failure = str(error)
+        except Exception as error:  # neither a full disk nor a lack of memory may end the training
+            self._failure, _ = explained(error)
         self.lag_s = time.monotonic() - started
 
     def _copy(self, value: Any, path: str, memo: dict[tuple[Any, ...], Tensor]) -> Any:

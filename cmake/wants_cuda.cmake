@@ -1,0 +1,15 @@
+# Sets golf_wants_cuda: whether to look for nvcc and compile the kernels for GPUs; and golf_cuda_reason if not.
+# Many machines have a toolkit and no GPU, and compiling takes minutes in which pip says nothing. So AUTO asks for a GPU.
+set(golf_wants_cuda ON)
+if(GOLF_CUDA STREQUAL "OFF")
+  set(golf_wants_cuda OFF)
+  set(golf_cuda_reason "switched off by GOLF_CUDA=OFF")
+elseif(GOLF_CUDA STREQUAL "AUTO" OR GOLF_CUDA STREQUAL "")
+  execute_process(COMMAND nvidia-smi -L RESULT_VARIABLE golf_gpu_rc OUTPUT_QUIET ERROR_QUIET)
+  if(NOT golf_gpu_rc EQUAL 0)
+    set(golf_wants_cuda OFF)
+    set(golf_cuda_reason "no GPU answered when golfcore was built: GOLF_CUDA=ON builds its kernels even so")
+  endif()
+elseif(NOT GOLF_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "GOLF_CUDA=${GOLF_CUDA}: expected AUTO, ON or OFF")
+endif()
