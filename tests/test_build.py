@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,53 @@ def test_a_wheel_has_no_model_of_cuda_and_warnings_are_no_errors() -> None:
     assert re.search(r'option\(GOLF_SIMT ".*" OFF\)', cmake)
     assert "GOLF_SIMT" not in (ROOT / "pyproject.toml").read_text()
     assert "export GOLF_WERROR=ON" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "gpu", "wanted", "said"),
+    [
+        ("AUTO", False, "OFF", "no GPU answered when golfcore was built: GOLF_CUDA=ON builds its kernels even so"),
+        ("", False, "OFF", "no GPU answered"),
+        ("AUTO", True, "ON", ""),
+        ("ON", False, "ON", ""),
+        ("OFF", True, "OFF", "switched off by GOLF_CUDA=OFF"),
+    ],
+)
+def test_kernels_for_gpus_are_compiled_where_one_answers(
+    given: str, gpu: bool, wanted: str, said: str, tmp_path: Path
+) -> None:
+    """Not where nvcc alone is found: pip would say nothing for minutes."""
+    done = wants_cuda(tmp_path, given, gpu)
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"{wanted}|{said}")
+
+
+def test_another_value_of_golf_cuda_is_refused(tmp_path: Path) -> None:
+    done = wants_cuda(tmp_path, "1", True)
+    assert done.returncode != 0
+    assert "GOLF_CUDA=1: expected AUTO, ON or OFF" in done.stderr
+
+
+def wants_cuda(folder: Path, given: str, gpu: bool) -> subprocess.CompletedProcess[str]:
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\nexit {0 if gpu else 9}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    script = folder / "script.cmake"
+    module = ROOT / "cmake" / "wants_cuda.cmake"
+    script.write_text(f'include({module})\nmessage(NOTICE "${{golf_wants_cuda}}|${{golf_cuda_reason}}")\n')
+    beside = Path(sys.executable).parent / "cmake"
+    cmake = str(beside) if beside.exists() else shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("no cmake here; make installs one")
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    command = [cmake, f"-DGOLF_CUDA={given}", "-P", str(script)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_build_says_what_it_compiles_and_how_to_leave_it_out() -> None:
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    (notice,) = re.findall(r'message\(NOTICE "golfcore: nvcc .*?\)', cmake, re.DOTALL)
+    assert "minutes" in notice and "GOLF_CUDA=OFF" in notice
+    assert "-v" in (ROOT / "docs" / "start" / "install.md").read_text()
 
 
 def test_the_table_of_versions_has_one_row_for_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

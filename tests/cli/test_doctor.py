@@ -26,8 +26,8 @@ def test_json_is_one_document_with_every_part(capsys: pytest.CaptureFixture[str]
     assert answer["healthy"]
     names = [row["name"] for row in answer["rows"]]
     assert [name.split()[0].rstrip(":") for name in names if not name.startswith(("gpu", "kernels"))] == [
-        "python", "compiler", "torch", "core", "products", "disk", "disk", "memory", "data",
-        "huggingface_hub", "sentencepiece", "tiktoken",
+        "python", "compiler", "torch", "core", "products", "processor", "home", "disk", "disk", "disk", "memory",
+        "data", "huggingface_hub", "sentencepiece", "tiktoken",
     ]  # fmt: skip
     assert any(name.startswith("gpu") for name in names)
     assert any(name.startswith("kernels") for name in names)
@@ -128,9 +128,95 @@ def test_threads_held_back_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     row = doctor_module.check_torch()
     assert row.status == "slow"
-    assert "OMP_NUM_THREADS" in row.fix
+    assert row.fix == "unset OMP_NUM_THREADS, or set it to 4"
+
+
+def test_threads_that_do_not_fit_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what share_cores made of 64
+    monkeypatch.setattr(openmp, "corrections", {"OMP_NUM_THREADS": "OMP_NUM_THREADS='64' is more than the 2"})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    row = doctor_module.check_torch()
+    assert (row.status, row.fix) == ("slow", "unset OMP_NUM_THREADS, or set it to 2")
+    assert "OMP_NUM_THREADS='64' is more than the 2" in row.detail
+    monkeypatch.setattr(openmp, "corrections", {})
+    assert doctor_module.check_torch().fix == ""
+
+
+@pytest.mark.parametrize(
+    ("quota", "status", "detail"),
+    [(None, "ok", "4 cores"), (8.0, "ok", "4 cores"), (0.5, "slow", "a quota of 0.5: 1 of 4 threads run")],
+)
+def test_the_quota_of_a_container_has_a_row(
+    quota: float | None, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    row = doctor_module.check_processor()
+    assert row.status == status
+    assert detail in row.detail
+
+
+def test_a_home_folder_that_does_not_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("GOLFCORE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert doctor_module.check_home() == Row("home", "ok", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "absent"))
+    row = doctor_module.check_home()
+    assert (row.status, "cannot be written" in row.detail, "GOLFCORE_CACHE" in row.fix) == ("missing", True, True)
+    monkeypatch.setattr(machine, "home", lambda: None)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert doctor_module.check_home().status == "missing"
+    (cache,) = (row for row in doctor_module.check_disk() if row.name == "disk: cache")
+    assert (cache.status, cache.fix) == ("missing", "set GOLFCORE_CACHE to a folder that can be written")
+    assert check_data().status == "missing"
+    monkeypatch.setenv("GOLFCORE_CACHE", str(tmp_path))
+    assert doctor_module.check_home().status == "ok"
+
+
+def test_folders_for_temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def row() -> Row:
+        return next(row for row in doctor_module.check_disk() if row.name == "disk: temp")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(machine, "temporary_folder", lambda: tmp_path)
+    assert str(tmp_path) in row().detail
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    assert (row().status, row().detail) == ("slow", f"TMPDIR={tmp_path}/absent cannot be written; {tmp_path} is used")
+    monkeypatch.setattr(machine, "temporary_folder", lambda: None)
+    assert (row().status, "TMPDIR" in row().fix) == ("missing", True)
+
+
+def test_a_file_in_the_place_of_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    row = disk_row("disk: cache", tmp_path / "cache" / "golfcore")
+    assert row.status == "missing"
+    assert f"{tmp_path / 'cache'} is a file" in row.detail
+
+
+def test_a_working_folder_that_was_removed_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed() -> Path:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "cwd", removed)
+    assert doctor_module.check_disk()[0] == Row(
+        "disk: here", "missing", "the working folder was removed", "change to another folder"
+    )
+
+
+def test_a_limit_on_addresses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory_bytes", lambda: (8 << 30, 6 << 30))
+    monkeypatch.setattr(machine, "soft_limit", lambda kind: None)
+    assert doctor_module.check_memory() == Row("memory", "ok", "6.0 of 8.0 GiB available")
+    monkeypatch.setattr(machine, "soft_limit", lambda kind: 4 << 30)
+    assert doctor_module.check_memory().status == "slow"
+    assert "ulimit -v" in doctor_module.check_memory().fix
 
 
 def test_a_lowered_instruction_set_is_slow() -> None:
@@ -181,20 +267,6 @@ def test_the_environment_names_machine_and_build() -> None:
     assert found["isa"] in _core.isas()
     assert re.match(r"(yes|no), .", found["cuda"])
     json.dumps(found)
-
-
-def test_memory_is_lowered_to_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {
-        "/proc/meminfo": "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 900 kB\n",
-        "/sys/fs/cgroup/memory.max": "512000\n",
-        "/sys/fs/cgroup/memory.current": "112000\n",
-    }
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: files[str(self)])
-    assert machine.memory_bytes() == (512_000, 400_000)
-    files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert machine.memory_bytes() == (1_024_000, 921_600)
-    files["/proc/meminfo"] = "nothing\n"
-    assert machine.memory_bytes() is None
 
 
 @pytest.mark.parametrize(

@@ -391,7 +391,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_half_written(home: Path, ti
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == -signal.SIGINT
     assert "interrupted; go on with: golfcore run --resume" in stderr
     assert "Traceback" not in stderr
     assert not (run_dir / "model.golf").exists()

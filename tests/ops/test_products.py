@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from golfcore import machine
+from golfcore import machine, openmp
 from golfcore.errors import InputError
 from golfcore.ops import linear, linear_cross_entropy, muon_update, orthogonalize, products
 from golfcore.ops.products import Route, Speeds
@@ -127,13 +127,22 @@ def test_without_bf16_instructions_no_bf16_product_runs(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("environ", "quota", "expected"),
-    [({}, None, []), ({}, 0.5, ["0.5 of 4"]), ({"OMP_NUM_THREADS": "1"}, None, ["OMP_NUM_THREADS = 1 of 4"])],
+    [
+        ({}, None, []),
+        ({}, 0.5, ["0.5 of 4 processors: 1 thread,"]),
+        ({"OMP_NUM_THREADS": "1"}, None, ["OMP_NUM_THREADS = 1 of 4"]),
+        ({"OMP_NUM_THREADS": "1"}, 0.5, ["0.5 of 4 processors: 1 thread,"]),
+        ({"MKL_NUM_THREADS": "1"}, None, ["MKL_NUM_THREADS = 1 of 4"]),
+        ({"OMP_NUM_THREADS": "2"}, 0.5, ["0.5 of 4 processors: 1 thread,"]),
+    ],
 )
 def test_limits_on_the_processor_are_said(
     environ: dict[str, str], quota: float | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setattr(openmp, "corrections", {})
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
         torch.set_num_threads(int(value))
@@ -146,28 +155,9 @@ def test_limits_on_the_processor_are_said(
         assert all(part in line for part, line in zip(expected, lines, strict=True))
         if quota is not None:
             assert torch.get_num_threads() == 1
+        openmp.corrections["OMP_NUM_THREADS"] = "OMP_NUM_THREADS='64' is more"
+        assert fit_threads()[0] == "note: OMP_NUM_THREADS='64' is more"
         monkeypatch.setattr("golfcore.ops.threads.HIGHEST_ISA", "scalar")
         assert "without vector instructions" in fit_threads()[-1]
     finally:
         torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({"/sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
-        ({"/sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        ({"/sys/fs/cgroup/cpu.max": "odd"}, None),
-        ({"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 0.5),
-        ({"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
-)
-def test_the_quota_of_a_container(files: dict[str, str], quota: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: Path, **_: object) -> str:
-        if str(path) not in files:
-            raise FileNotFoundError(path)
-        return files[str(path)]
-
-    monkeypatch.setattr(Path, "read_text", read)
-    assert machine.cpu_quota() == quota

@@ -65,6 +65,28 @@ def test_what_is_written_is_what_was_handed_in(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("can't start new thread"), "no thread or process"),
+        (RuntimeError("odd"), "RuntimeError: odd"),
+    ],
+)
+def test_any_error_of_the_writer_is_told_and_ends_nothing(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("golfcore.training.checkpoint.save_checkpoint", fail)
+    writer = CheckpointWriter(tmp_path)
+    writer.submit({"step": 1})
+    writer.wait()
+    assert said in writer.failure()
+    assert writer.failure() == ""
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 96 KB; skips where this user may not mount one."""
