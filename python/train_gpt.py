@@ -17,12 +17,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from golfcore.endings import report_uncaught, run_to_end
 from golfcore.startup import prepare
 
+report_uncaught("train_gpt.py")  # a package that cannot be imported
 prepare()  # before torch is imported
 
 from golfcore.data.tokens import open_tokens  # noqa: E402
-from golfcore.endings import run_to_end  # noqa: E402
 from golfcore.errors import RuleError  # noqa: E402
 from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
 from golfcore.pipeline.start import Wish, begin_together  # noqa: E402

@@ -180,7 +180,7 @@ def test_the_build_says_what_it_compiles_and_how_to_leave_it_out() -> None:
     cmake = (ROOT / "CMakeLists.txt").read_text()
     (notice,) = re.findall(r'message\(NOTICE "golfcore: nvcc .*?\)', cmake, re.DOTALL)
     assert "minutes" in notice and "GOLF_CUDA=OFF" in notice
-    assert "-v" in (ROOT / "docs" / "start" / "install.md").read_text()
+    assert "pip install -v ." in (ROOT / "docs" / "start" / "install.md").read_text()
 
 
 def test_the_table_of_versions_has_one_row_for_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

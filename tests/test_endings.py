@@ -147,6 +147,34 @@ def test_no_memory_for_the_details_is_no_further_error(
     assert capsys.readouterr().err.startswith("golfcore: not enough memory")
 
 
+@pytest.mark.parametrize("read", ["json.loads('[' * 100_000)", "tomllib.loads('v = ' + '[' * 100_000)"])
+def test_nesting_without_end_is_the_fault_of_the_file(read: str, tmp_path: Path) -> None:
+    done = ended(program(f"import json, tomllib\n{read}"), TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    assert "nested too deeply to be read" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_errors_of_imports_are_one_line_too(tmp_path: Path) -> None:
+    code = "from golfcore.endings import report_uncaught\nreport_uncaught('train_gpt.py')\nimport not_installed_here"
+    done = ended([sys.executable, "-c", code], TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"train_gpt.py: not_installed_here cannot be imported .*pip install --force-reinstall not_installed_here; "
+        r"details are in .*\n", done.stderr
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["cyclopts", "rich", "numpy", "torch"])
+def test_a_package_that_is_broken_is_named(package: str, tmp_path: Path) -> None:
+    """The program's own packages too, which its command line imports before a command runs."""
+    code = f"import sys; sys.modules[{package!r}] = None; from golfcore.__main__ import main; sys.exit(main())"
+    done = ended([sys.executable, "-c", code, "tok", "info", "absent.model"], TMPDIR=str(tmp_path))
+    if package in ("cyclopts", "rich"):
+        assert done.returncode == 1
+        assert f"golfcore: {package} cannot be imported" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_secrets_stay_out_of_the_file(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GOLFCORE_TOKEN", "MY_PASSWORD"):
         monkeypatch.setenv(name, "hidden-value")

@@ -216,6 +216,16 @@ def test_a_user_without_a_name_gets_one_for_torch(monkeypatch: pytest.MonkeyPatc
     assert "LOGNAME" not in os.environ
 
 
+def test_fonts_are_kept_where_they_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment = {"OMP_WAIT_POLICY": "active", "HOME": str(tmp_path), "GOLFCORE_CACHE": "/mine", "USER": "me"}
+    monkeypatch.setattr(os, "environ", dict(environment))
+    startup.prepare()
+    assert "MPLCONFIGDIR" not in os.environ
+    os.environ["HOME"] = str(tmp_path / "absent")
+    startup.prepare()
+    assert os.environ["MPLCONFIGDIR"] == "/mine/matplotlib"
+
+
 @pytest.mark.parametrize("value", ["cache", "./cache", ""])
 def test_a_relative_xdg_folder_is_ignored(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOLFCORE_CACHE", raising=False)

@@ -1,13 +1,26 @@
-"""Run the command line: ``python -m golfcore``."""
+"""Run the command line: ``python -m golfcore``, and the program ``golfcore``."""
 
 import os
 import sys
 
 # Python puts the working folder first on its path, so a file of the user's could stand in for a module of ours or of
 # the standard library, and change a score. The process starts again without it.
-if not sys.flags.safe_path:
+if __name__ == "__main__" and not sys.flags.safe_path:
     os.execv(sys.executable, [sys.executable, "-P", *sys.orig_argv[1:]])
 
-from golfcore.cli import main
+from golfcore.endings import run_to_end
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line and return its exit code; a package that cannot be imported is one line, like any error."""
+
+    def work() -> int:
+        from golfcore.cli import main as command_line
+
+        return command_line()
+
+    return run_to_end("golfcore", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -86,7 +86,14 @@ def explained(error: BaseException) -> tuple[str, int]:
         return f"{package or 'a package'} cannot be imported ({first}): install it again: {again}", 1
     if isinstance(error, OSError):
         return first, 1
+    if isinstance(error, RecursionError) and {"json", "tomllib"} & set(Path(_last_file(error)).parts):
+        return f"a file or a line of it is nested too deeply to be read ({first})", 1
     return f"a fault in golfcore ({type(error).__name__}: {first}): please report it", FAULT
+
+
+def _last_file(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""
 
 
 def _memory() -> str:

@@ -76,6 +76,18 @@ def run_to_end(program: str, work: Callable[[], int], *, debug: bool = False, un
             return crash.report(program, error, debug=debug)
 
 
+def report_uncaught(program: str) -> None:
+    """From here on, report errors outside of ``run_to_end`` as it does, where Python would print a traceback.
+
+    The exit code is then 1, whatever the error.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        crash.report(program, error)
+
+    sys.excepthook = hook
+
+
 def die(number: int) -> NoReturn:
     """End this process by a signal, as if nothing had caught it."""
     for stream in (sys.stdout, sys.stderr):

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 
+from golfcore import machine
+from golfcore.errors import InputError
 from golfcore.openmp import share_cores
+from golfcore.paths import cache_dir
 
 
 def prepare() -> None:
-    """Choose the number of threads, and give a user without a name one.
-
-    torch asks for the user's name to name its cache, and fails where neither a variable nor the user database has one:
-    in a container that runs under a bare number, as ``docker run --user 12345`` does.
-    """
+    """Choose the number of threads, and serve users without a name or a home folder that can be written."""
     share_cores()
+    name_user()
+    _place_caches()
+
+
+def name_user() -> None:
+    """Give a user without a name one, in the variable LOGNAME.
+
+    torch asks for the name to name its cache, and fails where neither a variable nor the user database has one: in a
+    container that runs under a bare number, as ``docker run --user 12345`` does.
+    """
     try:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["LOGNAME"] = f"user{os.getuid()}"
+
+
+def _place_caches() -> None:
+    """Let matplotlib keep its fonts beside golfcore's files if it cannot in the home folder; it would warn each time."""
+    home = machine.home()
+    if home is None or not os.access(home, os.W_OK):
+        with contextlib.suppress(InputError):
+            os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))

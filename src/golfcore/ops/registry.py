@@ -26,8 +26,10 @@ import torch
 from golfcore import _core
 from golfcore.errors import BuildError, DeviceError, InputError, UsageError
 from golfcore.installed import require_torch
+from golfcore.startup import name_user
 
 require_torch(torch.__version__)  # before an old one is asked for what it lacks
+name_user()  # for torch's compiler, where this process began without golfcore's command line
 
 Address = NewType("Address", int)  # of a tensor's data, as it crosses to C++
 NULL = Address(0)  # an absent tensor

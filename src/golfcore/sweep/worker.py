@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from golfcore.endings import run_to_end
 from golfcore.run_folder import CHECKPOINT, CONFIG, SCORE, STOPPED
 
 TAKEN = 75  # exit code: another process has this job
@@ -95,4 +96,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_to_end("golfcore", lambda: main(sys.argv[1:])))
