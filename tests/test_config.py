@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import pytest
 
-from golfcore.config import GivenText, RecipeConfig, from_mapping, parse_set, parse_value, set_key, to_toml, to_tree
+from golfcore.config import (
+    GivenText, RecipeConfig, TrainConfig, from_mapping, parse_set, parse_value, set_key, to_toml, to_tree,
+)  # fmt: skip
 from golfcore.errors import UsageError
 from golfcore.recipes import load_recipe
 
@@ -30,6 +32,12 @@ class Example:
 
 def read(key: str, value: Any) -> Any:
     return getattr(from_mapping(Example, {key: value}, "example"), key)
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63, -(10**30)])
+def test_a_seed_is_what_both_generators_take(seed: int) -> None:
+    with pytest.raises(UsageError, match=r"train\.seed = -?\d+: expected 0 to 2\^63 - 1"):
+        TrainConfig(seed=seed)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import recipe
 
 from golfcore import processes
 from golfcore.data import default_text as default_text_module
-from golfcore.errors import BuildError
+from golfcore.errors import BuildError, InputError
+from golfcore.pipeline import score
 from golfcore.processes import ended, pip_command
 
 
@@ -65,3 +67,10 @@ def test_without_any_pip_the_message_says_how_to_get_one(
 )  # fmt: skip
 def test_the_end_of_a_process_in_words(code: int, text: str) -> None:
     assert ended(code) == text
+
+
+def test_a_scorer_that_the_system_killed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    monkeypatch.setattr(score, "python_command", lambda module: killed)
+    with pytest.raises(InputError, match=r"the evaluation was ended by SIGKILL, as the system does where memory runs"):
+        score.score_in_new_process(Path("model.golf"), recipe())

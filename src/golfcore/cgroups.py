@@ -79,7 +79,7 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
 
 def _own_groups(root: Path) -> dict[str, str]:
     """Return the path of this process's group for each controller of version 1, and under "" for version 2."""
-    found = {}
+    found: dict[str, str] = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")

@@ -41,6 +41,8 @@ def report(program: str, error: BaseException, *, debug: bool = False, thread: s
         debug: also print the traceback.
         thread: name of the thread that raised it; empty for the main thread.
     """
+    while isinstance(error, ImportError) and not isinstance(error, GolfError) and error.__cause__ is not None:
+        error = error.__cause__  # what loads a command wraps the reason
     text, code = explained(error)
     where = f" in thread {thread}" if thread else ""
     if debug:

@@ -32,7 +32,7 @@ def name_user() -> None:
 
 
 def _place_caches() -> None:
-    """Let matplotlib keep its fonts beside golfcore's files if it cannot in the home folder; it would warn each time."""
+    """Let matplotlib keep its fonts in golfcore's cache if it cannot in the home folder: it would warn each time."""
     home = machine.home()
     if home is None or not os.access(home, os.W_OK):
         with contextlib.suppress(InputError):

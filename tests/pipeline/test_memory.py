@@ -47,5 +47,5 @@ def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name in recipe_names() if "pocket" in name])
 def test_the_recipes_for_processors_fit_into_two_gib(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory_bytes", lambda: (2 << 30, 2 << 30))
-    config = load_recipe(name).config
+    config = load_recipe(name, environment={}).config
     require_memory(config, config.data.vocab_size)
