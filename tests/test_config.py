@@ -10,7 +10,15 @@ from typing import Any, Literal
 import pytest
 
 from golfcore.config import (
-    GivenText, RecipeConfig, TrainConfig, from_mapping, parse_set, parse_value, set_key, to_toml, to_tree,
+    GivenText,
+    RecipeConfig,
+    TrainConfig,
+    from_mapping,
+    parse_set,
+    parse_value,
+    set_key,
+    to_toml,
+    to_tree,
 )  # fmt: skip
 from golfcore.errors import UsageError
 from golfcore.recipes import load_recipe

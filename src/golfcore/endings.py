@@ -77,7 +77,7 @@ def run_to_end(program: str, work: Callable[[], int], *, debug: bool = False, un
 
 
 def report_uncaught(program: str) -> None:
-    """From here on, report errors outside of ``run_to_end`` as it does, where Python would print a traceback.
+    """Report errors outside of ``run_to_end`` as it does, where Python would print a traceback.
 
     The exit code is then 1, whatever the error.
     """
