@@ -19,7 +19,7 @@ def main() -> int:
 
         return command_line()
 
-    return run_to_end("golfcore", work)
+    return run_to_end("golfcore", work, debug="--debug" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def say(text: str) -> None:
 
 def explained(error: BaseException) -> tuple[str, int]:
     """Return one line on an error and the exit code: 1 if the machine or the user can help it, ``FAULT`` if not."""
-    first = machine.one_line(error) if len(str(error)) < 400 else str(error).strip().splitlines()[0][:400]
+    first = machine.one_line(error)
+    if len(first) > 400:  # torch explains at length
+        first = str(error).strip().splitlines()[0][:400]
     if isinstance(error, GolfError):
         return str(error), error.exit_code
     number = error.errno if isinstance(error, OSError) else None

