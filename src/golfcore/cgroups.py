@@ -7,6 +7,7 @@ and /proc/self/cgroup may name a folder of the host that the mount does not show
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -60,8 +61,10 @@ def memory(root: Path = Path("/")) -> Memory | None:
     return Memory(min(group.limit for group in found), min(group.left for group in found))
 
 
-def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
-    """Yield ``(version, folder)`` of this process's group and of each group above it that is shown here."""
+@functools.cache
+def _groups(root: Path, controller: str) -> tuple[tuple[int, Path], ...]:
+    """Return ``(version, folder)`` of this process's group and of each group above it that is shown here."""
+    found = []
     own = _own_groups(root)
     for version, controllers, base, mount in _mounts(root):
         if version == 1 and controller not in controllers:
@@ -72,9 +75,9 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
         if ".." in inside.parts:  # the group lies outside of this process's namespace
             inside = PurePosixPath()
         top = root / mount.lstrip("/")
-        for part in (inside, *inside.parents) if inside.parts else (inside,):
-            if (top / part).is_dir():
-                yield version, top / part
+        folders = [top / part for part in (inside, *inside.parents)] if inside.parts else [top]
+        found += [(version, folder) for folder in folders if folder.is_dir()]
+    return tuple(found)
 
 
 def _own_groups(root: Path) -> dict[str, str]:

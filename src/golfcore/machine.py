@@ -147,8 +147,8 @@ def fitting_threads() -> int:
 
 def threads() -> int:
     """Return the number of threads that are to compute: ``fitting_threads``, or fewer if OMP_NUM_THREADS says so."""
-    asked = asked_threads(os.environ.get("OMP_NUM_THREADS", ""))
-    return min(fitting_threads(), asked or fitting_threads())
+    fit = fitting_threads()
+    return min(fit, asked_threads(os.environ.get("OMP_NUM_THREADS", "")) or fit)
 
 
 def asked_threads(value: str) -> int | None:
