@@ -45,6 +45,7 @@ void bind_device(pybind11::module_& m);
 void bind_embed(pybind11::module_& m);
 void bind_entropy(pybind11::module_& m);
 void bind_head(pybind11::module_& m);
+void bind_ngram(pybind11::module_& m);
 void bind_norm(pybind11::module_& m);
 void bind_optim(pybind11::module_& m);
 void bind_qk(pybind11::module_& m);

@@ -34,6 +34,7 @@ PYBIND11_MODULE(_core, m) {
   golf::bind_embed(m);
   golf::bind_entropy(m);
   golf::bind_head(m);
+  golf::bind_ngram(m);
   golf::bind_norm(m);
   golf::bind_optim(m);
   golf::bind_qk(m);

@@ -65,6 +65,18 @@ def entropy_decode_binary(
     coded: bytes, shapes: NDArray[np.uint64], bits: int, trellis: int, lanes_log2: int, prior_log2: int, shift: int
 ) -> bytes: ...
 
+NGRAM_MAX_ORDER: int
+
+class NgramMixture:
+    def __init__(self, vocab: int, order: int, bos: int, max_contexts: int, rate: float, bias: float) -> None: ...
+    def learn(self, tokens: NDArray[np.uint16]) -> None: ...
+    def distribution(self, p_V: NDArray[np.float32], top_log_p: float, top: int) -> NDArray[np.float32]: ...
+    def score(
+        self, targets: NDArray[np.uint16], log_p: NDArray[np.float32], top_log_p: NDArray[np.float32],
+        top: NDArray[np.uint16],
+    ) -> NDArray[np.float64]: ...  # fmt: skip
+    def learned(self) -> int: ...
+
 embed_grain: int
 embed_max_smear: int
 head_max_vocab: int

@@ -267,6 +267,7 @@ def score(
     budget_s: float | None = None,
     batch_tokens: int = 0,
     began: float | None = None,
+    adapt: Literal["none", "mix"] | None = None,
     tell: Callable[[str], None] = lambda line: None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
@@ -283,6 +284,8 @@ def score(
         budget_s: seconds that the evaluation may take, 0 for no limit; default: as the artifact says.
         batch_tokens: tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
         began: the reading of ``time.perf_counter`` at which the budget began; default: now.
+        adapt: ``"mix"``: mix counts of the tokens that were already scored into the model's distributions;
+            ``"none"``: do not; default: as the artifact says.
         tell: called with each warning before the long work, and with the stride that was taken.
         progress: shows how far the evaluation is.
 
@@ -305,7 +308,7 @@ def score(
     with join_world() as world, progress("evaluate", shown=world.primary) as tick:
         result = score_artifact(
             Path(artifact), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
-            budget_s=budget_s, began=began, tick=tick, tell=tell if world.primary else lambda line: None,
+            budget_s=budget_s, began=began, adapt=adapt, tick=tick, tell=tell if world.primary else lambda line: None,
         )  # fmt: skip
         return result if world.primary else {}
 

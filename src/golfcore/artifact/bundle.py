@@ -16,16 +16,24 @@ from golfcore.model import Family
 # What turns the bytes back into weights: a decoder that needs nothing else. The model's own files come from its family.
 READER_SOURCES = ("artifact/model_io.py", "artifact/weights.py", "container/plain_decoder.py", "container/trellis.py")
 SMALLEST_SOURCES = ("container/plain_binary.py",)  # if coder is "smallest"
+MIX_SOURCES = ("ops/reference/ngram.py",)  # if eval.adapt is "mix"
 
 
-def code_bundle(family: Family, coder: Coder = "fast") -> bytes:
+def code_bundle(family: Family, coder: Coder = "fast", adapt: str = "none") -> bytes:
     """Return the source files that the score depends on, each behind a line with its name.
 
     The bytes are the same on any machine and with any version of Python.
+
+    Args:
+        family: the model's family.
+        coder: the coder of the symbols.
+        adapt: the evaluation's ``eval.adapt``.
     """
     package = files("golfcore")
     parts = []
-    for name in sorted({*family.sources, *READER_SOURCES, *(SMALLEST_SOURCES if coder == "smallest" else ())}):
+    names = {*family.sources, *READER_SOURCES}
+    names |= {*(SMALLEST_SOURCES if coder == "smallest" else ()), *(MIX_SOURCES if adapt == "mix" else ())}
+    for name in sorted(names):
         text = without_words(package.joinpath(name).read_text(encoding="utf-8"))
         parts.append(f"# --- {name}\n{text}")
     return "".join(parts).encode()

@@ -108,7 +108,8 @@ def model_tensors(
     tensors = [part for item in stored for part in item.parts()]
     if tokenizer:
         tensors.append(container.Tensor(TOKENIZER, "tokenizer", np.frombuffer(tokenizer, np.uint8)))
-    tensors.append(container.Tensor(CODE, "code", np.frombuffer(code_bundle(family, coder), np.uint8)))
+    code = code_bundle(family, coder, str(dict(manifest.get("eval", {})).get("adapt", "none")))
+    tensors.append(container.Tensor(CODE, "code", np.frombuffer(code, np.uint8)))
     model = {"family": family.name, "vocab_size": vocab_size, "config": asdict(model_config)}
     return tensors, {**manifest, "model": model}
 

@@ -213,6 +213,7 @@ def evaluate(
     stride: int | Literal["auto"] | None = None,
     budget: float | None = None,
     batch_tokens: int = 0,
+    adapt: Literal["none", "mix"] | None = None,
     began: Annotated[float, Parameter(show=False)] = 0.0,
     json: bool = False,
 ) -> None:
@@ -237,6 +238,9 @@ def evaluate(
         Seconds that the evaluation may take, 0 for no limit; default: as the artifact says.
     batch_tokens
         Tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
+    adapt
+        mix: count the tokens that were already scored, and mix the counts into the model's distributions; default: as
+        the artifact says.
     began
         The Unix time at which the budget began; default: now. golfcore run gives it, so that the start of this process
         counts.
@@ -249,7 +253,7 @@ def evaluate(
     started = time.perf_counter() - (max(0.0, time.time() - began) if began else 0.0)
     result = api.score(
         artifact, data=data, text=text, tokenizer=tokenizer, context=context, stride=stride, budget_s=budget,
-        batch_tokens=batch_tokens, began=started, tell=_say, progress=progress,
+        batch_tokens=batch_tokens, began=started, adapt=adapt, tell=_say, progress=progress,
     )  # fmt: skip
     if not result:
         return
@@ -274,6 +278,8 @@ def _score_table(result: dict[str, Any]) -> Table:
     table.add_row("loss", f"{result['val_loss']:.6f} nats/token")
     table.add_row("scored", f"{result['tokens']:,} tokens, {result['bytes']:,} bytes of text, each token once")
     table.add_row("windows", f"{result['context']} tokens, {_strides_text(result)} scored")
+    if result["adapt"] == "mix":
+        table.add_row("adapted", f"counts of scored tokens mixed in; mass probe passed ({result['mass_error']:.1e})")
     table.add_row("artifact", f"{result['artifact_bytes']:,} bytes, sha256 {result['artifact_sha256'][:16]}")
     table.add_row(
         "code in it", "is the code that scored it" if result["code_matches"] else "[yellow]differs from ours[/]"

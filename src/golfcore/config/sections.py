@@ -81,12 +81,15 @@ class EvalConfig:
         finest_stride: Smallest stride in tokens that a stride of auto may take.
         batch_tokens: Tokens per forward pass in evaluation. It changes speed and memory only. 0 means 4,096 on a CPU
             and 16,384 on a GPU.
+        adapt: What the evaluation learns from tokens that it has already scored. mix counts them, and mixes the counts
+            into the model's distribution of each later token. none scores the model as it was packed.
     """
 
     context: int = 0
     stride: int | Literal["auto"] = 0
     finest_stride: int = 64
     batch_tokens: int = 0
+    adapt: Literal["none", "mix"] = "none"
 
     def __post_init__(self) -> None:
         require(self.context >= 0, "eval.context", self.context, "0 or more")

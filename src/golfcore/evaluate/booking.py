@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from golfcore.errors import RuleError
 from golfcore.model.interface import LanguageModel
+from golfcore.ops.ngram import NgramMixture
 from golfcore.progress import Tick
 
 # A forward pass, by device: on a processor the logits of more stay in no cache, a GPU needs more to be busy.
 BATCH_TOKENS = {"cpu": 4_096, "cuda": 16_384}
 CHUNK_LOGITS = 1 << 18  # of the log-softmax: 1 MB, which stays in a core's cache between its passes
+MIXED_TARGETS = 1 << 20  # that wait for the mixture at most, 14 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,20 @@ def plan_batches(windows: Sequence[Window], batch_tokens: int) -> list[list[Wind
 def rows_of(length: int, batch_tokens: int) -> int:
     """Return how many windows of ``length`` tokens make a batch."""
     return max(1, batch_tokens // length)
+
+
+class Predictions(NamedTuple):
+    """What a model says of N consecutive targets, before any of them is known to it.
+
+    Attributes:
+        log_p_N: fp32 log-probability of each target.
+        top_log_p_N: fp32, the largest log-probability at each position.
+        top_N: uint16, the token that has it.
+    """
+
+    log_p_N: np.ndarray
+    top_log_p_N: np.ndarray
+    top_N: np.ndarray
 
 
 class Ledger:
@@ -123,29 +140,52 @@ class Booking:
         batch_tokens: tokens per forward pass; 0 for ``BATCH_TOKENS``.
         ranks: each books every ``size``-th batch; ``close`` joins their ledgers.
         tick: called with the number of targets so far.
+        mixture: mixes counts of the booked tokens into the model's predictions; new, since it learns the text.
     """
 
     def __init__(
-        self, model: LanguageModel, tokens: np.ndarray, context: int, batch_tokens: int, ranks: Ranks, tick: Tick
-    ) -> None:
+        self, model: LanguageModel, tokens: np.ndarray, context: int, batch_tokens: int, ranks: Ranks, tick: Tick,
+        mixture: NgramMixture | None = None,
+    ) -> None:  # fmt: skip
         self._device = next(model.parameters()).device
         self.context, self.ranks = context, ranks
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self._device.type, BATCH_TOKENS["cuda"])
         self.targets, self.done = len(tokens) - 1, 0
         self._model, self._tokens, self._tick = model, tokens, tick
         self._ledger = Ledger(self.targets)
+        self._mixture = mixture
+        if mixture is not None:
+            mixture.learn(tokens[:1])  # no target
 
     def book_until(self, stop: int, stride: int) -> None:
         """Book the targets up to ``stop``, which is the end of the text or of a whole batch."""
         # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
         batches = plan_batches(plan_windows(stop + 1, self.context, stride, self.done), self.batch_tokens)
-        for batch in batches[self.ranks.rank :: self.ranks.size]:
-            losses_BS = self._losses(batch)
-            ends = [window.start + window.length for window in batch]
-            for end, row_S in zip(ends, losses_BS, strict=True):
-                self._ledger.book(end - len(row_S), row_S)
-            self._tick(ends[-1], self.targets, "tokens")
+        if self._mixture is not None:
+            for group in _groups(batches, MIXED_TARGETS):
+                self._book_mixed(group, self._mixture)
+        else:
+            for batch in batches[self.ranks.rank :: self.ranks.size]:
+                self._ledger.book(_first(batch), -self._predictions(batch).log_p_N.astype(np.float64))
+                self._tick(_last(batch), self.targets, "tokens")
         self.done = stop
+
+    def _book_mixed(self, batches: Sequence[Sequence[Window]], mixture: NgramMixture) -> None:
+        """Book batches through the mixture, which takes the targets of all ranks in the order of the text."""
+        first, last = _first(batches[0]), _last(batches[-1])
+        found = Predictions(*(np.zeros(last - first, dtype) for dtype in (np.float32, np.float32, np.uint16)))
+        own = batches[self.ranks.rank :: self.ranks.size]
+        for batch in own:
+            place = slice(_first(batch) - first, _last(batch) - first)
+            for array, values in zip(found, self._predictions(batch), strict=True):
+                array[place] = values
+            self._tick(_last(batch), self.targets, "tokens")
+        if self.ranks.size > 1:
+            joined = (self.ranks.sum(torch.from_numpy(array.astype(np.float64))).numpy() for array in found)
+            found = Predictions(*(values.astype(array.dtype) for values, array in zip(joined, found, strict=True)))
+        losses = mixture.score(self._tokens[first + 1 : last + 1], *found)
+        for batch in own:
+            self._ledger.book(_first(batch), losses[_first(batch) - first : _last(batch) - first])
 
     def stop_after(self, batches: int, stride: int) -> int:
         """Return the target at which ``batches`` more batches end, so that no batch is cut."""
@@ -164,10 +204,10 @@ class Booking:
         rows = rows_of(self.context, self.batch_tokens)
         starts = [min(row * stride, self.targets - self.context) for row in range(rows)]
         windows = [Window(start, self.context, stride) for start in starts]
-        self._losses(windows)
+        self._predictions(windows)
         began, done = now(), 0
         while done == 0 or (done < batches and now() - began < limit_s):
-            self._losses(windows)
+            self._predictions(windows)
             done += 1
         return self.ranks.slowest((now() - began) / (done * rows))
 
@@ -182,8 +222,8 @@ class Booking:
         return self._ledger.close()
 
     @torch.no_grad()
-    def _losses(self, windows: Sequence[Window]) -> np.ndarray:
-        """Return the fp64 losses [B, S] of the scored targets of windows of one shape."""
+    def _predictions(self, windows: Sequence[Window]) -> Predictions:
+        """Return what the model says of the scored targets of windows of one shape, window by window."""
         length, scored = windows[0].length, windows[0].scored
         ids_BT = np.stack([self._tokens[w.start : w.start + length + 1] for w in windows]).astype(np.int64)
         ids = torch.from_numpy(ids_BT).to(self._device)
@@ -193,12 +233,49 @@ class Booking:
                 f"the model gave logits {tuple(logits_BSV.shape)} for ids up to {int(ids.max())}; expected "
                 f"{(len(windows), scored)} rows of a larger vocabulary"
             )
-        loss_N = _losses_of(logits_BSV.flatten(0, 1), ids[:, -scored:].flatten())
-        return loss_N.view(len(windows), scored).double().cpu().numpy()
+        return _predictions_of(logits_BSV.flatten(0, 1), ids[:, -scored:].flatten(), tops=self._mixture is not None)
 
 
-def _losses_of(logits_NV: Tensor, target_N: Tensor) -> Tensor:
-    """Return ``-log softmax(logits)[target]``, fp32: the only place where logits become probabilities."""
+def _first(batch: Sequence[Window]) -> int:
+    """Return the first target that a batch scores."""
+    return batch[0].start + batch[0].length - batch[0].scored
+
+
+def _last(batch: Sequence[Window]) -> int:
+    """Return the end of the targets that a batch scores."""
+    return batch[-1].start + batch[-1].length
+
+
+def _groups(batches: Sequence[list[Window]], targets: int) -> Iterator[list[list[Window]]]:
+    """Yield consecutive batches in groups that score about ``targets`` targets."""
+    group: list[list[Window]] = []
+    for batch in batches:
+        group.append(batch)
+        if _last(batch) - _first(group[0]) >= targets:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _predictions_of(logits_NV: Tensor, target_N: Tensor, *, tops: bool) -> Predictions:
+    """Return ``log softmax(logits)`` of the targets and, if asked for, of the likeliest tokens.
+
+    This is the only place where logits become probabilities.
+    """
     rows = max(1, CHUNK_LOGITS // logits_NV.size(1)) if logits_NV.device.type == "cpu" else len(target_N)
-    pieces = zip(torch.split(logits_NV, rows), torch.split(target_N, rows), strict=True)
-    return torch.cat([F.cross_entropy(logits.float(), target, reduction="none") for logits, target in pieces])
+    log_p, top_log_p, top = [], [], []
+    for logits, target in zip(torch.split(logits_NV.float(), rows), torch.split(target_N, rows), strict=True):
+        loss = F.cross_entropy(logits, target, reduction="none")
+        log_p.append(-loss)
+        if tops:
+            largest = logits.max(-1)
+            top.append(largest.indices)
+            top_log_p.append(largest.values - logits.gather(-1, target[:, None])[:, 0] - loss)
+    if not tops:
+        return Predictions(_numpy(log_p), np.empty(0, np.float32), np.empty(0, np.uint16))
+    return Predictions(_numpy(log_p), _numpy(top_log_p), _numpy(top).astype(np.uint16))
+
+
+def _numpy(pieces: Sequence[Tensor]) -> np.ndarray:
+    return torch.cat(list(pieces)).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Probe a model for look-ahead before it is scored (the contest's conditions ask for it)."""
+"""Probe a model and its mixture before they are scored: they must not look ahead, and must give distributions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 
 from golfcore.errors import RuleError
 from golfcore.model.interface import LanguageModel
+from golfcore.ops.ngram import NgramMixture
 
 TOLERANCE = 1e-3  # nats; kernels may round differently when other rows of a product change
+MASS_TOLERANCE = 1e-4  # of a sum over the vocabulary in fp32
 
 
 @torch.no_grad()
@@ -63,6 +65,48 @@ def future_flip(
                     f"(future-flip probe, tolerance {TOLERANCE:g})"
                 )
     return worst
+
+
+@torch.no_grad()
+def mixture_mass(
+    model: LanguageModel, mixture: NgramMixture, tokens: np.ndarray, *, context: int, seed: int = 0, places: int = 32
+) -> float:
+    """Sum the mixed distribution over the whole vocabulary at some places of a text, and compare it with the losses.
+
+    Args:
+        model: the model.
+        mixture: a new mixture, which learns the text's beginning.
+        tokens: uint16 [n]; only the first window is used.
+        context: tokens per window.
+        seed: seed of the choice of places.
+        places: number of places.
+
+    Returns:
+        The largest difference of a sum from 1, or of a scored probability from the distribution's, relative to it.
+
+    Raises:
+        RuleError: the difference is above ``MASS_TOLERANCE``: what is scored is no probability.
+    """
+    model.eval()
+    length = min(len(tokens) - 1, context)
+    window = torch.from_numpy(tokens[:length].astype(np.int64))[None].to(next(model.parameters()).device)
+    p_TV = _log_probabilities(model, window, length).exp().cpu().numpy()
+    chosen = set(np.random.default_rng(seed).integers(0, length, size=places).tolist())
+    mixture.learn(tokens[:1])
+    worst = 0.0
+    for at in range(length):
+        target, top = tokens[at + 1 : at + 2], p_TV[at].argmax()
+        mixed_V = mixture.distribution(p_TV[at]).astype(np.float64) if at in chosen else None
+        p_1, top_p_1 = p_TV[at, target], p_TV[at, top : top + 1]
+        loss = mixture.score(target, np.log(p_1), np.log(top_p_1), np.array([top], np.uint16))[0]
+        if mixed_V is not None:
+            worst = max(worst, abs(mixed_V.sum() - 1), abs(np.exp(-loss) / mixed_V[target[0]] - 1))
+        if worst > MASS_TOLERANCE:
+            raise RuleError(
+                f"the mixture gives no probability for token {at + 1}: its sum over the vocabulary or its loss is off "
+                f"by {worst:.3g} (mass probe, tolerance {MASS_TOLERANCE:g})"
+            )
+    return float(worst)
 
 
 def _log_probabilities(model: LanguageModel, window_1T: torch.Tensor, scored: int) -> torch.Tensor:

@@ -17,6 +17,9 @@ Keys and values kept from the window before would be those of tokens that saw mo
 With a ``Clock`` the stride may be "auto": the finest that the clock allows (``golfcore.evaluate.clock``), compared
 with the clock on the way. If the machine slows down, the rest of the text takes a coarser stride; each token is still
 scored once, with at least the context that the coarsest stride leaves it.
+
+With a mixture (``golfcore.ops.ngram``) the model's distribution of each token is mixed with counts of the tokens before
+it. They are booked, and only then counted, in the order of the text.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from golfcore.evaluate.booking import Booking, Ranks
 from golfcore.evaluate.clock import Clock, Pace
 from golfcore.evaluate.pacing import book_paced
 from golfcore.model.interface import LanguageModel
+from golfcore.ops.ngram import NgramMixture
 from golfcore.progress import Tick, silent
 
 
@@ -109,6 +113,7 @@ def score(
     clock: Clock | None = None,
     finest: int = 1,
     tell: Callable[[str], None] = lambda line: None,
+    mixture: NgramMixture | None = None,
 ) -> Score:
     """Score ``text`` with ``model``.
 
@@ -125,6 +130,7 @@ def score(
             then gets a warning before the long work.
         finest: the smallest stride that "auto" may take.
         tell: called with each warning, and with the stride that "auto" took.
+        mixture: a new one, which is mixed into the model's predictions and learns the text as it is booked.
 
     Raises:
         RuleError: a token scored twice or never, a probability of 0, a vocabulary that does not cover the text.
@@ -134,7 +140,7 @@ def score(
     _check_windows(context, stride, clock)
     model.eval()
     began = time.perf_counter()
-    booking = Booking(model, text.tokens, context, batch_tokens, Ranks(rank, world_size, combine), tick)
+    booking = Booking(model, text.tokens, context, batch_tokens, Ranks(rank, world_size, combine), tick, mixture)
     pace = None
     if clock is None:
         coarsest = int(stride) or context

@@ -60,6 +60,7 @@ def packing(
             "stride": recipe.eval.stride,
             "finest_stride": recipe.eval.finest_stride,
             "budget_s": recipe.track.eval_s,
+            "adapt": recipe.eval.adapt,
         },
     }
     return get_family(recipe.model_family), recipe.model, tokens.vocab_size, stored, own, manifest

@@ -11,17 +11,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from golfcore.artifact.bundle import code_bundle
 from golfcore.artifact.model_io import LoadedModel, load_model
-from golfcore.config import EvalConfig, RecipeConfig
+from golfcore.config import EvalConfig, RecipeConfig, from_mapping
+from golfcore.container.codec_base import Coder
 from golfcore.data.text import read_documents
 from golfcore.data.tokens import Tokens
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.evaluate.clock import Clock, Pace, strides
-from golfcore.evaluate.probes import future_flip
+from golfcore.evaluate.probes import future_flip, mixture_mass
 from golfcore.evaluate.scorer import Score, ScoredText, score
 from golfcore.evaluate.text import documents_text, validation_text
 from golfcore.machine import origin
@@ -29,6 +31,7 @@ from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
 from golfcore.ops import products
 from golfcore.ops.memory import keep_freed_memory
+from golfcore.ops.ngram import NgramMixture
 from golfcore.ops.threads import fit_threads
 from golfcore.paths import atomic_write, sha256_file
 from golfcore.processes import ended, python_command
@@ -69,6 +72,7 @@ def score_artifact(
     stride: int | Literal["auto"] | None = None,
     budget_s: float | None = None,
     began: float | None = None,
+    adapt: Literal["none", "mix"] | None = None,
     tick: Tick = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -81,6 +85,7 @@ def score_artifact(
         batch_tokens: tokens per forward pass, 0 for a size that is fast.
         context, stride, budget_s: replace the values in the artifact if given.
         began: the reading of ``time.perf_counter`` at which the budget began; default: now.
+        adapt: replaces the artifact's ``eval.adapt`` if given.
         tick: called with the progress so far.
         tell: called with each warning before the long work, and with the stride that was taken.
 
@@ -99,12 +104,18 @@ def score_artifact(
         world.heartbeat("evaluation, reading the artifact")
         loaded, provenance = _opened(artifact, world)
         windows = _windows(loaded.manifest, context, stride, budget_s)
+        adapt = _adaptation(loaded.manifest) if adapt is None else adapt
         module = loaded.module.to(world.device)
         module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
         world.heartbeat("evaluation, reading the text")
         text = text_for(loaded, windows.context)
         world.heartbeat("evaluation, the probe")
         moved = future_flip(module, text.tokens, context=windows.context, strides=windows.possible_strides())
+        vocab_size = int(loaded.manifest["model"]["vocab_size"])
+        mixture, mass = None, 0.0
+        if adapt == "mix":
+            mass = mixture_mass(module, NgramMixture(vocab_size), text.tokens, context=windows.context)
+            mixture = NgramMixture(vocab_size)
         world.barrier()
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
     pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
@@ -114,9 +125,10 @@ def score_artifact(
             rank=world.rank, world_size=world.size, combine=world.sum,
             tick=with_heartbeat(world, tick, "evaluation", step=True),
             clock=Clock(windows.budget_s, began) if windows.budget_s else None, finest=windows.finest, tell=tell,
+            mixture=mixture,
         )  # fmt: skip
     return {
-        **dataclasses.asdict(result), **provenance, "future_flip_nats": moved,
+        **dataclasses.asdict(result), **provenance, "future_flip_nats": moved, "adapt": adapt, "mass_error": mass,
         "precision": str(module.activation_dtype).removeprefix("torch."), "world_size": world.size,
     }  # fmt: skip
 
@@ -131,7 +143,7 @@ def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
         "artifact_bytes": size,
         "artifact_sha256": digest,
         "made_by": origin(),
-        "code_matches": loaded.code in (code_bundle(family), code_bundle(family, "smallest")),
+        "code_matches": loaded.code in {code_bundle(family, *how) for how in product(get_args(Coder), ("none", "mix"))},
     }
 
 
@@ -175,6 +187,19 @@ def _windows(
     if stride != "auto" and not 0 <= stride <= context:
         raise UsageError(f"--stride {stride}: expected at most the context of {context} tokens, 0 for all of it")
     return _Windows(context, stride, finest, budget_s)
+
+
+def _adaptation(manifest: Mapping[str, Any]) -> Literal["none", "mix"]:
+    """Return the artifact's ``eval.adapt``; old artifacts have none.
+
+    Raises:
+        FormatError: a word that this golfcore does not know.
+    """
+    word = dict(manifest.get("eval", {})).get("adapt", "none")
+    try:
+        return from_mapping(EvalConfig, {"adapt": word}, "eval").adapt
+    except UsageError as error:
+        raise FormatError(f"the manifest's [eval]: {error}") from error
 
 
 @contextmanager
