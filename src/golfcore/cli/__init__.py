@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
 import traceback
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
+    _show_log()
     share_cores()
     try:
         result = app(words, exit_on_error=False, print_error=True, result_action="return_value")
@@ -82,6 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"golfcore: {error}; run again with --debug for where", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
+
+
+class _ToTerminal(logging.Handler):
+    """Prints what the package logs, such as counts of what was read, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from golfcore.cli.output import err
+
+        err.print(record.getMessage(), markup=False, soft_wrap=True)
+
+
+def _show_log() -> None:
+    """Show the package's log on the terminal; of the ranks of a distributed run, the first speaks for all."""
+    log = logging.getLogger("golfcore")
+    log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    log.handlers = [_ToTerminal()]
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
