@@ -68,7 +68,9 @@ def open_run(recipe: RecipeConfig) -> tuple[RecipeConfig, Tokens]:
     data = recipe.data
     folder = Path(data.path)
     if not folder.is_dir():
-        raise InputError(f"{folder}, the run's folder of tokens, is gone; {how_to_prepare(folder, data)}")
+        trained = any(data.identity().values())
+        what = f"{folder}, the run's folder of tokens, is gone" if trained else f"{folder}: no such folder"
+        raise InputError(f"{what}; {how_to_prepare(folder, data)}")
     tokens = open_tokens(data.path, data.tokenizer)
     found = tokens.identity()
     require_same(found, data.identity(), f"{folder}, the run's folder of tokens,", how_to_prepare(folder, data))
