@@ -23,7 +23,7 @@ from golfcore.startup import prepare
 report_uncaught("train_gpt.py")  # a package that cannot be imported
 prepare()  # before torch is imported
 
-from golfcore.data.tokens import open_tokens  # noqa: E402
+from golfcore.data.tokens import open_run  # noqa: E402
 from golfcore.errors import RuleError  # noqa: E402
 from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
 from golfcore.pipeline.start import Wish, begin_together  # noqa: E402
@@ -57,8 +57,7 @@ def run(options: argparse.Namespace, world: World) -> None:
     )  # fmt: skip
     start = begin_together(world, wish)
     start = dataclasses.replace(start, echo=print)
-    config = start.config
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    config, tokens = open_run(start.config)
 
     def evaluate(artifact: Path) -> dict[str, Any]:
         return score_artifact(

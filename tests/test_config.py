@@ -21,7 +21,9 @@ from golfcore.config import (
     to_tree,
 )  # fmt: skip
 from golfcore.errors import UsageError
+from golfcore.pipeline.config import read_config
 from golfcore.recipes import load_recipe
+from golfcore.report import load_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +170,34 @@ def test_parts_of_the_command_line() -> None:
             set_key(tree, key, 1)
     with pytest.raises(UsageError, match=r"expected section\.key=value"):
         parse_set("train.seed")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    text = 'name = "mine"\r\n[train]\r\nseed = 7\r\n'
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert load_recipe(str(path), environment={}).config == load_recipe_of(text.encode(), tmp_path)
+    (tmp_path / "config.toml").write_bytes(path.read_bytes())
+    assert read_config(tmp_path).train.seed == 7
+    assert load_run(tmp_path).config["train"] == {"seed": 7}
+
+
+def load_recipe_of(content: bytes, folder: Path) -> RecipeConfig:
+    (folder / "other.toml").write_bytes(content)
+    return load_recipe(str(folder / "other.toml"), environment={}).config
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("name = 1".encode("utf-16"), "in UTF-16, .* save it in UTF-8"),
+        ("\ufeffname = 1".encode("utf-16-be"), "in UTF-16"),
+        (b"name = 1 # caf\xe9", "not UTF-8, byte 0xe9 at offset 14"),
+    ],
+)
+def test_a_recipe_in_another_encoding_says_so(content: bytes, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"other\.toml: {expected}"):
+        load_recipe_of(content, tmp_path)
+    (tmp_path / "config.toml").write_bytes(content)
+    with pytest.raises(UsageError, match=expected):
+        read_config(tmp_path)

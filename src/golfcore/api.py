@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from golfcore.config import RecipeConfig
-from golfcore.data.tokens import open_tokens
+from golfcore.data.tokens import open_run, open_tokens
 from golfcore.errors import UsageError
 from golfcore.pipeline.config import changed, read_config, write_config
 from golfcore.progress import Progress, no_progress
@@ -147,15 +147,17 @@ def _train(
     from golfcore.training.runlog import RunLog
 
     run_dir, config = start.run_dir, start.config
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    config, tokens = open_run(config)
     require_alike(config, tokens, world)
-    saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
+    saved, note = resume_point(run_dir, config, world) if start.resumed else (None, "")
     if world.primary:
         write_config(run_dir, config)
     log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
     with guard(run_dir), log, progress("train", shown=world.primary) as tick:
         if note:
             log.line(f"warning: {note}")
+        for line in tokens.lines():
+            log.line(line)
         train_stage(config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note))
 
 
@@ -202,7 +204,7 @@ def quantize(
     cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
     if fit < 0 or margin < 0 or cap <= 0:
         raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    config, tokens = open_run(config)
     module = load_weights(run_dir, config, tokens.vocab_size)
     result: dict[str, Any] = {}
     with (
@@ -249,7 +251,7 @@ def pack(
     config = read_config(run_dir)
     if coder is not None:
         config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    config, tokens = open_run(config)
     target = Path(output or run_dir / ARTIFACT)
     inside = target.resolve().parent == run_dir.resolve()  # a folder that cannot be written may be packed elsewhere
     with owned(run_dir, by_this_process=inside), progress("pack") as tick:

@@ -27,7 +27,7 @@ def test_json_is_one_document_with_every_part(capsys: pytest.CaptureFixture[str]
     names = [row["name"] for row in answer["rows"]]
     assert [name.split()[0].rstrip(":") for name in names if not name.startswith(("gpu", "kernels"))] == [
         "python", "compiler", "torch", "core", "products", "processor", "home", "disk", "disk", "disk", "memory",
-        "data", "huggingface_hub", "sentencepiece", "tiktoken",
+        "data", "leftovers", "huggingface_hub", "sentencepiece", "tiktoken",
     ]  # fmt: skip
     assert any(name.startswith("gpu") for name in names)
     assert any(name.startswith("kernels") for name in names)
@@ -246,6 +246,18 @@ def test_prepared_data_is_found_in_the_cache(monkeypatch: pytest.MonkeyPatch, tm
     row = check_data()
     assert row.status == "ok"
     assert row.detail.startswith("data/sp1024 in ")
+
+
+def test_leftovers_of_killed_processes_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GOLFCORE_CACHE", str(tmp_path))
+    assert doctor_module.check_leftovers().status == "ok"
+    left = tmp_path / "prepared" / ".0123456789abcdef.a1b2c3d4.tmp"
+    left.mkdir(parents=True)
+    (left / "manifest.json").write_bytes(bytes(3_000_000))
+    row = doctor_module.check_leftovers()
+    assert (row.status, row.fix) == ("slow", "golfcore data clean")
+    assert "1 half-made" in row.detail and "3.0 MB" in row.detail
+    assert check_data().status == "missing"  # a half-made folder is no prepared text
 
 
 def test_the_environment_names_machine_and_build() -> None:

@@ -9,8 +9,10 @@ import pytest
 from golfcore.cli.data import app
 from golfcore.data import default_text as default_text_module
 from golfcore.data import hub as hub_module
+from golfcore.data.cache import cached_prepare
+from golfcore.data.hints import prepared_cache
 from golfcore.data.prepare import load_prepared
-from golfcore.errors import InputError
+from golfcore.errors import InputError, UsageError
 
 
 @pytest.fixture
@@ -91,3 +93,42 @@ def test_get_fineweb_passes_its_options_on(run, tmp_path: Path, monkeypatch: pyt
     code, said = run("get", "fineweb", "--json")
     assert (code, json.loads(said)) == (0, {"path": "data/datasets"})
     assert calls == [("caseops", tmp_path, 3), ("sp1024", Path("data"), 80)]
+
+
+def test_prepare_into_the_cache_and_never_into_anothers_place(run, corpus: Path) -> None:
+    code, said = run("prepare", "--text", corpus, "--json")
+    folder = Path(json.loads(said)["path"])
+    assert code == 0 and folder.parent == prepared_cache()
+    assert cached_prepare([corpus]) == folder  # where a run finds it
+    with pytest.raises(UsageError, match="leave out -o"):
+        app(["prepare", "--text", str(corpus), "-o", str(prepared_cache() / "0123")])
+    with pytest.raises(UsageError, match="name a folder with -o"):
+        app(["prepare", "--text", str(corpus), "--tokenizer", str(folder / "tokenizer.bpe")])
+
+
+def test_prepare_counts_what_it_skips(run, corpus: Path, tmp_path: Path) -> None:
+    corpus.write_text(corpus.read_text() + '{"text": "\\ud800"}\n{"text": ""}\n')
+    with pytest.raises(InputError, match="--skip-invalid"):
+        app(["prepare", "--text", str(corpus), "-o", str(tmp_path / "out")])
+    code, said = run("prepare", "--text", corpus, "-o", tmp_path / "out", "--skip-invalid", "--json")
+    reading = json.loads(said)["reading"]
+    assert (code, reading["documents"], reading["empty"], reading["invalid"]) == (0, 61, 1, 1)
+    assert str(tmp_path) not in json.dumps(json.loads((tmp_path / "out" / "manifest.json").read_text()))
+
+
+def test_clean(run, corpus: Path) -> None:
+    folder = prepared_cache() / ".0123456789abcdef.a1b2c3d4.tmp"
+    folder.mkdir(parents=True)
+    (folder / "shard").write_bytes(bytes(2_000_000))
+    cached = cached_prepare([corpus])
+    assert run("clean", "--dry-run")[1].splitlines() == [
+        f"would remove: {folder} (2.0 MB)", "would remove 1 of 1 leftovers, 2.0 MB",
+    ]  # fmt: skip
+    assert json.loads(run("clean", "--json")[1]) == {
+        "removed": True, "bytes": 2_000_000,
+        "leftovers": [{"path": str(folder), "bytes": 2_000_000, "kept": ""}],
+    }  # fmt: skip
+    assert run("clean")[1] == "removed 0 of 0 leftovers, 0.0 MB\n"
+    assert cached.is_dir() and not folder.exists()
+    assert run("clean", "--all")[1].startswith(f"removed: {cached} ")
+    assert not cached.exists()

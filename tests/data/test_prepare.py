@@ -14,7 +14,7 @@ from byte_tokenizer import ByteTokenizer
 from golfcore.data import prepare as module
 from golfcore.data.contracts import BOS
 from golfcore.data.manifest import Manifest, doc_hash
-from golfcore.data.prepare import cached_prepare, load_prepared, prepare
+from golfcore.data.prepare import load_prepared, prepare
 from golfcore.data.val_text import read_val_text, write_val_text
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.paths import sha256_file
@@ -185,35 +185,6 @@ def test_text_that_changes_while_it_is_read(corpus: Path, tmp_path: Path, monkey
     assert leftovers(tmp_path) == ["corpus.jsonl"]
 
 
-def test_the_cache_is_used_until_text_or_settings_change(corpus: Path, trained: list[ByteTokenizer]) -> None:
-    first = cached_prepare([corpus], vocab_size=260, val_fraction=0.2)
-    assert cached_prepare([corpus], vocab_size=260, val_fraction=0.2) == first
-    assert len(trained) == 1
-    others = {cached_prepare([corpus], vocab_size=300, val_fraction=0.2), cached_prepare([corpus], vocab_size=260)}
-    corpus.write_text(corpus.read_text() + '{"text": "one more"}\n')
-    others.add(cached_prepare([corpus], vocab_size=260, val_fraction=0.2))
-    assert len(others | {first}) == 4
-
-
-def test_a_damaged_folder_in_the_cache_is_made_again(corpus: Path, trained: list[ByteTokenizer]) -> None:
-    folder = cached_prepare([corpus])
-    (folder / "fineweb_val_000000.bin").unlink()
-    assert cached_prepare([corpus]) == folder
-    load_prepared(folder)
-    assert len(trained) == 2
-
-
-def test_two_processes_making_the_same_folder(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.prepare
-
-    def slower(paths: list[Path], out: Path, **kwargs: object) -> Manifest:
-        real(paths, out, **kwargs)  # the other process was first
-        return real(paths, out, **kwargs)
-
-    monkeypatch.setattr(module, "prepare", slower)
-    load_prepared(cached_prepare([corpus]))
-
-
 def edit(folder: Path, change) -> None:
     tree = json.loads((folder / "manifest.json").read_text())
     change(tree)
@@ -232,7 +203,7 @@ def edit(folder: Path, change) -> None:
         (lambda t: t["train"].update(shards=5), "not a list"),
         (lambda t: t["train"]["shards"][0].update(tokens=7), "500 tokens, the manifest says 7"),
         (lambda t: t["train"].update(tokens=7), "do not add up to 7"),
-        (lambda t: t.update(tokenizer_sha256="0"), "not the tokenizer"),
+        (lambda t: t.update(tokenizer_sha256="0"), "tokenizer.bpe: not the file that was prepared"),
     ],
 )
 def test_manifests_that_do_not_fit(prepared: tuple[Path, Manifest], change, expected: str) -> None:

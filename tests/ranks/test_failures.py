@@ -125,7 +125,7 @@ def test_ranks_that_do_not_fit_end_all_with_the_difference(each: list[dict[str, 
 
 
 def compare(world: World, recipes: list[RecipeConfig], folders: list[Path]) -> None:
-    tokens = Tokens(folders[world.rank], VOCAB, None, "", prepared=False)  # type: ignore[arg-type]
+    tokens = Tokens(folders[world.rank], VOCAB, None, "")  # type: ignore[arg-type]
     require_alike(recipes[world.rank], tokens, world)
 
 

@@ -27,6 +27,7 @@ from golfcore.bench.pack import brotli_module
 from golfcore.config import QuantConfig
 from golfcore.container.trellis import points
 from golfcore.data.prepare import load_prepared
+from golfcore.data.tokens import open_run
 from golfcore.errors import InputError, RuleError
 from golfcore.model import Role, get_family
 from golfcore.pipeline.config import read_config
@@ -79,7 +80,7 @@ class Subject:
 
     def __init__(self, name: str, run_dir: Path, *, tokens: int, calibration_tokens: int) -> None:
         self.name = name
-        self.recipe = read_config(run_dir)
+        self.recipe, _ = open_run(read_config(run_dir))
         prepared = load_prepared(Path(self.recipe.data.path))
         self.tokenizer = prepared.tokenizer()
         self.module = load_weights(run_dir, self.recipe, self.tokenizer.vocab_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     prepare()
+    _show_log()
 
     def work() -> int:
         try:
@@ -68,3 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
 
     return run_to_end("golfcore", work, debug=debug, unfinished="nothing was left half-written")
+
+
+class _ToTerminal(logging.Handler):
+    """Prints what the package logs, such as counts of what was read, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from golfcore.cli.output import err
+
+        err.print(record.getMessage(), markup=False, soft_wrap=True)
+
+
+def _show_log() -> None:
+    """Show the package's log on the terminal; of the ranks of a distributed run, the first speaks for all."""
+    log = logging.getLogger("golfcore")
+    log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    log.handlers = [_ToTerminal()]

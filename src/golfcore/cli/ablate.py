@@ -79,7 +79,7 @@ def _open(
     import os
 
     from golfcore.bench.ablation import Bench, hold_out
-    from golfcore.data.tokens import open_tokens, prepare_data
+    from golfcore.data.tokens import open_run, prepare_data
     from golfcore.errors import UsageError
     from golfcore.ops.memory import keep_freed_memory
     from golfcore.recipes import load_recipe
@@ -92,7 +92,7 @@ def _open(
     config = load_recipe(recipe, environment=os.environ, sets=[*sets, *more, *limit]).config
     with output.progress("data") as tick:
         config = prepare_data(config, text, tick)
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    config, tokens = open_run(config)
     if not isinstance(tokens.tokenizer, Tokenizer):
         raise UsageError("ablate needs text, or data prepared from text: a contest table cannot count held-out bytes")
     keep_freed_memory()

@@ -1,16 +1,20 @@
-"""``golfcore data``: fetch text and shards, prepare them, verify them."""
+"""``golfcore data``: fetch text and shards, prepare them, verify them, remove leftovers."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from golfcore.cli.output import out, print_json, progress
+from golfcore.errors import UsageError
 
-app = App(name="data", help="Fetch, prepare and verify the text a model is trained and scored on.")
+if TYPE_CHECKING:
+    from golfcore.data.manifest import Manifest
+
+app = App(name="data", help="Fetch, prepare and verify the text a model is trained and scored on; clean the cache.")
 get = App(name="get", help="Download text or the contest's token shards.")
 app.command(get)
 
@@ -62,11 +66,12 @@ def fineweb(
 @app.command
 def prepare(
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     text: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     tokenizer: Path | None = None,
     vocab_size: int = 1024,
     val_fraction: float = 0.07,
+    skip_invalid: Annotated[bool, Parameter(negative="")] = False,
     threads: int = 0,
     json: Json = False,
 ) -> None:
@@ -75,7 +80,7 @@ def prepare(
     Parameters
     ----------
     output
-        Folder to make; it must not exist yet, or be empty.
+        Folder to make; it must not exist yet, or be empty; default: in the cache, where a run on this text finds it.
     text
         .txt files, .jsonl files (one {"text": ...} per line), plain, .gz or .zst, or folders of them; default: the
         default text.
@@ -85,30 +90,41 @@ def prepare(
         Vocabulary of the tokenizer that is trained.
     val_fraction
         Share of the documents kept for validation, chosen by their hash.
+    skip_invalid
+        Leave out documents that are no text (not UTF-8, no JSON line with a text, half of a surrogate pair) and count
+        them; otherwise the first one is an error.
     threads
         Number of threads, 0 for all cores.
     """
+    from golfcore.data.cache import cached_prepare
     from golfcore.data.default_text import default_text
+    from golfcore.data.prepare import load_prepared
     from golfcore.data.prepare import prepare as run
+    from golfcore.tokenizer import Tokenizer
 
-    loaded = None
-    if tokenizer is not None:
-        from golfcore.tokenizer import Tokenizer
-
-        loaded = Tokenizer.load(tokenizer)
+    if output is None and tokenizer is not None:
+        raise UsageError("--tokenizer: the cache holds texts with tokenizers of their own; name a folder with -o")
+    loaded = None if tokenizer is None else Tokenizer.load(tokenizer)
     with progress("prepare") as tick:
-        manifest = run(
-            text or [default_text(tick)],
-            output,
-            vocab_size=vocab_size,
-            tokenizer=loaded,
-            val_fraction=val_fraction,
-            threads=threads,
-            tick=tick,
-        )
+        paths = text or [default_text(tick)]
+        if output is None:
+            output = cached_prepare(
+                paths, vocab_size=vocab_size, val_fraction=val_fraction, skip_invalid=skip_invalid, threads=threads,
+                tick=tick,
+            )  # fmt: skip
+            manifest = load_prepared(output).manifest
+        else:
+            manifest = run(
+                paths, output, vocab_size=vocab_size, tokenizer=loaded, val_fraction=val_fraction,
+                skip_invalid=skip_invalid, threads=threads, tick=tick,
+            )  # fmt: skip
     if json:
         print_json({"path": str(output), **manifest.as_tree()})
         return
+    _print_splits(output, manifest)
+
+
+def _print_splits(output: Path, manifest: Manifest) -> None:
     from rich.table import Table
 
     table = Table("split", "documents", "bytes", "tokens", "bytes/token", "shards")
@@ -117,7 +133,8 @@ def prepare(
         counts = (f"{n:,}" for n in (split.docs, split.bytes, split.tokens))
         table.add_row(name, *counts, f"{split.bytes / (split.tokens - split.docs):.3f}", str(len(split.shards)))
     out.print(table)
-    out.print(f"{output}: {manifest.vocab_size} tokens in the vocabulary, {manifest.duplicates} doubles dropped")
+    doubles = f"{manifest.duplicates} doubles dropped"
+    out.print(f"{output}: {manifest.vocab_size} tokens in the vocabulary, {doubles}", markup=False)
 
 
 @app.command
@@ -148,3 +165,38 @@ def verify(folder: Path, /, *, vocab_size: int | None = None, json: Json = False
         out.print(table)
     if not ok:
         raise SystemExit(1)
+
+
+@app.command
+def clean(
+    *folders: Path,
+    all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Remove what killed processes left in the cache: half-made folders and files. Nothing that is in use is touched.
+
+    Parameters
+    ----------
+    folders
+        Folders to clean too, such as runs or one in which text was prepared.
+    all_
+        Also remove the texts that were prepared in the cache; the next run on one of them prepares it again.
+    dry_run
+        Only list what would be removed.
+    """
+    from golfcore.data.leftovers import leftovers, remove
+
+    found = leftovers(folders, prepared=all_)
+    kept = {item.path: item.used or ("" if dry_run else remove(item)) for item in found}
+    freed = [item for item in found if not kept[item.path]]
+    size = sum(item.bytes for item in freed)
+    if json:
+        rows = [{"path": str(item.path), "bytes": item.bytes, "kept": kept[item.path]} for item in found]
+        print_json({"removed": not dry_run, "bytes": size, "leftovers": rows})
+        return
+    verb = "would remove" if dry_run else "removed"
+    for item in found:
+        said = f"kept, {kept[item.path]}" if kept[item.path] else verb
+        out.print(f"{said}: {item.path} ({item.bytes / 1e6:,.1f} MB)", markup=False)
+    out.print(f"{verb} {len(freed)} of {len(found)} leftovers, {size / 1e6:,.1f} MB", markup=False)

@@ -85,6 +85,7 @@ def diagnose() -> list[Row]:
         ("disk", check_disk),
         ("memory", check_memory),
         ("data", check_data),
+        ("leftovers", check_leftovers),
         ("extras", check_extras),
     )
     rows: list[Row] = []
@@ -368,13 +369,26 @@ def check_data() -> Row:
         cache = cache_dir()
     except InputError as error:
         return Row("data", MISSING, machine.one_line(error), "see home above")
-    manifests = sorted({*cache.glob("*/manifest.json"), *cache.glob("*/*/manifest.json")})
+    found = {*cache.glob("*/manifest.json"), *cache.glob("*/*/manifest.json")}
+    manifests = sorted(path for path in found if not path.parent.name.startswith("."))
     if not manifests:
         fix = "golfcore run pocket fetches and prepares the default text; data get fineweb the contest's"
         return Row("data", MISSING, f"nothing prepared in {cache}", fix)
     names = ", ".join(str(path.parent.relative_to(cache)) for path in manifests[:5])
     more = f" and {len(manifests) - 5} more" if len(manifests) > 5 else ""
     return Row("data", OK, f"{names}{more} in {cache}")
+
+
+def check_leftovers() -> Row:
+    """Show what killed processes left in the cache."""
+    from golfcore.data.leftovers import leftovers
+
+    found = [leftover for leftover in leftovers() if not leftover.used]
+    if not found:
+        return Row("leftovers", OK, f"no half-made folder or file in {cache_dir()}")
+    size = sum(leftover.bytes for leftover in found) / 1e6
+    text = f"{len(found)} half-made folders or files of killed processes in {cache_dir()}, {size:,.1f} MB"
+    return Row("leftovers", SLOW, text, "golfcore data clean")
 
 
 def check_extras() -> list[Row]:

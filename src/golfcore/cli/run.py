@@ -28,11 +28,16 @@ Texts = Annotated[
     Sequence[Path], Parameter(name=["--text"], negative=(), help="your own text: txt, jsonl, gz, zst, folder")
 ]
 
+SkipInvalid = Annotated[
+    bool, Parameter(negative="", help="leave out documents that are no text and count them (data.skip_invalid)")
+]
+
 
 def run(
     recipe: str = AUTO,
     *,
     text: Texts = (),
+    skip_invalid: SkipInvalid = False,
     data: Path | None = None,
     set_: Sets = (),
     runs: Path = Path("runs"),
@@ -57,7 +62,8 @@ def run(
     from golfcore.api import run_wish
     from golfcore.pipeline.start import Wish
 
-    wish = Wish(recipe, text, data, {}, set_, os.environ, runs, run_id, resume)
+    sets = with_skip_invalid(set_, skip_invalid)
+    wish = Wish(recipe, text, data, {}, sets, os.environ, runs, run_id, resume)
     result = run_wish(wish, progress, resumable)
     if result is not None:
         out.print(closing_panel(result))
@@ -65,6 +71,11 @@ def run(
         if broken := result.broken_limit():
             raise RuleError(broken)
     return 0
+
+
+def with_skip_invalid(sets: Sequence[str], skip_invalid: bool) -> list[str]:
+    """Return the keys that are set, and that of ``--skip-invalid`` if it was given."""
+    return [*sets, *(["data.skip_invalid=true"] if skip_invalid else [])]
 
 
 @contextmanager

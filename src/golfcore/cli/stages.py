@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from golfcore.cli.output import err, out, plain_table, print_json, print_table, progress
-from golfcore.cli.run import Sets, Texts, resumable
+from golfcore.cli.run import Sets, SkipInvalid, Texts, resumable, with_skip_invalid
 from golfcore.config import parse_set
 from golfcore.errors import UsageError
 from golfcore.pipeline.config import read_config
@@ -23,6 +23,7 @@ def train(
     recipe: str = "pocket",
     *,
     text: Texts = (),
+    skip_invalid: SkipInvalid = False,
     data: Path | None = None,
     set_: Sets = (),
     runs: Path = Path("runs"),
@@ -51,7 +52,8 @@ def train(
     from golfcore.pipeline.start import Wish
     from golfcore.training.runlog import read_metrics
 
-    run_dir = train_wish(Wish(recipe, text, data, {}, set_, os.environ, runs, run_id, resume), progress, resumable)
+    sets = with_skip_invalid(set_, skip_invalid)
+    run_dir = train_wish(Wish(recipe, text, data, {}, sets, os.environ, runs, run_id, resume), progress, resumable)
     if run_dir is None:  # the first rank has it
         return
     last = [row for row in read_metrics(run_dir / METRICS) if row["kind"] == "train"][-1]

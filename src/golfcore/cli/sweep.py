@@ -190,12 +190,12 @@ def _check(axes: Sequence[Axis], trials: int, rule: Any) -> None:
 
 def _with_data(config: RecipeConfig, axes: Sequence[Axis], text: Sequence[Path]) -> tuple[RecipeConfig, list[str]]:
     """Return the recipe with its tokens prepared once; if the tokens vary, each run prepares its own from the text."""
-    from golfcore.data.tokens import prepare_data
+    from golfcore.data.tokens import open_run, prepare_data
 
     if any(axis.key.startswith("data.") for axis in axes):
         return config, [word for path in text for word in ("--text", str(path.resolve()))]
     with output.progress("data") as tick:
-        return prepare_data(config, text, tick), []
+        return open_run(prepare_data(config, text, tick))[0], []
 
 
 def _open(

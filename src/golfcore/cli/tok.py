@@ -22,6 +22,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSO
 TokenizerFile = Annotated[Path, Parameter(name=["--tokenizer", "-t"], help="A file that `tok train` wrote.")]
 Text = Annotated[Path, Parameter(help=".txt and .jsonl files of documents, plain, .gz or .zst, or folders of them.")]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True)]  # for -
+SkipInvalid = Annotated[bool, Parameter(negative="", help="Leave out documents that are no text, and count them.")]
 Threads = Annotated[int, Parameter(help="Number of threads, 0 for all cores.")]
 
 
@@ -30,6 +31,7 @@ def train(
     *texts: Text,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The tokenizer file to write.")],
     vocab_size: Annotated[int, Parameter(help="Size of the vocabulary, from 260 (bytes only) to 65536.")],
+    skip_invalid: SkipInvalid = False,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -38,7 +40,7 @@ def train(
     from golfcore.tokenizer import Tokenizer
 
     with progress("read"):
-        docs = list(read_documents(_given(texts)))
+        docs = list(read_documents(_given(texts), skip_invalid=skip_invalid))
     start = time.perf_counter()
     tokenizer = Tokenizer.train(docs, vocab_size, threads)
     seconds = time.perf_counter() - start
@@ -85,7 +87,7 @@ def decode(source: Source, /, *, tokenizer: TokenizerFile, json: Json = False) -
         A file of ids in decimal with white space between them, or - for standard input.
     """
     loaded = _load(tokenizer)
-    words = _read(source).split()
+    words = _read(source).removeprefix(b"\xef\xbb\xbf").split()
     if bad := next((word for word in words if not (word.isdigit() and len(word) <= 5)), None):
         raise InputError(f"{source}: {bad[:20]!r} is no id; give decimal numbers, as `tok encode` prints")
     ids = [int(word) for word in words]
@@ -102,6 +104,7 @@ def decode(source: Source, /, *, tokenizer: TokenizerFile, json: Json = False) -
 def audit(
     *texts: Text,
     tokenizer: TokenizerFile,
+    skip_invalid: SkipInvalid = False,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -111,7 +114,7 @@ def audit(
 
     loaded = _load(tokenizer)
     with progress("audit"):
-        result = run(loaded, read_documents(_given(texts)), threads)
+        result = run(loaded, read_documents(_given(texts), skip_invalid=skip_invalid), threads)
     megabytes = result.text_bytes / 1e6
     found = {
         "ok": result.ok,

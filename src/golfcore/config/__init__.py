@@ -8,12 +8,13 @@ from golfcore.config.env import CONTEST_ENV
 from golfcore.config.learning import OptimConfig, TrainConfig
 from golfcore.config.quantization import QuantConfig, parse_group_k
 from golfcore.config.recipe import build_recipe, to_tree
-from golfcore.config.sections import SECTIONS, DataConfig, EvalConfig, RecipeConfig, TrackConfig
-from golfcore.config.toml import to_toml
+from golfcore.config.sections import DATA_HASHES, SECTIONS, DataConfig, EvalConfig, RecipeConfig, TrackConfig
+from golfcore.config.toml import decode_toml, to_toml
 from golfcore.config.values import GivenText, describe, from_mapping, parse_set, parse_value, require, set_key
 
 __all__ = [
     "CONTEST_ENV",
+    "DATA_HASHES",
     "SECTIONS",
     "DataConfig",
     "EvalConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "TrackConfig",
     "TrainConfig",
     "build_recipe",
+    "decode_toml",
     "describe",
     "from_mapping",
     "parse_group_k",

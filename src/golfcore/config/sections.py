@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from golfcore.config.learning import OptimConfig, TrainConfig
@@ -36,6 +36,9 @@ class TrackConfig:
         require(self.eval_s > 0, "track.eval_s", self.eval_s, "positive seconds")
 
 
+DATA_HASHES = ("text_sha256", "tokenizer_sha256", "tokens_sha256")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """The tokens that a run reads.
@@ -50,12 +53,26 @@ class DataConfig:
         val_fraction: Share of the documents that is held out for validation, above 0 and below 1. The hash of a
             document decides, so the same document always goes to the same split. It has no effect on tokens that are
             already prepared.
+        skip_invalid: Whether documents that are no text (not UTF-8, no JSON line with a text, half of a surrogate pair)
+            are left out and counted. If false, the first one is an error. It has no effect on tokens that are already
+            prepared.
+        text: Files and folders of text that are prepared if ``path`` is empty and no ``--text`` is given. Empty means
+            the default text. A run writes the text that it prepared here.
+        tokens_sha256: Hash of the tokens and their tokenizer. Tokens with another hash are refused. Empty means any. A
+            run writes the hash of its tokens here, so that each later stage reads the same.
+        text_sha256: Hash of the documents of a prepared folder, written and checked like ``tokens_sha256``.
+        tokenizer_sha256: Hash of the tokenizer, written and checked like ``tokens_sha256``.
     """
 
     path: str = ""
     tokenizer: str = ""
     vocab_size: int = 1024
     val_fraction: float = 0.07
+    skip_invalid: bool = False
+    text: tuple[str, ...] = ()
+    tokens_sha256: str = ""
+    text_sha256: str = ""
+    tokenizer_sha256: str = ""
 
     def __post_init__(self) -> None:
         require(
@@ -65,6 +82,20 @@ class DataConfig:
             "260 to 65536 (ids are uint16)",
         )
         require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "a share between 0 and 1")
+        for name, value in self.identity().items():
+            require(
+                not value or (len(value) == 64 and not set(value) - set("0123456789abcdef")),
+                f"data.{name}", value, "a SHA-256 as 64 hexadecimal digits",
+            )  # fmt: skip
+
+    def identity(self) -> dict[str, str]:
+        """Return the hashes that identify the data, by the names of their keys; those that are empty fit any."""
+        return {name: getattr(self, name) for name in DATA_HASHES}
+
+    def with_identity(self, hashes: Mapping[str, str]) -> DataConfig:
+        """Return a copy that holds these hashes; those that are not among them are empty."""
+        text, tokenizer, tokens = (hashes.get(name, "") for name in DATA_HASHES)
+        return replace(self, text_sha256=text, tokenizer_sha256=tokenizer, tokens_sha256=tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

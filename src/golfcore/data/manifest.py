@@ -15,10 +15,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from golfcore.data.hints import how_to_prepare
 from golfcore.data.shards import ShardRecord, ShardSet
+from golfcore.data.text_files import Reading
 from golfcore.data.val_text import read_val_text
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
@@ -71,6 +72,8 @@ class Manifest:
     val_text_sha256: str
     train: SplitRecord
     val: SplitRecord
+    cache_key: str  # in the cache: the hash of text, settings and version that this folder was made for
+    reading: Reading | None  # counts of what was read and left out; None in manifests of earlier versions
 
     def split(self, name: str) -> SplitRecord:
         """Return the record of ``train`` or ``val``."""
@@ -98,8 +101,7 @@ class Manifest:
             with path.open("rb") as f:
                 raw = f.read(_MAX_MANIFEST_BYTES + 1)
         except OSError as error:
-            make = f"make it with: golfcore data prepare -o {quote(str(folder))}"
-            raise InputError(f"{path}: cannot be read ({error.strerror}); {make}") from error
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {how_to_prepare(folder)}") from error
         if len(raw) > _MAX_MANIFEST_BYTES:
             raise FormatError(f"{path}: more than {_MAX_MANIFEST_BYTES} bytes")
         try:
@@ -117,7 +119,19 @@ class Manifest:
                 raise FormatError(f"{where}: {split}.shards is not a list")
             record["shards"] = tuple(_build(ShardRecord, _table(r, f"{where}: {split}.shards"), where) for r in rows)
             tree[split] = _build(SplitRecord, record, f"{where}: {split}")
+        tree.setdefault("cache_key", "")
+        tree["reading"] = _reading(tree.get("reading"), f"{where}: reading")
         return _build(cls, tree, where)
+
+
+def _reading(value: object, where: str) -> Reading | None:
+    if value is None:
+        return None
+    table = _table(value, where)
+    left_out = _table(table.get("left_out"), f"{where}.left_out")
+    if bad := next((n for n in left_out.values() if not isinstance(n, int) or n < 0), None):
+        raise FormatError(f"{where}.left_out: {bad!r}, expected counts")
+    return _build(Reading, table, where)
 
 
 def _table(value: object, where: str) -> dict[str, Any]:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from golfcore import __version__
 from golfcore.data.contracts import BOS, TokenizerLike
+from golfcore.data.hints import in_cache
+from golfcore.data.leftovers import temporary_folder
 from golfcore.data.manifest import (
     FORMAT,
     TOKENIZER,
@@ -31,13 +30,14 @@ from golfcore.data.manifest import (
     doc_hash_name,
 )
 from golfcore.data.shards import TOKENS_PER_SHARD, ShardWriter, check_ids, read_header
-from golfcore.data.text import read_documents, text_files
+from golfcore.data.text import Texts
 from golfcore.data.val_text import write_val_text
-from golfcore.errors import FormatError, GolfError, InputError, UsageError
-from golfcore.paths import atomic_write, cache_dir, sha256_file, write_failure
+from golfcore.errors import FormatError, InputError, UsageError
+from golfcore.paths import atomic_write, sha256_file
 from golfcore.progress import Tick, silent
 
 SAMPLE_BYTES = 256 << 20  # what a tokenizer is trained on, at most
+HASHED_BYTES = 64 << 20  # files up to this size are hashed whole whenever they are opened
 _BATCH_BYTES = 8 << 20  # text tokenized at a time
 _KEYS = 1 << 64  # documents' 8-byte hashes, read as numbers
 
@@ -51,6 +51,8 @@ def prepare(
     val_fraction: float = 0.07,
     threads: int = 0,
     shard_tokens: int = TOKENS_PER_SHARD,
+    skip_invalid: bool = False,
+    cache_key: str = "",
     tick: Tick = silent,
 ) -> Manifest:
     """Split, tokenize and store text; ``out_dir`` appears only when everything in it is complete.
@@ -64,21 +66,21 @@ def prepare(
         vocab_size: vocabulary of the tokenizer that is trained, on training documents only.
         tokenizer: a tokenizer to use instead of training one; ``vocab_size`` is then unused.
         threads: threads for training and encoding; 0 for all cores. The result does not depend on it.
+        skip_invalid: whether documents that are no text are left out and counted, instead of an error.
+        cache_key: the hash for which ``cached_prepare`` makes the folder.
 
     Raises:
-        UsageError: a value outside its range.
+        UsageError: a value outside its range, or a folder within the cache that ``cached_prepare`` did not name.
         InputError: unreadable text, fewer than two different documents, ``out_dir`` in the way, a full disk.
     """
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"val_fraction = {val_fraction!r}: expected a share between 0 and 1")
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise InputError(f"{out_dir} exists and is not empty; remove it or choose another folder")
-    survey = _survey(paths, val_fraction, sample=tokenizer is None, tick=tick)
+    _check(out_dir, val_fraction, cache_key)
+    texts = Texts(paths, skip_invalid=skip_invalid)
+    survey = _survey(texts, _describe(paths), val_fraction, sample=tokenizer is None, tick=tick)
     if tokenizer is None:
         tick(0, survey.text_bytes, "training the tokenizer")
         tokenizer = _train(survey.sample, vocab_size, threads)
     with _new_folder(out_dir) as folder:
-        splits = _tokenize(paths, folder, survey, tokenizer, threads, shard_tokens, tick)
+        splits = _tokenize(texts, _describe(paths), folder, survey, tokenizer, threads, shard_tokens, tick)
         with atomic_write(folder / TOKENIZER) as f:
             f.write(tokenizer.to_bytes())
         manifest = Manifest(
@@ -92,13 +94,28 @@ def prepare(
             val_text_sha256=sha256_file(folder / VAL_TEXT),
             train=splits["train"],
             val=splits["val"],
+            cache_key=cache_key,
+            reading=replace(texts.reading, first_invalid=""),  # it names a folder, and a manifest is passed on
         )
         manifest.save(folder)
+    texts.tell(f"; {survey.duplicates:,} doubles dropped" if survey.duplicates else "")
     return manifest
 
 
+def _check(out_dir: Path, val_fraction: float, cache_key: str) -> None:
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"val_fraction = {val_fraction!r}: expected a share between 0 and 1")
+    if in_cache(out_dir) and not cache_key:
+        raise UsageError(
+            f"{out_dir} is in golfcore's cache, where folders are named after their text: leave out -o to prepare into "
+            "the cache, or choose another folder"
+        )
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise InputError(f"{out_dir} exists and is not empty; remove it or choose another folder")
+
+
 def load_prepared(folder: Path) -> Prepared:
-    """Open a prepared folder after a quick check: its files exist, sizes and the tokenizer's hash are right.
+    """Open a prepared folder after a quick check: its files exist, and those up to 64 MiB have the manifest's hashes.
 
     ``golfcore.data.verify`` checks everything.
 
@@ -107,57 +124,23 @@ def load_prepared(folder: Path) -> Prepared:
         FormatError: a file does not belong to the manifest.
     """
     manifest = Manifest.load(folder)
+    hashes = {TOKENIZER: manifest.tokenizer_sha256, VAL_TEXT: manifest.val_text_sha256}
     for split in ("train", "val"):
         record = manifest.split(split)
         for shard in record.shards:
             tokens = read_header(folder / shard.name)
             if tokens != shard.tokens:
                 raise FormatError(f"{folder / shard.name}: {tokens} tokens, the manifest says {shard.tokens}")
+            hashes[shard.name] = shard.sha256
         if sum(s.tokens for s in record.shards) != record.tokens:
             raise FormatError(f"{folder}: the manifest's {split} shards do not add up to {record.tokens} tokens")
-    path = folder / TOKENIZER
-    for needed in (path, folder / VAL_TEXT):
-        if not needed.is_file():
-            raise InputError(f"{needed}: missing; prepare the data again")
-    if sha256_file(path) != manifest.tokenizer_sha256:
-        raise FormatError(f"{path}: not the tokenizer that made these tokens; prepare the data again")
+    for name, sha256 in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: missing; prepare the data again")
+        if path.stat().st_size <= HASHED_BYTES and sha256_file(path) != sha256:
+            raise FormatError(f"{path}: not the file that was prepared, its hash differs; prepare the data again")
     return Prepared(folder, manifest)
-
-
-def cached_prepare(
-    paths: Sequence[Path],
-    *,
-    vocab_size: int = 1024,
-    val_fraction: float = 0.07,
-    threads: int = 0,
-    tick: Tick = silent,
-) -> Path:
-    """Prepare text in the user's cache, in a folder named by the hash of text and settings; later calls find it.
-
-    Raises:
-        UsageError, InputError: as for ``prepare``.
-    """
-    key = hashlib.sha256(f"{FORMAT} {__version__} {vocab_size} {float(val_fraction)!r}".encode())
-    for path in text_files(paths):
-        key.update(f"\n{''.join(path.suffixes[-2:])} {sha256_file(path)}".encode())
-    folder = cache_dir() / "prepared" / key.hexdigest()[:16]
-    if _is_whole(folder):
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        prepare(paths, folder, vocab_size=vocab_size, val_fraction=val_fraction, threads=threads, tick=tick)
-    except InputError:
-        if not _is_whole(folder):  # else another process made the same folder meanwhile
-            raise
-    return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        load_prepared(folder)
-    except GolfError:
-        return False
-    return True
 
 
 @dataclass(slots=True)
@@ -176,12 +159,12 @@ def _key(document: bytes) -> int:
     return int.from_bytes(doc_hash(document), "big")
 
 
-def _survey(paths: Sequence[Path], val_fraction: float, *, sample: bool, tick: Tick) -> _Survey:
+def _survey(texts: Texts, source: str, val_fraction: float, *, sample: bool, tick: Tick) -> _Survey:
     survey = _Survey(threshold=int(val_fraction * _KEYS))
     chosen = _Sample(SAMPLE_BYTES if sample else 0)
     seen: set[int] = set()
     stream = hashlib.sha256()
-    for document in read_documents(paths):
+    for document in texts.documents():
         _update(stream, document)
         survey.documents += 1
         key = _key(document)
@@ -195,7 +178,7 @@ def _survey(paths: Sequence[Path], val_fraction: float, *, sample: bool, tick: T
             tick(0, 1, f"reading, {survey.documents:,} documents")
     if len(seen) < 2:
         raise InputError(
-            f"{_describe(paths)}: {len(seen)} different document, expected at least 2 (one to train on, one to "
+            f"{source}: {len(seen)} different document, expected at least 2 (one to train on, one to "
             'validate on); give more files, or a .jsonl file with one {"text": ...} per line'
         )
     lowest, highest = min(seen), max(seen)
@@ -280,7 +263,8 @@ class _Split:
 
 
 def _tokenize(
-    paths: Sequence[Path],
+    texts: Texts,
+    source: str,
     folder: Path,
     survey: _Survey,
     tokenizer: TokenizerLike,
@@ -295,7 +279,7 @@ def _tokenize(
     done = told = 0
     with ShardWriter(folder, "train", shard_tokens) as train_w, ShardWriter(folder, "val", shard_tokens) as val_w:
         train, val = (_Split(writer, tokenizer, threads) for writer in (train_w, val_w))
-        for document in read_documents(paths):
+        for document in texts.documents():
             _update(stream, document)
             key = _key(document)
             if key in seen:
@@ -313,7 +297,7 @@ def _tokenize(
         train.flush()
         val.flush()
     if stream.hexdigest() != survey.sha256:
-        raise InputError(f"{_describe(paths)}: the text changed while it was read; run this again")
+        raise InputError(f"{source}: the text changed while it was read; run this again")
     write_val_text(folder / VAL_TEXT, val_documents)
     return {
         name: _record(folder, name, split, writer)
@@ -342,19 +326,13 @@ def _describe(paths: Sequence[Path]) -> str:
 @contextlib.contextmanager
 def _new_folder(out_dir: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``out_dir``; it takes that name if the block ends well, and is removed if not."""
-    folder = out_dir.parent / f".{out_dir.name}.{secrets.token_hex(4)}.tmp"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(write_failure(out_dir, error)) from error
-    try:
+    with temporary_folder(out_dir) as folder:
         yield folder
-        folder.replace(out_dir)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise InputError(
-                f"{out_dir} was made by another process meanwhile and is not empty; choose another folder"
-            ) from error
-        raise InputError(write_failure(out_dir, error)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.replace(out_dir)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise InputError(
+                    f"{out_dir} was made by another process meanwhile and is not empty; choose another folder"
+                ) from error
+            raise

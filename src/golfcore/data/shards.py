@@ -12,13 +12,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
 from golfcore.data.contracts import Ids
+from golfcore.data.hints import how_to_prepare
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write, sha256_file
 
@@ -129,7 +129,9 @@ class ShardSet:
             FormatError: a file breaks the format.
         """
         if not files:
-            raise InputError("no token shards were given; make some with: golfcore data prepare")
+            raise InputError(
+                "no token shards were given; make some with: golfcore data prepare --text YOUR_TEXT -o FOLDER"
+            )
         self.files = tuple(files)
         self._maps = [map_shard(path) for path in files]
         self._starts = np.cumsum([0] + [len(m) for m in self._maps]).tolist()
@@ -142,10 +144,10 @@ class ShardSet:
             InputError: no such folder or no such shard in it.
         """
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {quote(str(folder))}")
+            raise InputError(f"{folder}: no such folder; {how_to_prepare(folder)}")
         files = split_files(folder, split)
         if not files:
-            raise InputError(f"{folder}: no {shard_name(split, 0)} in it; make it with: golfcore data prepare")
+            raise InputError(f"{folder}: no {shard_name(split, 0)} in it; {how_to_prepare(folder)}")
         return cls(files)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import RecipeConfig, build_recipe, set_key, to_toml, to_tree
+from golfcore.config import RecipeConfig, build_recipe, decode_toml, set_key, to_toml, to_tree
 from golfcore.errors import FormatError, InputError, RuleError
 from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write
@@ -29,10 +29,10 @@ def read_config(run_dir: Path) -> RecipeConfig:
     """
     path = run_dir / CONFIG
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(decode_toml(path.read_bytes(), str(path)))
     except OSError as error:
         raise InputError(f"{run_dir} is not a run folder: {CONFIG} cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise FormatError(f"{path}: {error}") from error
     return build_recipe(tree, family_configs(), str(path))
 

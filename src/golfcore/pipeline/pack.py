@@ -14,7 +14,7 @@ import torch
 from golfcore.artifact.inspect import summary
 from golfcore.artifact.model_io import StoredTensor, save_model
 from golfcore.config import RecipeConfig
-from golfcore.data.tokens import Tokens
+from golfcore.data.tokens import Tokens, require_same
 from golfcore.errors import FormatError, InputError
 from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
@@ -28,7 +28,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     """Pack ``quantised.pt`` into ``out`` with the coder ``quant.coder``, and return where its bytes went.
 
     Raises:
-        InputError: the run was not quantized yet.
+        InputError: the run was not quantized yet, or on other data.
     """
     path = run_dir / QUANTIZED
     if not path.is_file():
@@ -42,6 +42,7 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
         stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
+    require_same(recipe.data.identity(), saved.get("data", {}), recipe.data.path, "quantize the run again")
     save_model(out, *packing(recipe, tokens, stored), coder=recipe.quant.coder, tick=tick)
     return summary(out, recipe.track.cap_bytes)
 

@@ -145,8 +145,11 @@ def quantize_stage(
     result = {"tensors": rows, "total": total, "plan": None if plan is None else dataclasses.asdict(plan)}
     save_tensors(
         run_dir / QUANTIZED,
-        {"version": QUANTIZED_VERSION, "tensors": [dataclasses.astuple(item) for item in stored]},
-    )
+        {
+            "version": QUANTIZED_VERSION, "data": recipe.data.identity(),
+            "tensors": [dataclasses.astuple(item) for item in stored],
+        },
+    )  # fmt: skip
     with atomic_write(run_dir / QUANTIZATION_ERRORS, "w") as f:
         json.dump(result, f, indent=1)
         f.write("\n")

@@ -89,8 +89,11 @@ def begin(
             raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
         return Start(wish.resume, read_config(wish.resume), resumed=True)
     if isinstance(wish.recipe, RecipeConfig):
-        data = {"data.path": str(wish.data)} if wish.data else {}
-        loaded = LoadedRecipe(changed(wish.recipe, {**wish.changes, **data}), ())
+        changes = {**wish.changes, **({"data.path": str(wish.data)} if wish.data else {})}
+        recipe = wish.recipe
+        if "data.path" in changes:  # other data
+            recipe = replace(recipe, data=recipe.data.with_identity({}))
+        loaded = LoadedRecipe(changed(recipe, changes), ())
     elif wish.recipe == AUTO:
         size = size or measured_size(wish, ranks, progress)
         loaded = _loaded(BASE, wish, {**size.keys, **wish.changes})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from golfcore.config import RecipeConfig, to_tree
-from golfcore.data.tokens import Tokens
+from golfcore.data.hints import how_to_prepare
+from golfcore.data.tokens import Tokens, require_same
 from golfcore.errors import FormatError
 from golfcore.evaluate.text import validation_text
 from golfcore.machine import peak_resident_bytes, source_sha256
@@ -49,9 +50,25 @@ def train_stage(
     return trainer.module
 
 
-def resume_point(run_dir: Path, world: World) -> tuple[dict[str, Any], str]:
-    """Load the checkpoint to go on from, on rank 0 for all ranks; also return a note if it is not the newest."""
-    return world.on_primary(lambda: load_newest(run_dir))
+def resume_point(run_dir: Path, recipe: RecipeConfig, world: World) -> tuple[dict[str, Any], str]:
+    """Load the checkpoint to go on from, on rank 0 for all ranks; also return a note if it is not the newest.
+
+    Raises:
+        InputError: there is no checkpoint, or it was trained on other data than the recipe's.
+    """
+
+    def load() -> tuple[dict[str, Any], str]:
+        saved, note = load_newest(run_dir)
+        _require_its_data(recipe, saved)
+        return saved, note
+
+    return world.on_primary(load)
+
+
+def _require_its_data(recipe: RecipeConfig, saved: Mapping[str, Any]) -> None:
+    data = recipe.data
+    then = f"it is not the data of the checkpoint; {how_to_prepare(Path(data.path), data)}"
+    require_same(data.identity(), saved.get("data", {}), data.path, then)
 
 
 def require_alike(recipe: RecipeConfig, tokens: Tokens, world: World) -> None:
@@ -62,7 +79,7 @@ def require_alike(recipe: RecipeConfig, tokens: Tokens, world: World) -> None:
         f"{section}.{key}": value
         for section, table in to_tree(recipe).items()
         for key, value in (table.items() if isinstance(table, dict) else [("", table)])
-        if (section, key) not in (("data", "path"), ("data", "tokenizer"))
+        if (section, key) not in (("data", "path"), ("data", "tokenizer"), ("data", "text"))
     }
     world.require_alike(
         facts | {"the data's hash": tokens.fingerprint(), "the code's hash": source_sha256()}
@@ -94,6 +111,7 @@ def load_weights(
     """Load the module of a run's checkpoint; ``saved`` is its content if the caller has read it already."""
     module = get_family(recipe.model_family).build(recipe.model, vocab_size, recipe.train.seed)
     saved = load_newest(run_dir)[0] if saved is None else saved
+    _require_its_data(recipe, saved)
     try:
         module.load_state_dict(saved["weights"])
     except (KeyError, RuntimeError) as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from golfcore.artifact.inspect import summary
 from golfcore.config import RecipeConfig
 from golfcore.container import Container
-from golfcore.data.tokens import Tokens, open_tokens
+from golfcore.data.tokens import Tokens, open_run
 from golfcore.errors import FormatError
 from golfcore.model.interface import LanguageModel
 from golfcore.paths import sha256_file
@@ -94,10 +94,10 @@ def run_stages(
         The result on rank 0, None on the others.
     """
     run_dir, config = start.run_dir, start.config
-    tokens = open_tokens(config.data.path, config.data.tokenizer)
+    config, tokens = open_run(config)
     predicted = check_fits(config, tokens.vocab_size)
     require_alike(config, tokens, world)
-    saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
+    saved, note = resume_point(run_dir, config, world) if start.resumed else (None, "")
     if world.primary:
         write_config(run_dir, config)
     artifact = run_dir / ARTIFACT
@@ -107,13 +107,16 @@ def run_stages(
             log.line(f"warning: {note}")
         for line in start.size.lines() if start.size else []:
             log.line(line)
+        for line in tokens.lines():
+            log.line(line)
         for override in start.overrides:
             log.line(f"override: {override}")
         log.line(f"predicted_weights:{predicted} cap:{config.track.cap_bytes}")
         packed, score = world.on_primary(lambda: _done(run_dir, config, saved))
         if packed is None:
-            packed = _made(start, saved, tokens, world, log, progress)
+            packed = _made(replace(start, config=config), saved, tokens, world, log, progress)
         if score is None:
+            open_run(config)  # the scorer opens the tokens anew
             with log.phase("evaluate", config.track.eval_s, spent_s=0.0):
                 score = evaluate(artifact)
             if world.primary:

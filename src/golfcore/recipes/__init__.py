@@ -9,7 +9,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import CONTEST_ENV, GivenText, RecipeConfig, build_recipe, parse_set, set_key, to_tree
+from golfcore.config import (
+    CONTEST_ENV,
+    DATA_HASHES,
+    GivenText,
+    RecipeConfig,
+    build_recipe,
+    decode_toml,
+    parse_set,
+    set_key,
+    to_tree,
+)
 from golfcore.errors import UsageError
 from golfcore.model import family_configs
 from golfcore.suggest import nearest
@@ -43,9 +53,9 @@ def recipe_text(name_or_path: str) -> str:
             f"known: {', '.join(recipe_names())}, or a path to a .toml file"
         )
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read recipe {path}: {error}") from error
+        return decode_toml(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(f"cannot read recipe {path}: {error.strerror or error}") from error
 
 
 def read_recipe(name_or_path: str) -> dict[str, Any]:
@@ -59,6 +69,11 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
+
+
+def without_hashes(data: Any) -> Any:
+    """Return the keys of ``[data]`` without the hashes of the tokens, for a run on other tokens."""
+    return {key: value for key, value in data.items() if key not in DATA_HASHES} if isinstance(data, dict) else data
 
 
 def differences(a: RecipeConfig, b: RecipeConfig) -> list[tuple[str, Any, Any]]:
@@ -91,6 +106,9 @@ def load_recipe(
         UsageError: an unknown recipe, section or key, or a value out of range.
     """
     tree = read_recipe(name_or_path)
+    given = [variable_key for variable, variable_key in CONTEST_ENV.items() if variable in environment]
+    if "data.path" in [*(changes or {}), *given, *(parse_set(option)[0] for option in sets)]:
+        tree["data"] = without_hashes(tree.get("data", {}))
     for key, value in (changes or {}).items():
         set_key(tree, key, value)
     overrides = []

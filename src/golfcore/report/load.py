@@ -85,7 +85,7 @@ def load_run(run_dir: Path) -> RunData:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8", errors="replace") as f:
+        with path.open(encoding="utf-8-sig", errors="replace") as f:  # editors of Windows write a byte order mark
             return f.read(MAX_LOG)
     except FileNotFoundError:
         return ""

@@ -19,7 +19,8 @@ from golfcore.run_folder import CONFIG
 from golfcore.stats import T_QUANTILES, mean_interval
 
 MAX_RUNS = 2_000
-NOT_COMPARED = {"train.seed", "name"}  # keys that do not make a variant
+# Keys that do not make a variant; of those that identify the data, the hash of the tokens tells all.
+NOT_COMPARED = {"train.seed", "name", "data.text", "data.text_sha256", "data.tokenizer_sha256"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def flat_config(run: RunData) -> dict[str, Any]:
         for key, value in table.items() if isinstance(table, dict) else [("", table)]:
             path = f"{name}.{key}" if key else name
             if path not in NOT_COMPARED:
-                found[path] = value
+                found[path] = value[:12] if path == "data.tokens_sha256" else value
     return found
 
 

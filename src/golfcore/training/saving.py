@@ -51,14 +51,16 @@ class Saver:
         module, optimizers, loader: their states make up a checkpoint.
         log: gets warnings, and names the folder.
         every_s: seconds from one checkpoint to the next; 0 for the last checkpoint only.
+        data: hashes that identify the data, which every checkpoint carries.
         writes: whether this rank writes the files.
     """
 
     def __init__(
-        self, module: LanguageModel, optimizers: Optimizers, loader: BatchLoader, log: RunLog, every_s: float, *,
-        writes: bool,
+        self, module: LanguageModel, optimizers: Optimizers, loader: BatchLoader, log: RunLog, every_s: float,
+        data: Mapping[str, str], *, writes: bool,
     ) -> None:  # fmt: skip
         self.module, self.optimizers, self.loader, self.log, self.every_s = module, optimizers, loader, log, every_s
+        self.data = dict(data)
         self.writer = CheckpointWriter(log.run_dir) if writes else None
 
     def tensors(self) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class Saver:
         if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
             raise InputError(f"after step {state.step} {odd_tensor(self.optimizers)}; {way_back(self.log.run_dir)}")
         checkpoint = {
-            **tensors, "weights": weights, "final": final, "choices": dict(choices),
+            **tensors, "weights": weights, "final": final, "choices": dict(choices), "data": self.data,
             "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
         }  # fmt: skip
         if final:

@@ -86,7 +86,9 @@ class Trainer:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.state = TrainState()
         self.choices: dict[str, Any] = {}  # what trials settled for the whole run; every checkpoint carries it
-        self.saver = Saver(module, self.optimizers, loader, log, train.checkpoint_every_s, writes=world.primary)
+        self.saver = Saver(
+            module, self.optimizers, loader, log, train.checkpoint_every_s, recipe.data.identity(), writes=world.primary
+        )
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         self.expected_step_s = 0.0  # from the warm-up, for the monitor
         self.budget_s = recipe.steps_s
