@@ -24,7 +24,7 @@ from golfcore.openmp import share_cores
 share_cores()  # before torch is imported
 
 from golfcore.data.tokens import open_tokens  # noqa: E402
-from golfcore.errors import GolfError, RuleError  # noqa: E402
+from golfcore.errors import GolfError, RuleError, exit_code  # noqa: E402
 from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
 from golfcore.pipeline.start import Wish, begin_together  # noqa: E402
 from golfcore.pipeline.whole import run_stages  # noqa: E402
@@ -78,6 +78,6 @@ if __name__ == "__main__":
             main(options, world)
     except GolfError as error:
         print(f"train_gpt.py: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit("train_gpt.py: interrupted; go on with --resume and the run's folder")

@@ -143,6 +143,7 @@ def train_wish(
 def _train(
     start: Start, world: World, progress: Progress, guard: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
+    from golfcore.pipeline.preflight import check_run
     from golfcore.pipeline.train import require_alike, resume_point, train_stage
     from golfcore.training.runlog import RunLog
 
@@ -150,12 +151,13 @@ def _train(
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     require_alike(config, tokens, world)
     saved, note = resume_point(run_dir, world) if start.resumed else (None, "")
+    world.on_primary(lambda: check_run(run_dir, config, tokens, whole=False))
     if world.primary:
         write_config(run_dir, config)
     log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
     with guard(run_dir), log, progress("train", shown=world.primary) as tick:
         if note:
-            log.line(f"warning: {note}")
+            log.warn(note)
         train_stage(config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note))
 
 
@@ -189,6 +191,7 @@ def quantize(
         RuleError: the cap cannot be met.
         UsageError: an unknown key, or a margin that leaves no bytes.
     """
+    from golfcore.pipeline.preflight import check_quantizing
     from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
     from golfcore.pipeline.score import LONG_CALL_S
     from golfcore.pipeline.train import load_weights
@@ -210,6 +213,7 @@ def quantize(
         owned(run_dir, by_this_process=world.primary and not dry_run),
         progress("quantize", shown=world.primary) as shown,
     ):
+        world.on_primary(lambda: check_quantizing(run_dir, config, tokens, text=bool(_paths(text)), dry_run=dry_run))
         tick = with_heartbeat(world, shown, "quantizing")
         with world.expect_progress(LONG_CALL_S):
             calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
@@ -243,6 +247,7 @@ def pack(
     Raises:
         InputError: the run is not quantized, or the file cannot be written.
     """
+    from golfcore.disk import check_target
     from golfcore.pipeline.pack import pack_stage
 
     run_dir = Path(run_dir)
@@ -251,6 +256,7 @@ def pack(
         config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     target = Path(output or run_dir / ARTIFACT)
+    check_target(target)
     inside = target.resolve().parent == run_dir.resolve()  # a folder that cannot be written may be packed elsewhere
     with owned(run_dir, by_this_process=inside), progress("pack") as tick:
         return pack_stage(run_dir, config, tokens, target, tick)

@@ -10,7 +10,7 @@ from types import FrameType
 
 import cyclopts
 
-from golfcore.errors import GolfError
+from golfcore.errors import GolfError, exit_code
 from golfcore.openmp import share_cores
 
 
@@ -52,7 +52,11 @@ for _name, _target, _help in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 if it is done, 1 if a check failed or the input cannot be used, 2 for wrong usage."""
+    """Run one command and return its exit code.
+
+    0: it is done. 1: a check failed or the input cannot be used. 2: wrong usage. 75: the machine lacks something for
+    now, such as room on the disk, and the same command may work later.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         print(f"golfcore: {error}", file=sys.stderr)
-        return error.exit_code
+        return exit_code(error)
     except KeyboardInterrupt as interrupt:
         hint = f"; {interrupt}" if str(interrupt) else "; nothing was left half-written"
         if debug:
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         print(f"golfcore: {error}; run again with --debug for where", file=sys.stderr)
-        return 1
+        return exit_code(error)
     return result if isinstance(result, int) else 0
 
 

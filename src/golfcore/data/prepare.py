@@ -7,12 +7,9 @@ moves a document from one split to the other, and equal documents never fall int
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from golfcore import __version__
 from golfcore.data.contracts import BOS, TokenizerLike
 from golfcore.data.manifest import (
     FORMAT,
+    MANIFEST,
     TOKENIZER,
     VAL_TEXT,
     Manifest,
@@ -33,8 +31,9 @@ from golfcore.data.manifest import (
 from golfcore.data.shards import TOKENS_PER_SHARD, ShardWriter, check_ids, read_header
 from golfcore.data.text import read_documents, text_files
 from golfcore.data.val_text import write_val_text
+from golfcore.disk import new_folder, require_new_folder
 from golfcore.errors import FormatError, GolfError, InputError, UsageError
-from golfcore.paths import atomic_write, cache_dir, sha256_file, write_failure
+from golfcore.paths import atomic_write, cache_dir, sha256_file
 from golfcore.progress import Tick, silent
 
 SAMPLE_BYTES = 256 << 20  # what a tokenizer is trained on, at most
@@ -71,13 +70,12 @@ def prepare(
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"val_fraction = {val_fraction!r}: expected a share between 0 and 1")
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise InputError(f"{out_dir} exists and is not empty; remove it or choose another folder")
+    require_new_folder(out_dir)
     survey = _survey(paths, val_fraction, sample=tokenizer is None, tick=tick)
     if tokenizer is None:
         tick(0, survey.text_bytes, "training the tokenizer")
         tokenizer = _train(survey.sample, vocab_size, threads)
-    with _new_folder(out_dir) as folder:
+    with new_folder(out_dir, last=MANIFEST) as folder:
         splits = _tokenize(paths, folder, survey, tokenizer, threads, shard_tokens, tick)
         with atomic_write(folder / TOKENIZER) as f:
             f.write(tokenizer.to_bytes())
@@ -337,24 +335,3 @@ def _describe(paths: Sequence[Path]) -> str:
     """Return the names of the text files without their folders, since a manifest is passed on to others."""
     names = [path.name or str(path) for path in paths]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-@contextlib.contextmanager
-def _new_folder(out_dir: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``out_dir``; it takes that name if the block ends well, and is removed if not."""
-    folder = out_dir.parent / f".{out_dir.name}.{secrets.token_hex(4)}.tmp"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(write_failure(out_dir, error)) from error
-    try:
-        yield folder
-        folder.replace(out_dir)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise InputError(
-                f"{out_dir} was made by another process meanwhile and is not empty; choose another folder"
-            ) from error
-        raise InputError(write_failure(out_dir, error)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,6 @@ import pickle
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import torch
@@ -16,10 +15,12 @@ from golfcore.artifact.model_io import StoredTensor, save_model
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import Tokens
 from golfcore.errors import FormatError, InputError
+from golfcore.hints import command
 from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
 from golfcore.run_folder import QUANTIZED
 from golfcore.tokenizer import Tokenizer
+from golfcore.training.next_step import next_step
 
 QUANTIZED_VERSION = 2  # of quantised.pt
 
@@ -32,16 +33,19 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     """
     path = run_dir / QUANTIZED
     if not path.is_file():
-        raise InputError(f"{path} is missing: run golfcore quantize {quote(str(run_dir))} first")
+        raise InputError(f"{path} is missing; {next_step(run_dir)}")
     try:
         saved = torch.load(path, weights_only=True)
         if saved["version"] != QUANTIZED_VERSION:
             raise FormatError(
-                f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; quantize the run again"
+                f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; quantize the run again: "
+                f"{command('quantize', run_dir)}"
             )
         stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        again = command("quantize", run_dir)
+        raise FormatError(f"{path} is not readable ({why}); quantize the run again: {again}") from error
     save_model(out, *packing(recipe, tokens, stored), coder=recipe.quant.coder, tick=tick)
     return summary(out, recipe.track.cap_bytes)
 
