@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -18,7 +18,8 @@ from cyclopts import Parameter
 from golfcore.cli import output
 from golfcore.cli.run import Texts
 from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
-from golfcore.errors import UsageError
+from golfcore.errors import MachineError, UsageError
+from golfcore.hints import command
 from golfcore.paths import atomic_write
 from golfcore.processes import python_command
 from golfcore.recipes import load_recipe
@@ -95,6 +96,7 @@ def sweep(
     text: Texts = (),
     data: Path | None = None,
     jobs: int = 0,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
     stopping: Stopping | None = None,
     cluster: Cluster | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -117,6 +119,8 @@ def sweep(
         A folder of tokens to use instead of text.
     jobs
         Number of runs at once; default: one per GPU, or one. On a CPU they share the cores.
+    retry_failed
+        Run those again that ended with an error of their own; what the machine ended is run again in any case.
     json
         Print one JSON document instead of a table.
     """
@@ -133,6 +137,8 @@ def sweep(
     config, extra = _with_data(config, axes, text)
     folder, queue = _open(folder, config, axes, seeds_list, trials, rule)
     try:
+        if retry_failed:
+            queue.retry_failed()
         running = Sweep(
             folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, jobs),
             command=[*python_command("golfcore"), "run"], rule=rule, extra=extra,
@@ -143,6 +149,8 @@ def sweep(
     finally:
         queue.close()
     _report(folder, entries, json)
+    if left := running.left(entries):
+        raise MachineError(f"{left}; when that is mended, the same command goes on")
     return 1 if any(entry.state == "failed" for entry in entries) else 0
 
 
@@ -283,7 +291,7 @@ def _write_sky(path: Path, cluster: Cluster) -> int:
             words.append(word)
     with atomic_write(path, "w") as f:
         f.write(sky_task("golfcore-sweep", words, accelerators=cluster.accelerators, hours=hours))
-    output.out.print(f"{path}: sky launch -c sweep {path}", markup=False)
+    output.out.print(f"{path}: {shlex.join(['sky', 'launch', '-c', 'sweep', str(path)])}", markup=False)
     return 0
 
 
@@ -296,6 +304,8 @@ def _run(running: Sweep, folder: Path) -> list[Entry]:
             return running.run(show)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command goes on with the sweep in {folder}") from None
+    except MachineError as error:
+        raise MachineError(f"{error}; when that is mended, the same command goes on") from error
 
 
 @contextmanager
@@ -363,7 +373,7 @@ def _report(folder: Path, entries: list[Entry], json: bool) -> None:
             output.out.print(f"{row['variant']}, {note}", style="dim", markup=False)
     best = next((row for row in variants(entries) if row["mean"] is not None), None)
     if best:
-        output.out.print(f"next: golfcore report {quote(str(folder))} --compare {quote(_base(entries))}", markup=False)
+        output.out.print(f"next: {command('report', folder, '--compare', _base(entries))}", markup=False)
 
 
 def _base(entries: Sequence[Entry]) -> str:
