@@ -301,14 +301,18 @@ def score(
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
+    from golfcore.pipeline.preflight import check_validation
     from golfcore.pipeline.score import own_text, score_artifact, validation_of
     from golfcore.ranks.world import join_world
 
     began = time.perf_counter() if began is None else began
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
-    text_for = own_text(_paths(text)) if data is None else validation_of(open_tokens(str(data), str(tokenizer)))
+    tokens = None if data is None else open_tokens(str(data), str(tokenizer))
+    text_for = own_text(_paths(text)) if tokens is None else validation_of(tokens)
     with join_world() as world, progress("evaluate", shown=world.primary) as tick:
+        if tokens is not None:
+            check_validation(tokens)
         result = score_artifact(
             Path(artifact), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
             budget_s=budget_s, began=began, tick=tick, tell=tell if world.primary else lambda line: None,

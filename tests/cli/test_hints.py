@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclopts import CoercionError, MissingArgumentError
@@ -25,6 +26,7 @@ from golfcore.cli.run import resumable
 from golfcore.config import to_toml, to_tree
 from golfcore.errors import InputError, MachineError
 from golfcore.hints import command
+from golfcore.pipeline.start import Start, Wish, commands_after
 from golfcore.run_folder import ARTIFACT, CHECKPOINT, CONFIG, LOG, PREVIOUS_CHECKPOINT, QUANTIZED, SCORE, STOPPED
 from golfcore.training.checkpoint import load_checkpoint, save_checkpoint
 from golfcore.training.next_step import next_step
@@ -123,18 +125,20 @@ def test_a_run_prints_commands_that_keep_what_was_typed(capsys: pytest.CaptureFi
     assert main(again) == 0
 
 
-def test_a_run_from_python_is_repeated_by_its_own_config(place: Path) -> None:
-    loaded = golfcore.load_recipe("my tiny.toml", {"train.iterations": 2})
-    result = golfcore.run(loaded, text="it's text.jsonl", run_id="api")
-    assert result is not None
-    words = shlex.split(result.next[1])[1:]
-    assert words[:2] == ["run", f"runs/api/{CONFIG}"]
-    app.parse_args(words, exit_on_error=False)
+@pytest.mark.parametrize(
+    "more", [{"changes": {"train.iterations": 2}}, {"environment": {"MATRIX_LR": "0.01"}}, {"resume": Path("runs/a")}]
+)
+def test_what_no_words_say_is_repeated_by_the_runs_own_config(more: dict[str, Any]) -> None:
+    assert Wish("pocket", **more).words(Path("runs/a")) == ["run", Path("runs/a") / CONFIG]
+    assert Wish(golfcore.load_recipe("pocket")).words(Path("b/a")) == [
+        "run",
+        Path("b/a/config.toml"),
+        "--runs",
+        Path("b"),
+    ]
 
 
 def test_the_default_text_is_followed_by_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
-    from golfcore.pipeline.start import Start, commands_after
-
     start = Start(Path("runs/a"), recipe(), again=("run", "pocket"))
     words = shlex.split(commands_after(start)[-1])[1:]
     assert words == ["run", "pocket", "--text", "YOUR_TEXT.jsonl"]

@@ -70,8 +70,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_previous_checkpoint_makes_room(
     run_dir: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Disk(monkeypatch).full = lambda path: (run_dir / PREVIOUS_CHECKPOINT).exists()
     with RunLog(run_dir, primary=True) as log:
+        Disk(monkeypatch).full = lambda path: (run_dir / PREVIOUS_CHECKPOINT).exists()
         save_at_last(log, state(3))
     assert load_checkpoint(run_dir / CHECKPOINT)["step"] == 3
     assert "was removed to make room" in capsys.readouterr().err

@@ -91,9 +91,8 @@ def check_scoring(tokens: Tokens, recipe: RecipeConfig) -> None:
             f"eval.stride = {recipe.eval.stride}: expected at most the context of {context} tokens "
             "(eval.context, or train.seq_len where that is 0)"
         )
+    check_validation(tokens)
     if tokens.prepared:
-        _check_split(tokens, "val", 2)
-        _check_text(tokens.folder)
         return
     _check_split(tokens, "val", context + 1)  # contest shards are cut to whole windows
     if tokens.vocab_size != recipe.data.vocab_size:
@@ -101,6 +100,17 @@ def check_scoring(tokens: Tokens, recipe: RecipeConfig) -> None:
             f"{recipe.data.tokenizer} has {tokens.vocab_size} ids, data.vocab_size (VOCAB_SIZE) says "
             f"{recipe.data.vocab_size}: set it to {tokens.vocab_size}, or name another tokenizer"
         )
+
+
+def check_validation(tokens: Tokens) -> None:
+    """Check that ``golfcore eval`` finds the validation split; the model's windows are not known yet.
+
+    Raises:
+        InputError, FormatError: it is missing or damaged.
+    """
+    _check_split(tokens, "val", 2)
+    if tokens.prepared:
+        _check_text(tokens.folder)
 
 
 def _check_split(tokens: Tokens, split: str, least: int) -> None:

@@ -112,4 +112,5 @@ def data_words(run_dir: Path) -> list[str | Path]:
         path, tokenizer = str(data["path"]), str(data.get("tokenizer", ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    return ["--data", Path(path), *(["--tokenizer", Path(tokenizer)] if tokenizer else [])]
+    words: list[str | Path] = ["--data", Path(path)]
+    return [*words, "--tokenizer", Path(tokenizer)] if tokenizer else words
