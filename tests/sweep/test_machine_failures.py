@@ -218,8 +218,7 @@ def test_the_command_says_what_was_in_the_way(
     monkeypatch.setenv("GOLFCORE_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "tiny.toml"
     path.write_text(to_toml(to_tree(recipe(iterations=2))))
-    words = ["sweep", str(path), "--text", str(text_file), "--folder", str(tmp_path / "s"), "--set"]
-    words += ["train.iterations=2,3"]
+    words = ["sweep", str(path), "--text", str(text_file), "--folder", str(tmp_path / "s")]
     real = launch.worker_command
     small = "import os, runpy, sys; real = os.statvfs; f = list(real('/')); f[4] = 10; os.statvfs = lambda *_: "
     small += "os.statvfs_result(f); sys.argv.pop(0); runpy.run_module('golfcore', run_name='__main__')"
@@ -231,7 +230,7 @@ def test_the_command_says_what_was_in_the_way(
     assert main(words) == MACHINE_CODE
     told = capsys.readouterr().err
     (line,) = [line for line in told.splitlines() if line.startswith("golfcore: ")]
-    assert "2 of 2 runs are left to do; " in line
+    assert "1 of 1 runs are left to do; " in line
     assert "is too small: " in line and "the same command goes on" in line
     monkeypatch.setattr(launch, "worker_command", real)
     assert main(words) == 0

@@ -34,7 +34,7 @@ def lock_path(folder: Path, name: str) -> Path:
 
 
 def output_path(folder: Path, name: str) -> Path:
-    """Return the file that gets the output of a run."""
+    """Return the file that gets the output of a run's last process; the run's own log has that of all."""
     return folder / "output" / f"{name}.txt"
 
 
@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> int:
         shutil.rmtree(run_dir)  # cut off before its first checkpoint: nothing in it can be gone on from
     output = output_path(folder, name)
     output.parent.mkdir(parents=True, exist_ok=True)
-    printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
     run = _Run()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, run.pass_on)
