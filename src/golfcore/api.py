@@ -202,9 +202,7 @@ def quantize(
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
         config = dataclasses.replace(config, quant=fitted(config.quant))
-    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
-    if fit < 0 or margin < 0 or cap <= 0:
-        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
+    cap = _cap(config, fit, margin)
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     module = load_weights(run_dir, config, tokens.vocab_size)
     result: dict[str, Any] = {}
@@ -223,6 +221,14 @@ def quantize(
                 result = quantize_stage(run_dir, module, config, tokens, calibration, cap=cap, tick=tick)
             world.barrier()
     return result
+
+
+def _cap(config: RecipeConfig, fit: int, margin: int) -> int:
+    """Return the bytes that the packed file may fill; raise UsageError if there are none."""
+    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
+    if fit < 0 or margin < 0 or cap <= 0:
+        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
+    return cap
 
 
 def pack(

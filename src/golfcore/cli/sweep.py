@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -132,11 +132,10 @@ def sweep(
         return _write_sky(cluster.sky, cluster)
     config, axes = _resolved(recipe, set_, data)
     seeds_list = _seeds(config, seeds, first_seed)
-    rule = _rule(stopping, axes)
-    _check(axes, trials, rule)
+    rule = _rule(stopping, axes, trials)
     config, extra = _with_data(config, axes, text)
     folder, queue = _open(folder, config, axes, seeds_list, trials, rule)
-    try:
+    with closing(queue):
         if retry_failed:
             queue.retry_failed()
         running = Sweep(
@@ -146,12 +145,8 @@ def sweep(
             search=_search(folder, queue, axes, seeds_list, trials),
         )  # fmt: skip
         entries = _run(running, folder)
-    finally:
-        queue.close()
     _report(folder, entries, json)
-    if left := running.left(entries):
-        raise MachineError(f"{left}; when that is mended, the same command goes on")
-    return 1 if any(entry.state == "failed" for entry in entries) else 0
+    return _exit_code(running, entries)
 
 
 # --- what is to be run ------------------------------------------------------------------------------------------------
@@ -254,13 +249,15 @@ def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
     return SubmititLauncher(folder.resolve(), cluster.cluster, parameters, jobs)
 
 
-def _rule(stopping: Stopping, axes: Sequence[Axis]) -> Rule:
+def _rule(stopping: Stopping, axes: Sequence[Axis], trials: int) -> Rule:
     from golfcore.sweep.early_stopping import Rule
 
-    if stopping.stop_margin and any(axis.key.startswith("data.") for axis in axes):
+    rule = Rule(margin=stopping.stop_margin, after=stopping.stop_after)
+    if rule.margin and any(axis.key.startswith("data.") for axis in axes):
         output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
-        return Rule(margin=0.0, after=stopping.stop_after)
-    return Rule(margin=stopping.stop_margin, after=stopping.stop_after)
+        rule = replace(rule, margin=0.0)
+    _check(axes, trials, rule)
+    return rule
 
 
 def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[int], trials: int) -> Search:
@@ -306,6 +303,13 @@ def _run(running: Sweep, folder: Path) -> list[Entry]:
         raise KeyboardInterrupt(f"the same command goes on with the sweep in {folder}") from None
     except MachineError as error:
         raise MachineError(f"{error}; when that is mended, the same command goes on") from error
+
+
+def _exit_code(running: Sweep, entries: list[Entry]) -> int:
+    """Return 1 if a run has failed by itself, else 0; raise MachineError if runs are left to do."""
+    if left := running.left(entries):
+        raise MachineError(f"{left}; when that is mended, the same command goes on")
+    return 1 if any(entry.state == "failed" for entry in entries) else 0
 
 
 @contextmanager
