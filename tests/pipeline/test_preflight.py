@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from many_ranks import Ranks
 from tiny import recipe
 
 import golfcore
@@ -252,3 +253,21 @@ def test_a_packed_file_that_cannot_be_written_is_refused_before_it_is_coded(
     for target in (tmp_path, run_dir / "config.toml" / "model.golf"):
         with pytest.raises(InputError, match="cannot write"):
             golfcore.pack(run_dir, target)
+
+
+def small(world: World, data: Path, run_dir: Path) -> None:
+    """A disk that only rank 0 sees, and that is full."""
+    if world.primary:
+        preflight.check_writable = refuse  # type: ignore[assignment]
+    world.on_primary(lambda: check_run(run_dir, recipe(), open_tokens(str(data))))
+
+
+def refuse(folder: Path) -> None:
+    raise MachineError(f"cannot write {folder}: the disk is full")
+
+
+def test_every_rank_ends_with_the_line_of_rank_0(data: Path, run_dir: Path) -> None:
+    with Ranks(2, small, data, run_dir) as ranks:
+        outcomes = ranks.outcomes(60)
+    line = f"MachineError: cannot write {run_dir}: the disk is full"
+    assert [outcome.error for outcome in outcomes.values()] == [line] * 2
