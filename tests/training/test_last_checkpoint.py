@@ -8,17 +8,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
 from ranked_training import ALONE, Run, make_recipe, write_tokens
 
 from golfcore.errors import MachineError
-from golfcore.run_folder import CHECKPOINT, LOG, PREVIOUS_CHECKPOINT
-from golfcore.training import saving
+from golfcore.run_folder import CHECKPOINT, LOG
+from golfcore.training import checkpoint, saving
 from golfcore.training.checkpoint import load_checkpoint, save_checkpoint
 from golfcore.training.runlog import RunLog
 from golfcore.training.saving import save_at_last
@@ -70,8 +71,17 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_previous_checkpoint_makes_room(
     run_dir: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    real = checkpoint.atomic_write
+
+    @contextmanager
+    def room_for_two(path: Path) -> Iterator[IO[Any]]:
+        with real(path) as f:
+            if len({path.stat().st_ino for path in run_dir.glob("*.pt")}) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            yield f
+
+    monkeypatch.setattr(checkpoint, "atomic_write", room_for_two)
     with RunLog(run_dir, primary=True) as log:
-        Disk(monkeypatch).full = lambda path: (run_dir / PREVIOUS_CHECKPOINT).exists()
         save_at_last(log, state(3))
     assert load_checkpoint(run_dir / CHECKPOINT)["step"] == 3
     assert "was removed to make room" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from golfcore.recipes import load_recipe
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from golfcore.sweep.early_stopping import Rule
+    from golfcore.sweep.early_stopping import Curve, Rule
     from golfcore.sweep.launch import Launcher
     from golfcore.sweep.queue import Entry, Queue
     from golfcore.sweep.runner import Search, Sweep
@@ -124,7 +124,6 @@ def sweep(
     json
         Print one JSON document instead of a table.
     """
-    from golfcore.sweep.early_stopping import read_reference
     from golfcore.sweep.runner import Sweep
 
     stopping, cluster = stopping or Stopping(), cluster or Cluster()
@@ -141,12 +140,11 @@ def sweep(
         running = Sweep(
             folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, jobs),
             command=[*python_command("golfcore"), "run"], rule=rule, extra=extra,
-            reference=read_reference(stopping.reference, config) if stopping.reference else None,
-            search=_search(folder, queue, axes, seeds_list, trials),
+            reference=_reference(stopping, config), search=_search(folder, queue, axes, seeds_list, trials),
         )  # fmt: skip
         entries = _run(running, folder)
     _report(folder, entries, json)
-    return _exit_code(running, entries)
+    return _exit_code(running.left(entries), entries)
 
 
 # --- what is to be run ------------------------------------------------------------------------------------------------
@@ -260,6 +258,12 @@ def _rule(stopping: Stopping, axes: Sequence[Axis], trials: int) -> Rule:
     return rule
 
 
+def _reference(stopping: Stopping, config: RecipeConfig) -> Curve | None:
+    from golfcore.sweep.early_stopping import read_reference
+
+    return read_reference(stopping.reference, config) if stopping.reference else None
+
+
 def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[int], trials: int) -> Search:
     from golfcore.sweep.runner import Search
 
@@ -305,9 +309,9 @@ def _run(running: Sweep, folder: Path) -> list[Entry]:
         raise MachineError(f"{error}; when that is mended, the same command goes on") from error
 
 
-def _exit_code(running: Sweep, entries: list[Entry]) -> int:
+def _exit_code(left: str, entries: list[Entry]) -> int:
     """Return 1 if a run has failed by itself, else 0; raise MachineError if runs are left to do."""
-    if left := running.left(entries):
+    if left:
         raise MachineError(f"{left}; when that is mended, the same command goes on")
     return 1 if any(entry.state == "failed" for entry in entries) else 0
 
