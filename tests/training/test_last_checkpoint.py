@@ -129,7 +129,7 @@ def test_without_room_anywhere_it_goes_on_trying(
         disk.full = lambda path: True
         with pytest.raises(MachineError, match="no room for the trained weights anywhere"):
             save_at_last(log, state(3))
-        assert len(disk.tries) > 5
+        assert len(disk.tries) >= 4  # at once, without the checkpoint before, elsewhere, and again
         disk.tries.clear()
         monkeypatch.setattr(saving, "LAST_ROOM_S", 60.0)
         disk.full = lambda path: len(disk.tries) < 8
