@@ -57,8 +57,9 @@ def cli_page() -> Iterator[str]:
         "Every command with every option, as `golfcore COMMAND --help` prints them. Options may be given in any order. "
         "An option marked *repeatable* may be given several times. Any command takes `--debug`, which adds the Python "
         "traceback to an error. Results go to standard output and progress to standard error, so "
-        "`golfcore inspect FILE --json | jq` works. Exit codes: 0 done, 1 a check failed or the input or this machine "
-        "cannot be used, 2 wrong usage, 70 a fault in golfcore. A command that is ended by a signal (Ctrl-C, SIGTERM, "
+        "`golfcore inspect FILE --json | jq` works. Exit codes: 0 done, 1 a check failed or the input cannot be "
+        "used, 2 wrong usage, 70 a fault in golfcore, 75 the machine lacks something for now, such as room on the disk, and "
+        "the same command may work later. A command that is ended by a signal (Ctrl-C, SIGTERM, "
         "SIGHUP, or SIGPIPE if the reader of its output goes away) cleans up and dies by that signal, so a shell sees "
         "128 and the signal's number, and a loop ends."
     )

@@ -143,7 +143,7 @@ def test_no_memory_for_the_details_is_no_further_error(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(crash, "_details", lambda *_: raising(MemoryError()))
-    assert run_to_end("golfcore", lambda: raising(MemoryError())) == 1
+    assert run_to_end("golfcore", lambda: raising(MemoryError())) == 75
     assert capsys.readouterr().err.startswith("golfcore: not enough memory")
 
 
@@ -194,7 +194,7 @@ def test_secrets_stay_out_of_the_file(temporary: Path, monkeypatch: pytest.Monke
 )
 def test_limits_of_the_shell_are_named(limit: str, work: str, line: str, tmp_path: Path) -> None:
     done = ended(program(work, before=f"import resource; resource.setrlimit(resource.{limit})"), TMPDIR=str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 75
     assert re.fullmatch(rf"golfcore: {line}.*\n", done.stderr)
 
 
@@ -205,7 +205,7 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
             program("print('result')"), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
             env=os.environ | {"TMPDIR": str(tmp_path)},
         )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 75
     assert re.fullmatch(r"golfcore: .*No space left on device; details are in .*\n", done.stderr)
 
 

@@ -143,6 +143,7 @@ def train_wish(
 def _train(
     start: Start, world: World, progress: Progress, guard: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
+    from golfcore.pipeline.preflight import check_run
     from golfcore.pipeline.train import require_alike, resume_point, train_stage
     from golfcore.training.runlog import RunLog
 
@@ -150,12 +151,13 @@ def _train(
     config, tokens = open_run(config)
     require_alike(config, tokens, world)
     saved, note = resume_point(run_dir, config, world) if start.resumed else (None, "")
+    world.on_primary(lambda: check_run(run_dir, config, tokens, whole=False))
     if world.primary:
         write_config(run_dir, config)
     log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
     with guard(run_dir), log, progress("train", shown=world.primary) as tick:
         if note:
-            log.line(f"warning: {note}")
+            log.warn(note)
         for line in tokens.lines():
             log.line(line)
         train_stage(config, tokens, world, log, resume=saved, on_progress=lambda share, note: tick(share, 1.0, note))
@@ -191,6 +193,7 @@ def quantize(
         RuleError: the cap cannot be met.
         UsageError: an unknown key, or a margin that leaves no bytes.
     """
+    from golfcore.pipeline.preflight import check_quantizing
     from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
     from golfcore.pipeline.score import LONG_CALL_S
     from golfcore.pipeline.train import load_weights
@@ -201,9 +204,7 @@ def quantize(
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
         config = dataclasses.replace(config, quant=fitted(config.quant))
-    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
-    if fit < 0 or margin < 0 or cap <= 0:
-        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
+    cap = _cap(config, fit, margin)
     config, tokens = open_run(config)
     module = load_weights(run_dir, config, tokens.vocab_size)
     result: dict[str, Any] = {}
@@ -212,6 +213,7 @@ def quantize(
         owned(run_dir, by_this_process=world.primary and not dry_run),
         progress("quantize", shown=world.primary) as shown,
     ):
+        world.on_primary(lambda: check_quantizing(run_dir, config, tokens, text=bool(_paths(text)), dry_run=dry_run))
         tick = with_heartbeat(world, shown, "quantizing")
         with world.expect_progress(LONG_CALL_S):
             calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
@@ -221,6 +223,14 @@ def quantize(
                 result = quantize_stage(run_dir, module, config, tokens, calibration, cap=cap, tick=tick)
             world.barrier()
     return result
+
+
+def _cap(config: RecipeConfig, fit: int, margin: int) -> int:
+    """Return the bytes that the packed file may fill; raise UsageError if there are none."""
+    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
+    if fit < 0 or margin < 0 or cap <= 0:
+        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
+    return cap
 
 
 def pack(
@@ -245,6 +255,7 @@ def pack(
     Raises:
         InputError: the run is not quantized, or the file cannot be written.
     """
+    from golfcore.disk import check_target
     from golfcore.pipeline.pack import pack_stage
 
     run_dir = Path(run_dir)
@@ -253,6 +264,7 @@ def pack(
         config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
     config, tokens = open_run(config)
     target = Path(output or run_dir / ARTIFACT)
+    check_target(target)
     inside = target.resolve().parent == run_dir.resolve()  # a folder that cannot be written may be packed elsewhere
     with owned(run_dir, by_this_process=inside), progress("pack") as tick:
         return pack_stage(run_dir, config, tokens, target, tick)
@@ -300,14 +312,18 @@ def score(
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
+    from golfcore.pipeline.preflight import check_validation
     from golfcore.pipeline.score import own_text, score_artifact, validation_of
     from golfcore.ranks.world import join_world
 
     began = time.perf_counter() if began is None else began
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
-    text_for = own_text(_paths(text)) if data is None else validation_of(open_tokens(str(data), str(tokenizer)))
+    tokens = None if data is None else open_tokens(str(data), str(tokenizer))
+    text_for = own_text(_paths(text)) if tokens is None else validation_of(tokens)
     with join_world() as world, progress("evaluate", shown=world.primary) as tick:
+        if tokens is not None:
+            check_validation(tokens)
         result = score_artifact(
             Path(artifact), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
             budget_s=budget_s, began=began, adapt=adapt, tick=tick, tell=tell if world.primary else lambda line: None,

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from golfcore import machine, run_folder
-from golfcore.errors import GolfError
+from golfcore.errors import MACHINE_CODE, GolfError, exit_code
 from golfcore.paths import atomic_write
 
 FAULT = 70  # exit code: golfcore itself is at fault (EX_SOFTWARE of sysexits.h)
@@ -66,30 +66,33 @@ def say(text: str) -> None:
 
 
 def explained(error: BaseException) -> tuple[str, int]:
-    """Return one line on an error and the exit code: 1 if the machine or the user can help it, ``FAULT`` if not."""
+    """Return one line on an error and the exit code: ``FAULT`` if neither machine nor user can help it."""
     first = machine.one_line(error)
     if len(first) > 400:  # torch explains at length
         first = str(error).strip().splitlines()[0][:400]
     if isinstance(error, GolfError):
-        return str(error), error.exit_code
+        return str(error), exit_code(error)
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number == errno.ENOMEM or NO_MEMORY.search(str(error)):
-        return f"not enough memory ({first}): {_memory()}", 1
+        return f"not enough memory ({first}): {_memory()}", MACHINE_CODE
     if number == errno.EAGAIN or NO_THREAD.search(str(error)):
         limit = machine.soft_limit(resource.RLIMIT_NPROC)
         allowed = f", which allows this user {limit} processes and threads" if limit is not None else ""
-        return f"no thread or process can be started ({first}): raise ulimit -u{allowed}, or end other programs", 1
+        return (
+            f"no thread or process can be started ({first}): raise ulimit -u{allowed}, or end other programs",
+            MACHINE_CODE,
+        )
     if number in (errno.EMFILE, errno.ENFILE):
         limit = machine.soft_limit(resource.RLIMIT_NOFILE)
-        return f"too many open files ({first}): raise ulimit -n, which allows {limit}: ulimit -n 4096", 1
+        return f"too many open files ({first}): raise ulimit -n, which allows {limit}: ulimit -n 4096", MACHINE_CODE
     if number == errno.ENOENT and "temporary directory" in str(error):
-        return "no folder for temporary files can be written: set TMPDIR to one", 1
+        return "no folder for temporary files can be written: set TMPDIR to one", MACHINE_CODE
     if isinstance(error, ImportError):
         package = (error.name or "").partition(".")[0]
         again = f"pip install --force-reinstall {package or 'golfcore'}"
         return f"{package or 'a package'} cannot be imported ({first}): install it again: {again}", 1
     if isinstance(error, OSError):
-        return first, 1
+        return first, exit_code(error)
     if isinstance(error, RecursionError) and {"json", "tomllib"} & set(Path(_last_file(error)).parts):
         return f"a file or a line of it is nested too deeply to be read ({first})", 1
     return f"a fault in golfcore ({type(error).__name__}: {first}): please report it", FAULT

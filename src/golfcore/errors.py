@@ -1,10 +1,25 @@
 """The errors of golfcore. A message says what is wrong, the value, what was expected, and what to do next."""
 
+from __future__ import annotations
+
+import errno
+
+# What a machine may lack for a while: room, memory, file handles, a device, the right to write. No recipe causes these.
+_LACKS = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENOMEM", "EAGAIN", "EMFILE", "ENFILE",
+        "ENODEV", "ENXIO", "ESTALE", "ETIMEDOUT", "ENOLCK", "EBUSY",
+    )
+)  # fmt: skip
+MACHINE_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command may work later
+
 
 class GolfError(Exception):
     """Base class of every error that a user can act on; the command line prints it as one line.
 
-    ``exit_code`` is 2 for wrong usage (the command can never work as given) and 1 for all other errors.
+    ``exit_code`` is 2 for wrong usage (the command can never work as given), 75 if the machine lacks something for now,
+    and 1 for all other errors.
     """
 
     exit_code = 1
@@ -32,6 +47,12 @@ class InputError(GolfError):
     """Text, tokens, tensors or files that cannot be used for the task."""
 
 
+class MachineError(InputError):
+    """The machine lacks something for now, such as room on the disk; the same command may work later."""
+
+    exit_code = MACHINE_CODE
+
+
 class FormatError(GolfError):
     """A file that breaks its format; the message has the place in the file and the reason."""
 
@@ -42,3 +63,24 @@ class RuleError(GolfError):
 
 class RankError(GolfError):
     """A rank of a distributed run is gone, hung or slow, cannot be reached, or differs from the others."""
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Return whether the machine and not the task is to blame: a full disk, no memory, no device, at any cause."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        if isinstance(at, (MachineError, DeviceError, MemoryError)) or type(at).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(at, OSError) and at.errno in _LACKS:
+            return True
+        at = at.__cause__
+    return False
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a command that ends with this error."""
+    if is_of_machine(error):
+        return MACHINE_CODE
+    return error.exit_code if isinstance(error, GolfError) else 1

@@ -7,11 +7,13 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from golfcore.errors import InputError
+from golfcore.hints import command
 from golfcore.paths import write_failure
 
 CONFIG = "config.toml"  # every key of the recipe, as the run resolved it
@@ -24,6 +26,7 @@ REPORT = "report.html"
 STOPPED = "stopped.json"  # a sweep stopped the run early
 CRASH = "crash.txt"  # details of an error that was not foreseen
 OWNER = ".owner"  # held by the process that writes; names it
+LOOK_S = 0.2  # a look at the lock takes it for a moment: that is no owner
 
 
 _latest: Path | None = None
@@ -61,7 +64,7 @@ def owned(run_dir: Path, *, by_this_process: bool = True) -> Iterator[None]:
         _latest = run_dir
         os.ftruncate(fd, 0)
         with contextlib.suppress(OSError):  # on a full disk the name is lost, the lock is not
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            os.pwrite(fd, f"{_this_process()}\n".encode(), 0)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -71,17 +74,50 @@ def owned(run_dir: Path, *, by_this_process: bool = True) -> Iterator[None]:
         os.close(fd)
 
 
-def _lock(fd: int, run_dir: Path) -> None:
+def owner(run_dir: Path) -> str:
+    """Return ``process 12 on HOST``, the other process that writes to the folder; an empty string if there is none."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fd = os.open(run_dir / OWNER, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
-        raise InputError(
-            f"{run_dir} belongs to {owner}, which is still writing to it; wait for it, or choose another --run-id"
-        ) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems without locks
-            raise
+        name = _name_in(fd)
+        return "" if name == _this_process() else name
+    except OSError:  # a file system without locks
+        return ""
+    else:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _name_in(fd: int) -> str:
+    return os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+
+
+def _lock(fd: int, run_dir: Path) -> None:
+    until = time.monotonic() + LOOK_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(0.01)
+                continue
+            raise InputError(
+                f"{run_dir} belongs to {_name_in(fd)}, which is still writing to it; wait for it to end, and see how "
+                f"far it is with: {command('report', run_dir)}"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems without locks
+                raise
+        return
 
 
 def is_empty(run_dir: Path) -> bool:

@@ -11,7 +11,8 @@ import pytest
 
 from golfcore.data.cache import cached_prepare
 from golfcore.data.hints import prepared_cache
-from golfcore.data.leftovers import Lock, leftovers, remove, temporary_folder
+from golfcore.data.leftovers import leftovers, remove, temporary_folder
+from golfcore.disk import Lock
 from golfcore.errors import InputError
 from golfcore.paths import atomic_write, cache_dir
 from golfcore.run_folder import CONFIG, owned

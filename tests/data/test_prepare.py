@@ -164,9 +164,9 @@ def test_a_folder_in_the_way_is_left_alone(corpus: Path, tmp_path: Path) -> None
     out.mkdir()
     prepare([corpus], out, tokenizer=ByteTokenizer())  # an empty folder may be filled
     before = leftovers(out)
-    with pytest.raises(InputError, match="exists and is not empty"):
+    with pytest.raises(InputError, match="exists and is not an empty folder"):
         prepare([corpus], out, tokenizer=ByteTokenizer())
-    with pytest.raises(InputError, match="exists and is not empty"):
+    with pytest.raises(InputError, match="exists and is not an empty folder"):
         prepare([corpus], corpus, tokenizer=ByteTokenizer())
     assert leftovers(out) == before
 

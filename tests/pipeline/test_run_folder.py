@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from golfcore.errors import InputError, UsageError
 from golfcore.pipeline.start import check_run_id, claim_run_dir
@@ -32,9 +33,9 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
     run_dir = claim_run_dir(tmp_path, "a", "tiny")
     assert run_dir == tmp_path / "a"
     (run_dir / CONFIG).touch()
-    with pytest.raises(UsageError, match="remove it: it holds no checkpoint"):
+    with pytest.raises(UsageError, match=r"holds no checkpoint to go on from; .*: golfcore run .*/a/config.toml"):
         check_run_id(tmp_path, "a")
-    (run_dir / CHECKPOINT).touch()
+    torch.save({"final": False}, run_dir / CHECKPOINT)
     with pytest.raises(UsageError, match="golfcore run --resume"):
         claim_run_dir(tmp_path, "a", "tiny")
     (tmp_path / "file").touch()
@@ -49,7 +50,7 @@ def test_paths_in_hints_can_be_pasted(tmp_path: Path) -> None:
     run_dir = tmp_path / "my runs" / "a"
     create(run_dir)
     (run_dir / CONFIG).touch()
-    (run_dir / CHECKPOINT).touch()
+    torch.save({"final": False}, run_dir / CHECKPOINT)
     with pytest.raises(UsageError, match=r"--resume '.*my runs/a'"):
         check_run_id(tmp_path / "my runs", "a")
 

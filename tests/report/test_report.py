@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fake_run import TOTAL, write_score
 
 from golfcore.errors import FormatError, InputError
@@ -164,7 +165,10 @@ def test_an_interrupted_run_says_where(run_dir: Path) -> None:
     text = page_of(run_dir).text
     assert "the phase train has not ended" in text
     assert "Time not known" in text
-    assert "golfcore run --resume" in text
+    assert "golfcore run --resume" not in text  # there is nothing to go on from
+    assert f"golfcore run {run_dir}/config.toml" in text
+    torch.save({"final": False}, run_dir / "checkpoint.pt")
+    assert f"golfcore run --resume {run_dir}" in page_of(run_dir).text
     assert summarize(load_run(run_dir))["state"] == "interrupted"
 
 

@@ -3,8 +3,9 @@
     fake_run.py run RECIPE --set K=V ... --runs DIR --run-id NAME [--text T] | run --resume DIR
 
 ``toy.loss`` sets the score, ``toy.steps`` its length, ``toy.fail`` makes it end with an error, ``toy.die`` kills it at
-that step, but not once it goes on from a checkpoint. A second process of the same run at the same time leaves
-DIR/overlap.txt, a run that is scored twice DIR/twice.txt.
+that step, but not once it goes on from a checkpoint. It ends with the exit code ``toy.machine``, or the one in a file
+``trouble`` beside the runs. A second process of the same run at the same time leaves DIR/overlap.txt, a run that is
+scored twice DIR/twice.txt.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def main(words: list[str]) -> int:
         append(folder / "overlap.txt", run_dir.name)
         return 1
     append(folder / "started.txt", f"{run_dir.name} {first} {os.environ.get('OMP_NUM_THREADS', '')}")
+    trouble = folder / "trouble"
+    code, _, words = (trouble.read_text() if trouble.exists() else toy.get("toy.machine", "0")).partition(" ")
+    if int(code):
+        print(f"golfcore: {words or 'trouble'}", file=sys.stderr)
+        return int(code)
     if "toy.fail" in toy:
         print(f"golfcore: {toy['toy.fail']}", file=sys.stderr)
         return 1

@@ -108,10 +108,11 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path) -> No
     assert [line.split()[1] for line in lines(tmp_path / "started.txt")] == ["0", "5"]
 
 
-def test_a_run_that_dies_before_its_checkpoint_is_begun_afresh_and_given_up_at_last(tmp_path: Path) -> None:
-    (entry,) = toy_sweep(tmp_path, "toy.steps=10;toy.die=2", 1, 1).run(silent)
-    assert (entry.state, entry.attempts) == ("failed", 3)
-    assert "died 3 times" in entry.note
+def test_a_run_that_dies_before_its_checkpoint_is_begun_afresh_and_left_at_last(tmp_path: Path) -> None:
+    sweep = toy_sweep(tmp_path, "toy.steps=10;toy.die=2", 1, 1)
+    (entry,) = sweep.run(silent)
+    assert (entry.state, entry.attempts) == ("waiting", 3)
+    assert "died 3 times" in sweep.left([entry])
     assert [line.split()[1] for line in lines(tmp_path / "started.txt")] == ["0", "0", "0"]
 
 
@@ -181,9 +182,14 @@ def test_of_two_workers_of_a_job_one_goes_away(tmp_path: Path) -> None:
     while is_running(tmp_path, "a") is None and time.monotonic() < until:
         time.sleep(0.02)
     assert subprocess.run(command, check=False).returncode == TAKEN
-    assert is_running(tmp_path, "a") == first.pid
+    pid = is_running(tmp_path, "a")
+    assert pid
     first.kill()
     first.wait()
+    assert is_running(tmp_path, "a") == pid  # the run outlives its worker, and keeps the lock
+    os.kill(pid, signal.SIGKILL)
+    while is_running(tmp_path, "a") is not None and time.monotonic() < until:
+        time.sleep(0.02)
     assert is_running(tmp_path, "a") is None
     assert lock_path(tmp_path, "a").exists()
     assert len(lines(tmp_path / "started.txt")) == 1

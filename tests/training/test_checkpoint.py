@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ranked_training import ALONE, Run, losses, make_recipe, write_tokens
 
 from golfcore.errors import FormatError, InputError
 from golfcore.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
-from golfcore.training import runlog
+from golfcore.training import runlog, saving
 from golfcore.training.checkpoint import CheckpointWriter, load_checkpoint, load_newest, save_checkpoint
 from golfcore.training.runlog import RunLog, budget_use, read_metrics
 
@@ -103,13 +104,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=20)
 
 
-def test_a_full_disk_does_not_end_the_training(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_does_not_end_the_training(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "ROOM_S", 0.0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     tokens = write_tokens(tmp_path / "tokens")
     run = Run(ALONE, make_recipe(iterations=20, checkpoint_every_s=1e-9), tokens, small_disk)
     with run.loader, run.log:
         assert run.trainer.run().step == 20
         with pytest.raises(InputError, match="the disk is full"):
-            run.trainer.save(final=True)  # that the weights cannot be kept is an error
+            run.trainer.save(final=True)  # that the weights cannot be kept in their place is an error
+    assert [load_checkpoint(path)["step"] for path in tmp_path.glob(f"golfcore-small-*/{CHECKPOINT}")] == [20]
     assert list(losses(small_disk)) == list(range(1, 21))
     assert "warning: no checkpoint was written: cannot write" in (small_disk / "log.txt").read_text()
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from golfcore.container import Container, Tensor
+from golfcore.disk import new_folder
 from golfcore.errors import FormatError, InputError
-from golfcore.paths import write_failure
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -33,25 +31,14 @@ def unpack(container: Container, folder: Path) -> list[Path]:
     """
     for name in container.tensors:
         _require_plain(name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder; name another or remove it")
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}.", suffix=".tmp"))
-        try:
-            for name in container.tensors:
-                # Not np.save: of a full disk it says no more than how many values were written.
-                content = io.BytesIO()
-                np.save(content, container.read(name), allow_pickle=False)
-                (temporary / f"{name}.npy").write_bytes(content.getbuffer())
-            text = json.dumps(_describe(container), indent=1, sort_keys=True, ensure_ascii=False)
-            (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
-            temporary.chmod(0o755)  # mkdtemp makes it private
-            temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise InputError(write_failure(folder, error)) from error
+    with new_folder(folder, last=MANIFEST) as temporary:
+        for name in container.tensors:
+            # Not np.save: of a full disk it says no more than how many values were written.
+            content = io.BytesIO()
+            np.save(content, container.read(name), allow_pickle=False)
+            (temporary / f"{name}.npy").write_bytes(content.getbuffer())
+        text = json.dumps(_describe(container), indent=1, sort_keys=True, ensure_ascii=False)
+        (temporary / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return [folder / f"{name}.npy" for name in container.tensors] + [folder / MANIFEST]
 
 

@@ -54,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     Returns:
-        0 if it is done, 1 if a check failed or the input or this machine cannot be used, 2 for wrong usage, 70 for a
-        fault in golfcore. A command that a signal ends dies by that signal and does not return.
+        0 if it is done, 1 if a check failed or the input cannot be used, 2 for wrong usage, 70 for a fault in golfcore,
+        75 if the machine lacks something for now, such as room on the disk, and the same command may work later. A
+        command that a signal ends dies by that signal and does not return.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

@@ -133,9 +133,11 @@ def unpack(
     """
     from golfcore.artifact import folder, interchange
     from golfcore.container import Container
+    from golfcore.disk import check_target
 
     with Container.open(file) as container:
         if to == "safetensors":
+            check_target(target)
             interchange.write_safetensors(container, target)
             count = len(container.tensors)
         else:
@@ -155,8 +157,10 @@ def pack_unpacked(source: Path, target: Path, *, coder: Coder = "fast", json: bo
     """Make a model file of a folder or .safetensors file that unpack wrote; the same coder gives the same bytes."""
     from golfcore.artifact import folder, interchange
     from golfcore.container import write
+    from golfcore.disk import check_target
     from golfcore.paths import sha256_file
 
+    check_target(target)
     tensors, manifest = folder.load(source) if source.is_dir() else interchange.read_safetensors(source)
     with output.progress("pack") as tick:
         write(target, tensors, manifest, coder=coder, tick=tick)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -14,9 +13,10 @@ from rich.panel import Panel
 from rich.table import Table
 
 from golfcore.cli.output import out, print_json, progress
-from golfcore.errors import RuleError
+from golfcore.errors import GolfError, MachineError, RuleError, is_of_machine
 from golfcore.recipes.sizing import AUTO
-from golfcore.run_folder import ARTIFACT, CHECKPOINT, LOG, REPORT
+from golfcore.run_folder import ARTIFACT, LOG, REPORT
+from golfcore.training.next_step import next_step
 
 if TYPE_CHECKING:
     from golfcore.pipeline.whole import RunResult
@@ -67,6 +67,8 @@ def run(
     result = run_wish(wish, progress, resumable)
     if result is not None:
         out.print(closing_panel(result))
+        for line in result.next:  # outside of the panel, whose frame would be copied with a line that it wraps
+            out.print(f"next: {line}", markup=False)
         print_json(result.summary())
         if broken := result.broken_limit():
             raise RuleError(broken)
@@ -80,20 +82,29 @@ def with_skip_invalid(sets: Sequence[str], skip_invalid: bool) -> list[str]:
 
 @contextmanager
 def resumable(run_dir: Path) -> Iterator[None]:
-    """Add to an interrupt how to go on, if there is a checkpoint to go on from."""
+    """Add to an interrupt, and to trouble of the machine, how to go on from what the run has left."""
     try:
         yield
     except KeyboardInterrupt:
-        if (run_dir / CHECKPOINT).exists():
-            raise KeyboardInterrupt(f"go on with: golfcore run --resume {quote(str(run_dir))}") from None
+        if step := _after_trouble(run_dir):
+            raise KeyboardInterrupt(step) from None
+        raise
+    except GolfError as error:
+        if is_of_machine(error) and "golfcore " not in str(error) and (step := _after_trouble(run_dir)):
+            raise MachineError(f"{error}; then {step}") from error
         raise
 
 
+def _after_trouble(run_dir: Path) -> str:
+    step = next_step(run_dir)
+    return "" if step.state in ("absent", "owned") else str(step)
+
+
 def closing_panel(result: RunResult) -> Panel:
-    """Return a panel with the score, the bytes, the seconds, the paths of the files, and commands to try next."""
+    """Return a panel with the score, the bytes, the seconds and the paths of the files."""
     from golfcore.pipeline.pack import packed_bytes
 
-    config, size = result.config, result.packed["bytes"]
+    size = result.packed["bytes"]
     code = packed_bytes(result.packed, "code", "tokenizer")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
@@ -108,9 +119,6 @@ def closing_panel(result: RunResult) -> Panel:
     grid.add_row("seconds", "   ".join(_phase_text(row) for row in result.ledger))
     for name in (ARTIFACT, REPORT, LOG):
         grid.add_row(name, str(result.run_dir / name))
-    grid.add_row("next", f"golfcore inspect {quote(str(result.artifact))}")
-    grid.add_row("", f"golfcore run {config.name} --set train.seed={config.train.seed + 1}")
-    grid.add_row("", f"golfcore run {config.name} --text YOUR_TEXT.jsonl")
     return Panel(grid, title=result.run_dir.name, expand=False)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -15,8 +14,9 @@ from golfcore.cli.output import err, out, plain_table, print_json, print_table, 
 from golfcore.cli.run import Sets, SkipInvalid, Texts, resumable, with_skip_invalid
 from golfcore.config import parse_set
 from golfcore.errors import UsageError
-from golfcore.pipeline.config import read_config
+from golfcore.hints import command
 from golfcore.run_folder import ARTIFACT, CHECKPOINT, CONFIG, METRICS, QUANTIZED
+from golfcore.training.next_step import data_words
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
         print_json({"run": run_dir.name, "run_dir": str(run_dir), "checkpoint": str(run_dir / CHECKPOINT), **last})
     else:
         out.print(f"{run_dir}: step {last['step']}, train loss {last['train_loss']:.4f}", markup=False)
-        out.print(f"next: golfcore quantize {quote(str(run_dir))}", markup=False)
+        out.print(f"next: {command('quantize', run_dir)}", markup=False)
 
 
 def quantize(
@@ -110,7 +110,7 @@ def quantize(
     if not dry_run:
         print_table(_error_table(result))
         out.print(_measured_on(result["total"]), markup=False)
-        out.print(f"next: golfcore pack {quote(str(run))}", markup=False)
+        out.print(f"next: {command('pack', run)}", markup=False)
 
 
 def _plan_table(plan: dict[str, Any]) -> Table:
@@ -201,8 +201,7 @@ def pack(
     else:
         size = packed["bytes"]
         out.print(f"{target}: {size['file']:,} bytes of {size['cap']:,}, {size['free']:,} free", markup=False)
-        data = read_config(source).data.path
-        out.print(f"next: golfcore eval {quote(str(target))} --data {quote(data)}", markup=False)
+        out.print(f"next: {command('eval', target, *data_words(source))}", markup=False)
 
 
 def evaluate(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -18,7 +18,8 @@ from cyclopts import Parameter
 from golfcore.cli import output
 from golfcore.cli.run import Texts
 from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
-from golfcore.errors import UsageError
+from golfcore.errors import MachineError, UsageError
+from golfcore.hints import command
 from golfcore.paths import atomic_write
 from golfcore.processes import python_command
 from golfcore.recipes import load_recipe
@@ -26,7 +27,7 @@ from golfcore.recipes import load_recipe
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from golfcore.sweep.early_stopping import Rule
+    from golfcore.sweep.early_stopping import Curve, Rule
     from golfcore.sweep.launch import Launcher
     from golfcore.sweep.queue import Entry, Queue
     from golfcore.sweep.runner import Search, Sweep
@@ -95,6 +96,7 @@ def sweep(
     text: Texts = (),
     data: Path | None = None,
     jobs: int = 0,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
     stopping: Stopping | None = None,
     cluster: Cluster | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -117,10 +119,11 @@ def sweep(
         A folder of tokens to use instead of text.
     jobs
         Number of runs at once; default: one per GPU, or one. On a CPU they share the cores.
+    retry_failed
+        Run those again that ended with an error of their own; what the machine ended is run again in any case.
     json
         Print one JSON document instead of a table.
     """
-    from golfcore.sweep.early_stopping import read_reference
     from golfcore.sweep.runner import Sweep
 
     stopping, cluster = stopping or Stopping(), cluster or Cluster()
@@ -128,22 +131,20 @@ def sweep(
         return _write_sky(cluster.sky, cluster)
     config, axes = _resolved(recipe, set_, data)
     seeds_list = _seeds(config, seeds, first_seed)
-    rule = _rule(stopping, axes)
-    _check(axes, trials, rule)
+    rule = _rule(stopping, axes, trials)
     config, extra = _with_data(config, axes, text)
     folder, queue = _open(folder, config, axes, seeds_list, trials, rule)
-    try:
+    with closing(queue):
+        if retry_failed:
+            queue.retry_failed()
         running = Sweep(
             folder=folder, recipe=config, queue=queue, launcher=_launcher(folder, cluster, jobs),
             command=[*python_command("golfcore"), "run"], rule=rule, extra=extra,
-            reference=read_reference(stopping.reference, config) if stopping.reference else None,
-            search=_search(folder, queue, axes, seeds_list, trials),
+            reference=_reference(stopping, config), search=_search(folder, queue, axes, seeds_list, trials),
         )  # fmt: skip
         entries = _run(running, folder)
-    finally:
-        queue.close()
     _report(folder, entries, json)
-    return 1 if any(entry.state == "failed" for entry in entries) else 0
+    return _exit_code(running.left(entries), entries)
 
 
 # --- what is to be run ------------------------------------------------------------------------------------------------
@@ -246,13 +247,21 @@ def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
     return SubmititLauncher(folder.resolve(), cluster.cluster, parameters, jobs)
 
 
-def _rule(stopping: Stopping, axes: Sequence[Axis]) -> Rule:
+def _rule(stopping: Stopping, axes: Sequence[Axis], trials: int) -> Rule:
     from golfcore.sweep.early_stopping import Rule
 
-    if stopping.stop_margin and any(axis.key.startswith("data.") for axis in axes):
+    rule = Rule(margin=stopping.stop_margin, after=stopping.stop_after)
+    if rule.margin and any(axis.key.startswith("data.") for axis in axes):
         output.err.print("the tokens differ between runs, so their losses do not compare: none is stopped early")
-        return Rule(margin=0.0, after=stopping.stop_after)
-    return Rule(margin=stopping.stop_margin, after=stopping.stop_after)
+        rule = replace(rule, margin=0.0)
+    _check(axes, trials, rule)
+    return rule
+
+
+def _reference(stopping: Stopping, config: RecipeConfig) -> Curve | None:
+    from golfcore.sweep.early_stopping import read_reference
+
+    return read_reference(stopping.reference, config) if stopping.reference else None
 
 
 def _search(folder: Path, queue: Queue, axes: Sequence[Axis], seeds: Sequence[int], trials: int) -> Search:
@@ -283,7 +292,7 @@ def _write_sky(path: Path, cluster: Cluster) -> int:
             words.append(word)
     with atomic_write(path, "w") as f:
         f.write(sky_task("golfcore-sweep", words, accelerators=cluster.accelerators, hours=hours))
-    output.out.print(f"{path}: sky launch -c sweep {path}", markup=False)
+    output.out.print(f"{path}: {shlex.join(['sky', 'launch', '-c', 'sweep', str(path)])}", markup=False)
     return 0
 
 
@@ -296,6 +305,15 @@ def _run(running: Sweep, folder: Path) -> list[Entry]:
             return running.run(show)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command goes on with the sweep in {folder}") from None
+    except MachineError as error:
+        raise MachineError(f"{error}; when that is mended, the same command goes on") from error
+
+
+def _exit_code(left: str, entries: list[Entry]) -> int:
+    """Return 1 if a run has failed by itself, else 0; raise MachineError if runs are left to do."""
+    if left:
+        raise MachineError(f"{left}; when that is mended, the same command goes on")
+    return 1 if any(entry.state == "failed" for entry in entries) else 0
 
 
 @contextmanager
@@ -363,7 +381,7 @@ def _report(folder: Path, entries: list[Entry], json: bool) -> None:
             output.out.print(f"{row['variant']}, {note}", style="dim", markup=False)
     best = next((row for row in variants(entries) if row["mean"] is not None), None)
     if best:
-        output.out.print(f"next: golfcore report {quote(str(folder))} --compare {quote(_base(entries))}", markup=False)
+        output.out.print(f"next: {command('report', folder, '--compare', _base(entries))}", markup=False)
 
 
 def _base(entries: Sequence[Entry]) -> str:

@@ -37,8 +37,10 @@ def train(
 ) -> None:
     """Learn a vocabulary from text and write it to a file."""
     from golfcore.data.text import read_documents
+    from golfcore.disk import check_target
     from golfcore.tokenizer import Tokenizer
 
+    check_target(output)
     with progress("read"):
         docs = list(read_documents(_given(texts), skip_invalid=skip_invalid))
     start = time.perf_counter()

@@ -7,19 +7,16 @@ process ends, however it ends, so what nobody holds is a leftover.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from golfcore.data.hints import prepared_cache
+from golfcore.disk import Lock
 from golfcore.errors import InputError
 from golfcore.paths import cache_dir, write_failure
 from golfcore.run_folder import CONFIG, OWNER, PREVIOUS_CHECKPOINT
@@ -59,28 +56,6 @@ def _claimed(final: Path) -> tuple[Path, Lock]:
             if lock.held != "no" and folder.is_dir():
                 return folder, lock
             lock.release()
-
-
-class Lock:
-    """A lock on a file or folder until ``release`` or the end of the process; several may ``share`` one.
-
-    Attributes:
-        held: "yes"; "no" if another process holds it; "unknown" on a file system without locks.
-    """
-
-    def __init__(self, path: Path, how: Literal["alone", "share"]) -> None:
-        """Take the lock without waiting.
-
-        Raises:
-            OSError: the path cannot be opened.
-        """
-        fd = os.open(path, os.O_RDONLY)
-        self.release = weakref.finalize(self, os.close, fd)
-        self.held: Literal["yes", "no", "unknown"] = "yes"
-        try:
-            fcntl.flock(fd, (fcntl.LOCK_EX if how == "alone" else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except OSError as error:
-            self.held = "no" if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,8 @@ moves a document from one split to the other, and equal documents never fall int
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,9 +16,9 @@ import numpy as np
 
 from golfcore.data.contracts import BOS, TokenizerLike
 from golfcore.data.hints import in_cache
-from golfcore.data.leftovers import temporary_folder
 from golfcore.data.manifest import (
     FORMAT,
+    MANIFEST,
     TOKENIZER,
     VAL_TEXT,
     Manifest,
@@ -32,6 +30,7 @@ from golfcore.data.manifest import (
 from golfcore.data.shards import TOKENS_PER_SHARD, ShardWriter, check_ids, read_header
 from golfcore.data.text import Texts
 from golfcore.data.val_text import write_val_text
+from golfcore.disk import new_folder, require_new_folder
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.paths import atomic_write, sha256_file
 from golfcore.progress import Tick, silent
@@ -79,7 +78,7 @@ def prepare(
     if tokenizer is None:
         tick(0, survey.text_bytes, "training the tokenizer")
         tokenizer = _train(survey.sample, vocab_size, threads)
-    with _new_folder(out_dir) as folder:
+    with new_folder(out_dir, last=MANIFEST) as folder:
         splits = _tokenize(texts, _describe(paths), folder, survey, tokenizer, threads, shard_tokens, tick)
         with atomic_write(folder / TOKENIZER) as f:
             f.write(tokenizer.to_bytes())
@@ -110,8 +109,7 @@ def _check(out_dir: Path, val_fraction: float, cache_key: str) -> None:
             f"{out_dir} is in golfcore's cache, where folders are named after their text: leave out -o to prepare into "
             "the cache, or choose another folder"
         )
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise InputError(f"{out_dir} exists and is not empty; remove it or choose another folder")
+    require_new_folder(out_dir)
 
 
 def load_prepared(folder: Path) -> Prepared:
@@ -321,18 +319,3 @@ def _describe(paths: Sequence[Path]) -> str:
     """Return the names of the text files without their folders, since a manifest is passed on to others."""
     names = [path.name or str(path) for path in paths]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-@contextlib.contextmanager
-def _new_folder(out_dir: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``out_dir``; it takes that name if the block ends well, and is removed if not."""
-    with temporary_folder(out_dir) as folder:
-        yield folder
-        try:
-            folder.replace(out_dir)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise InputError(
-                    f"{out_dir} was made by another process meanwhile and is not empty; choose another folder"
-                ) from error
-            raise

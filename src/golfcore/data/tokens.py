@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from golfcore.data.leftovers import Lock
     from golfcore.data.manifest import Manifest
     from golfcore.data.shards import ShardSet
+    from golfcore.disk import Lock
     from golfcore.tokenizer import SentencePieceTable, Tokenizer
 
 
@@ -170,9 +170,9 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
     Raises:
         InputError: the folder has no tokens, or there is no tokenizer for them.
     """
-    from golfcore.data.leftovers import Lock
     from golfcore.data.manifest import MANIFEST
     from golfcore.data.prepare import load_prepared
+    from golfcore.disk import Lock
     from golfcore.tokenizer import SentencePieceTable, Tokenizer
 
     folder = Path(data)

@@ -12,6 +12,7 @@ from golfcore.errors import FormatError, InputError, RuleError
 from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write
 from golfcore.run_folder import CONFIG
+from golfcore.training.next_step import next_step
 
 
 def write_config(run_dir: Path, recipe: RecipeConfig) -> None:
@@ -31,7 +32,9 @@ def read_config(run_dir: Path) -> RecipeConfig:
     try:
         tree = tomllib.loads(decode_toml(path.read_bytes(), str(path)))
     except OSError as error:
-        raise InputError(f"{run_dir} is not a run folder: {CONFIG} cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{run_dir} is not a run folder: {CONFIG} cannot be read ({error.strerror}); {next_step(run_dir)}"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise FormatError(f"{path}: {error}") from error
     return build_recipe(tree, family_configs(), str(path))

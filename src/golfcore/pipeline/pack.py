@@ -6,7 +6,6 @@ import pickle
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import torch
@@ -16,10 +15,12 @@ from golfcore.artifact.model_io import StoredTensor, save_model
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import Tokens, require_same
 from golfcore.errors import FormatError, InputError
+from golfcore.hints import command
 from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
 from golfcore.run_folder import QUANTIZED
 from golfcore.tokenizer import Tokenizer
+from golfcore.training.next_step import next_step
 
 QUANTIZED_VERSION = 2  # of quantised.pt
 
@@ -30,19 +31,18 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     Raises:
         InputError: the run was not quantized yet, or on other data.
     """
-    path = run_dir / QUANTIZED
+    path, again = run_dir / QUANTIZED, f"quantize the run again: {command('quantize', run_dir)}"
     if not path.is_file():
-        raise InputError(f"{path} is missing: run golfcore quantize {quote(str(run_dir))} first")
+        raise InputError(f"{path} is missing; {next_step(run_dir)}")
     try:
         saved = torch.load(path, weights_only=True)
         if saved["version"] != QUANTIZED_VERSION:
-            raise FormatError(
-                f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; quantize the run again"
-            )
+            raise FormatError(f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; {again}")
         stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
     except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
-    require_same(recipe.data.identity(), saved.get("data", {}), recipe.data.path, "quantize the run again")
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise FormatError(f"{path} is not readable ({why}); {again}") from error
+    require_same(recipe.data.identity(), saved.get("data", {}), recipe.data.path, again)
     save_model(out, *packing(recipe, tokens, stored), coder=recipe.quant.coder, tick=tick)
     return summary(out, recipe.track.cap_bytes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
 import subprocess
 import tempfile
 import time
@@ -21,11 +20,12 @@ from golfcore.config import EvalConfig, RecipeConfig, from_mapping
 from golfcore.container.codec_base import Coder
 from golfcore.data.text import read_documents
 from golfcore.data.tokens import Tokens
-from golfcore.errors import FormatError, InputError, UsageError
+from golfcore.errors import MACHINE_CODE, FormatError, InputError, MachineError, UsageError
 from golfcore.evaluate.clock import Clock, Pace, strides
 from golfcore.evaluate.probes import future_flip, mixture_mass
 from golfcore.evaluate.scorer import Score, ScoredText, score
 from golfcore.evaluate.text import documents_text, validation_text
+from golfcore.hints import command
 from golfcore.machine import origin
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
@@ -247,17 +247,18 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
     Every rank calls this; the new processes of all ranks share the work, and rank 0 alone gets the score. Starting a
     process takes time from the evaluation's budget, so the process is told when the budget began.
     """
-    command = [
-        *python_command("golfcore"), "eval", str(artifact), "--data", config.data.path, "--json",
-        "--batch-tokens", str(config.eval.batch_tokens), "--budget", str(config.track.eval_s),
+    words = [str(artifact), "--data", config.data.path, "--budget", str(config.track.eval_s)]
+    if config.data.tokenizer:
+        words += ["--tokenizer", config.data.tokenizer]
+    started = [
+        *python_command("golfcore"), "eval", *words, "--json", "--batch-tokens", str(config.eval.batch_tokens),
         "--began", repr(time.time()),
     ]  # fmt: skip
-    if config.data.tokenizer:
-        command += ["--tokenizer", config.data.tokenizer]
     environment = environment_of_children(os.environ) if ranks > 1 else None
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    done = subprocess.run(started, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
-        raise InputError(f"the evaluation {ended(done.returncode)}; try it alone: {shlex.join(command)}")
+        blame = MachineError if done.returncode < 0 or done.returncode == MACHINE_CODE else InputError
+        raise blame(f"the evaluation {ended(done.returncode)}; try it alone: {command('eval', *words)}")
     result: dict[str, Any] = json.loads(done.stdout or "{}")
     return result
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import RecipeConfig
+from golfcore.config import CONTEST_ENV, RecipeConfig
 from golfcore.data.tokens import prepare_data
 from golfcore.errors import UsageError
+from golfcore.hints import command
 from golfcore.pipeline.config import changed, read_config
 from golfcore.pipeline.measure import measure_step
+from golfcore.pipeline.preflight import check_place
 from golfcore.progress import Progress, no_progress
 from golfcore.ranks.world import World
 from golfcore.recipes import LoadedRecipe, load_recipe
 from golfcore.recipes.sizing import AUTO, BASE, Size, size_for
-from golfcore.run_folder import CHECKPOINT, CONFIG, create, is_empty
+from golfcore.run_folder import ARTIFACT, create, is_empty
+from golfcore.training.next_step import begin_again, next_step
 
 SIZING_S = 2.0  # seconds of steps that are timed before a run is sized
 
@@ -34,6 +36,8 @@ class Start:
     overrides: tuple[str, ...] = ()
     size: Size | None = None  # of recipe auto on this machine
     resumed: bool = False
+    again: tuple[str | Path, ...] = ()  # the words of a command that does the same, without its seed
+    own_text: bool = False  # whether the user's text or tokens were given
     echo: Callable[[str], None] | None = None  # gets every log line; without it a progress bar is shown
 
 
@@ -67,6 +71,22 @@ class Wish:
         """Return ``sets``, and ``data.path=...`` if ``data`` is given."""
         return [*self.sets, *([f"data.path={self.data}"] if self.data else [])]
 
+    def words(self, run_dir: Path) -> list[str | Path]:
+        """Return the words of a command that begins such a run in another folder, as they were given; without a seed.
+
+        If they do not say all that the user asked for, the recipe is the config in ``run_dir``.
+        """
+        hidden = self.resume or self.changes or not self.environment.keys().isdisjoint(CONTEST_ENV)
+        if hidden or isinstance(self.recipe, RecipeConfig):
+            return begin_again(run_dir)
+        words: list[str | Path] = ["run", self.recipe]
+        for path in self.text:
+            words += ["--text", path]
+        words += ["--data", self.data] if self.data else []
+        for option in self.sets:
+            words += [] if option.split("=")[0].strip() == "train.seed" else ["--set", option]
+        return words + ([] if self.runs == Path("runs") else ["--runs", self.runs])
+
 
 def begin(
     wish: Wish, *, progress: Progress = no_progress, size: Size | None = None, ranks: int = 1,
@@ -87,7 +107,10 @@ def begin(
     if wish.resume is not None:
         if wish.text or wish.data or wish.sets or wish.changes:
             raise UsageError("--resume goes on with the run's own config: drop --text, --data and --set")
-        return Start(wish.resume, read_config(wish.resume), resumed=True)
+        own = read_config(wish.resume)
+        return Start(wish.resume, own, resumed=True, again=tuple(wish.words(wish.resume)), own_text=True)
+    if follow is None:
+        check_place(wish.runs)
     if isinstance(wish.recipe, RecipeConfig):
         changes = {**wish.changes, **({"data.path": str(wish.data)} if wish.data else {})}
         recipe = wish.recipe
@@ -106,7 +129,15 @@ def begin(
     with progress("data") as tick:
         config = prepare_data(loaded.config, wish.text, tick)
     run_dir = follow or claim_run_dir(wish.runs, run_id, loaded.config.name)
-    return Start(run_dir, config, loaded.overrides, size)
+    own_text = bool(wish.text or loaded.config.data.path)
+    return Start(run_dir, config, loaded.overrides, size, again=tuple(wish.words(run_dir)), own_text=own_text)
+
+
+def commands_after(start: Start) -> tuple[str, ...]:
+    """Return commands to try after a run: look into its file, repeat it with another seed, use another text."""
+    seed = f"train.seed={start.config.train.seed + 1}"
+    found = [command("inspect", start.run_dir / ARTIFACT), command(*start.again, "--set", seed)]
+    return (*found, *([] if start.own_text else [command(*start.again, "--text", "YOUR_TEXT.jsonl")]))
 
 
 def _loaded(name: str, wish: Wish, changes: Mapping[str, Any]) -> LoadedRecipe:
@@ -143,10 +174,9 @@ def check_run_id(runs: Path, run_id: str) -> None:
         raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")
     if not run_id or not run_dir.exists() or (run_dir.is_dir() and is_empty(run_dir)):
         return
-    choose = f"{run_dir} exists: choose another --run-id"
-    if (run_dir / CONFIG).exists() and (run_dir / CHECKPOINT).exists():
-        raise UsageError(f"{choose}, or go on with it: golfcore run --resume {shlex.quote(str(run_dir))}")
-    raise UsageError(f"{choose}, or remove it: it holds no checkpoint to go on from")
+    step = next_step(run_dir)
+    more = "" if step.state == "absent" else f"; {step}"
+    raise UsageError(f"{run_dir} exists: choose another --run-id{more}")
 
 
 def claim_run_dir(runs: Path, run_id: str, name: str) -> Path:

@@ -18,9 +18,10 @@ from golfcore.paths import sha256_file
 from golfcore.pipeline.config import check_fits, write_config
 from golfcore.pipeline.limits import broken_limit
 from golfcore.pipeline.pack import matrix_codec, pack_stage, packed_bytes
+from golfcore.pipeline.preflight import check_run
 from golfcore.pipeline.quantize import Calibration, calibrate, quantize_stage, quantized_line
 from golfcore.pipeline.score import LONG_CALL_S, pace_lines, write_score
-from golfcore.pipeline.start import Start
+from golfcore.pipeline.start import Start, commands_after
 from golfcore.pipeline.train import load_weights, require_alike, resume_point, train_stage
 from golfcore.progress import Progress, no_progress, silent
 from golfcore.ranks.heartbeat import with_heartbeat
@@ -42,6 +43,7 @@ class RunResult:
         ledger: seconds per phase, the rows of ledger.json.
         train_s, eval_s: seconds that count against the track's limits.
         report: path of the HTML report.
+        next: commands to try after it.
     """
 
     run_dir: Path
@@ -52,6 +54,7 @@ class RunResult:
     train_s: float
     eval_s: float
     report: Path
+    next: tuple[str, ...] = ()
 
     @property
     def artifact(self) -> Path:
@@ -98,13 +101,14 @@ def run_stages(
     predicted = check_fits(config, tokens.vocab_size)
     require_alike(config, tokens, world)
     saved, note = resume_point(run_dir, config, world) if start.resumed else (None, "")
+    world.on_primary(lambda: check_run(run_dir, config, tokens, trained=saved is not None and saved["final"]))
     if world.primary:
         write_config(run_dir, config)
     artifact = run_dir / ARTIFACT
     with RunLog(run_dir, primary=world.primary, echo=start.echo, resume_step=saved["step"] if saved else None) as log:
         world.before_end(lambda reason: log.line(f"error: {reason}"))
         if note:
-            log.line(f"warning: {note}")
+            log.warn(note)
         for line in start.size.lines() if start.size else []:
             log.line(line)
         for line in tokens.lines():
@@ -127,7 +131,9 @@ def run_stages(
         return None
     ledger = read_ledger(run_dir / LEDGER)
     train_s, eval_s = budget_use(ledger)
-    return RunResult(run_dir, config, score, packed, ledger, train_s, eval_s, build_report(run_dir))
+    return RunResult(
+        run_dir, config, score, packed, ledger, train_s, eval_s, build_report(run_dir), commands_after(start)
+    )
 
 
 def _done(

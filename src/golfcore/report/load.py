@@ -13,6 +13,7 @@ from golfcore.contest.logs import parse_log
 from golfcore.errors import GolfError, InputError
 from golfcore.paths import sha256_file
 from golfcore.run_folder import ARTIFACT, CONFIG, ENV, LEDGER, LOG, METRICS, QUANTIZATION_ERRORS, SCORE
+from golfcore.training.next_step import next_step
 from golfcore.training.runlog import read_json, read_ledger, read_metrics
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def load_run(run_dir: Path) -> RunData:
     """
     known = (CONFIG, LOG, METRICS, ENV, LEDGER, ARTIFACT, SCORE)
     if not run_dir.is_dir():
-        raise InputError(f"{run_dir}: no such run folder; expected one that golfcore train made, for example runs/q1")
+        raise InputError(f"{run_dir}: no such run folder; {next_step(run_dir)}")
     if not any((run_dir / name).exists() for name in known):
         raise InputError(f"{run_dir}: not a run folder; expected at least one of {', '.join(known)}")
     problems: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from golfcore.hints import command
 from golfcore.report.curves import INK, MUTED, SERIES, TRAIN, VARIABLES, Curve, new_axes, set_frame, to_svg
 from golfcore.report.load import RunData
 from golfcore.report.page import points_of
@@ -50,7 +50,7 @@ def context(folder: Path, base_run: RunData, variants: Sequence[Variant], rows: 
         "hidden": len(variants) - len(drawn),
         "loss": _loss_svg(curves, variants, colors),
         "lead": _lead_svg(curves, variants, colors),
-        "command": f"golfcore report {shlex.quote(str(folder))} --compare {shlex.quote(base_run.name)} --json",
+        "command": command("report", folder, "--compare", base_run.name, "--json"),
     }
 
 

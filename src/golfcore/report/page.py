@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from golfcore.config import SECTIONS
+from golfcore.hints import command
 from golfcore.paths import atomic_write
 from golfcore.report.curves import Curve, bpb_svg, loss_svg
 from golfcore.report.load import RunData, load_run, number
 from golfcore.report.summary import summarize
 from golfcore.run_folder import ARTIFACT, CONFIG, ENV, LEDGER, LOG, METRICS, QUANTIZATION_ERRORS, REPORT, SCORE
+from golfcore.training.next_step import data_words, next_step
 
 OVERHEAD = ("scale", "control", "tokenizer", "code", "framing")  # every other role is a group of matrices
 FILES = (
@@ -86,7 +87,7 @@ def _context(run: RunData) -> dict[str, Any]:
             for name, what in FILES
             if (run.run_dir / name).is_file()
         ],
-        "commands": _commands(run, summary["state"]),
+        "commands": _commands(run),
     }
 
 
@@ -312,18 +313,18 @@ def _show(value: object) -> str:
     return "not set" if value == "" else str(value)
 
 
-def _commands(run: RunData, state: str) -> list[tuple[str, str]]:
-    folder, model = shlex.quote(str(run.run_dir)), shlex.quote(str(run.run_dir / ARTIFACT))
+def _commands(run: RunData) -> list[tuple[str, str]]:
+    """Return commands that work from the folder in which the page was made, each with what it does."""
+    folder, model = run.run_dir, run.run_dir / ARTIFACT
+    step = next_step(folder)
     commands = []
-    if state == "interrupted":
-        commands.append((f"golfcore run --resume {folder}", "go on from the last checkpoint"))
+    if step.state not in ("absent", "packed", "scored"):
+        commands.append((step.command, step.why.removesuffix(" with")))
     if run.artifact_bytes is not None:
-        commands.append((f"golfcore inspect {model}", "every tensor: codec, bytes, bits per weight"))
-        data = run.config.get("data")
-        path = str(data.get("path", "")) if isinstance(data, dict) else ""
-        if path:
-            commands.append((f"golfcore eval {model} --data {shlex.quote(path)}", "read the score again"))
-    commands.append((f"golfcore report {folder} --json", "this page's numbers, for a program"))
+        commands.append((command("inspect", model), "every tensor: codec, bytes, bits per weight"))
+        if words := data_words(folder):
+            commands.append((command("eval", model, *words), "read the score again"))
+    commands.append((command("report", folder, "--json"), "this page's numbers, for a program"))
     return commands
 
 

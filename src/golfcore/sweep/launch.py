@@ -150,7 +150,11 @@ class SubmititLauncher:
 
     def start(self, folder: Path, name: str, command: Sequence[str], slot: int) -> Handle:
         words = worker_command(folder, name, command)
-        job = self._executor.submit(self._submitit.helpers.CommandFunction(words, verbose=False))
+        try:
+            job = self._executor.submit(self._submitit.helpers.CommandFunction(words, verbose=False))
+        except RuntimeError as error:  # the scheduler takes no job at the moment
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise OSError(f"{self._cluster}: {why}") from error
         return _Submitted(job, folder, name)
 
     def adopt(self, folder: Path, name: str, remote: str | None) -> Handle:

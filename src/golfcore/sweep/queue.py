@@ -6,6 +6,7 @@ run that it lists as running still runs; the lock of ``worker`` tells.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from golfcore.errors import FormatError, InputError
+from golfcore.errors import FormatError, MachineError
 from golfcore.sweep.spec import Job
 
 State = Literal["waiting", "running", "done", "stopped", "failed"]
@@ -58,7 +59,7 @@ class Queue:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_TABLES)
         except (OSError, sqlite3.OperationalError) as error:
-            raise InputError(f"cannot open the sweep's journal {path}: {error}") from error
+            raise MachineError(f"cannot open the sweep's journal {path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise FormatError(f"{path} is not a sweep's journal ({error}): choose another folder") from error
 
@@ -73,11 +74,18 @@ class Queue:
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise InputError(f"cannot write the sweep's journal {self.path}: {error}") from error
+                with contextlib.suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
+            raise MachineError(f"cannot write the sweep's journal {self.path}: {error}") from error
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise MachineError(f"cannot read the sweep's journal {self.path}: {error}") from error
 
     def meta(self, key: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = next(iter(self._rows("SELECT value FROM meta WHERE key = ?", key)), None)
         return None if row is None else str(row[0])
 
     def begin(self, spec: str, jobs: Iterable[Job]) -> None:
@@ -99,10 +107,10 @@ class Queue:
 
     def entries(self) -> list[Entry]:
         """Return every job, in the order in which they were added."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT id, name, variant, sets, seed, state, slot, remote, attempts, trial, result, note, began, ended "
             "FROM jobs ORDER BY id"
-        ).fetchall()
+        )
         return [
             Entry(
                 id=row[0], job=Job(row[1], row[2], tuple(json.loads(row[3])), row[4]), state=row[5], slot=row[6],
@@ -134,6 +142,11 @@ class Queue:
                 "WHERE id = ? AND state = 'running'",
                 (note, job_id),
             )
+
+    def retry_failed(self) -> None:
+        """Put every job that failed back into the queue."""
+        with self._change():
+            self._db.execute("UPDATE jobs SET state = 'waiting', result = NULL, ended = NULL WHERE state = 'failed'")
 
     def end(self, job_id: int, state: State, result: dict[str, Any] | None, note: str = "") -> None:
         """Write the result of a running job; a job ends only once."""

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,18 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from golfcore.config import RecipeConfig
-from golfcore.errors import FormatError, InputError
-from golfcore.paths import atomic_write
+from golfcore.errors import FormatError, InputError, MachineError
+from golfcore.paths import atomic_write, write_failure
 from golfcore.report.load import number
 from golfcore.run_folder import SCORE, STOPPED
 from golfcore.sweep.early_stopping import Curve, Rule, Watch, read_curve
+from golfcore.sweep.failures import Failure, classify
 from golfcore.sweep.launch import Handle, Launcher
 from golfcore.sweep.queue import ENDED, Entry, Queue
-from golfcore.sweep.worker import has_ended, is_running, output_path
+from golfcore.sweep.worker import exit_status, has_ended, is_running, output_path
 from golfcore.training.runlog import read_json
 
 JOURNAL, LOCK, RECIPE = "sweep.db", "sweep.lock", "recipe.toml"
-ATTEMPTS = 3  # a run whose process was killed is started again so often; one that ends by itself is not
+ATTEMPTS = 3  # a run whose process was killed is started so often by one sweep; one that ends by itself is not
 LAST_WORDS = 400  # characters of a failed run's last line that are kept
 
 
@@ -60,6 +62,7 @@ class Sweep:
         command: the command of a run, up to its recipe; ends in ``run``.
         extra: further words of every run's command.
         poll_s: seconds between two rounds.
+        trouble: what the machine lacked; no run is started after that.
     """
 
     folder: Path
@@ -72,17 +75,21 @@ class Sweep:
     search: Search = field(default_factory=Search)
     extra: Sequence[str] = ()
     poll_s: float = 0.5
+    trouble: str = ""
     _handles: dict[int, Handle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.rule)
         self._curves: dict[str, Curve] = {}
         self._told: set[int] = set()  # jobs whose process was asked to end
+        self._deaths: Counter[int] = Counter()  # of each job's processes, under this sweep
+        self._aside: dict[int, str] = {}  # jobs that die again and again, with the last reason
 
     def run(self, show: Callable[[list[Entry]], None]) -> list[Entry]:
         """Run every job to its end and return all entries of the journal; ``show`` is called after each round.
 
-        An interrupt asks the runs to end, waits for them, and leaves their jobs to a later process.
+        Jobs are left if the machine lacks something; ``left`` says why. An interrupt asks the runs to end, waits for
+        them, and leaves their jobs to a later process.
         """
         with one_process(self.folder):
             self._adopt()
@@ -90,12 +97,27 @@ class Sweep:
                 while True:
                     entries = self.look()
                     show(entries)
-                    if all(entry.state in ENDED for entry in entries) and not self.search.more(entries):
+                    if self._is_over(entries):
                         return self.queue.entries()
                     time.sleep(self.poll_s)
             except KeyboardInterrupt:
                 self._interrupt()
                 raise
+
+    def left(self, entries: Sequence[Entry]) -> str:
+        """Return one line on the jobs that are left and why, or an empty string if none is."""
+        count = sum(entry.state not in ENDED for entry in entries)
+        why = self.trouble or next(iter(self._aside.values()), "")
+        return f"{count} of {len(entries)} runs are left to do; {why}" if count and why else ""
+
+    def _is_over(self, entries: Sequence[Entry]) -> bool:
+        if any(entry.state == "running" for entry in entries):
+            return False
+        if self.trouble:
+            return True
+        if any(entry.state == "waiting" and entry.id not in self._aside for entry in entries):
+            return False
+        return bool(self._aside) or not self.search.more(entries)
 
     def look(self) -> list[Entry]:
         """Do one round: record jobs that have ended, stop hopeless runs, start jobs while there is room."""
@@ -120,18 +142,29 @@ class Sweep:
                     self._handles[entry.id] = handle
 
     def _fill(self, entries: Sequence[Entry]) -> None:
+        if self.trouble:
+            return
         taken = {entry.slot for entry in entries if entry.state == "running"}
-        waiting = [entry for entry in entries if entry.state == "waiting"]
+        waiting = self._waiting(entries)
         free = [slot for slot in range(self.launcher.slots) if slot not in taken][: len(waiting) + 1]
         while len(waiting) < len(free) and self.search.more(entries):
             entries = self.queue.entries()
-            waiting = [entry for entry in entries if entry.state == "waiting"]
+            waiting = self._waiting(entries)
         for entry, slot in zip(waiting, free, strict=False):
             self.queue.start(entry.id, slot)
-            handle = self.launcher.start(self.folder, entry.job.name, self._command(entry), slot)
+            try:
+                handle = self.launcher.start(self.folder, entry.job.name, self._command(entry), slot)
+            except OSError as error:
+                self._put_back(entry, Failure("machine", f"no process could be started: {error}"))
+                return
             self._handles[entry.id] = handle
             if handle.remote is not None:
                 self.queue.hand_over(entry.id, handle.remote)
+
+    def _waiting(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the jobs to start, those that were never started first: one that ends in trouble holds up no other."""
+        waiting = [entry for entry in entries if entry.state == "waiting" and entry.id not in self._aside]
+        return sorted(waiting, key=lambda entry: entry.attempts)
 
     def _command(self, entry: Entry) -> list[str]:
         sets = [word for option in entry.job.sets for word in ("--set", option)]
@@ -152,12 +185,26 @@ class Sweep:
             self.queue.end(entry.id, "done", _result(run_dir, score), broken)
         elif mark:
             self.queue.end(entry.id, "stopped", mark, f"{mark.get('lag', 0):.1%} behind at {mark.get('share', 0):.0%}")
-        elif words.startswith("golfcore: ") and "interrupted" not in words:
-            self.queue.end(entry.id, "failed", None, words.removeprefix("golfcore: "))
-        elif entry.attempts >= ATTEMPTS:
-            self.queue.end(entry.id, "failed", None, f"its process died {ATTEMPTS} times; last: {words or 'nothing'}")
         else:
-            self.queue.again(entry.id, f"its process died: {words or 'without a word'}")
+            self._book_failure(entry, classify(exit_status(self.folder, entry.job.name), words))
+
+    def _book_failure(self, entry: Entry, failure: Failure) -> None:
+        self._deaths[entry.id] += failure.kind in ("killed", "crash")
+        last = self._deaths[entry.id] >= ATTEMPTS
+        if failure.kind == "variant":
+            self.queue.end(entry.id, "failed", None, failure.why)
+        elif failure.kind == "crash" and last:
+            self.queue.end(entry.id, "failed", None, f"its process died {ATTEMPTS} times; last: {failure.why}")
+        else:
+            self._put_back(entry, failure)
+            if last:
+                self._aside[entry.id] = f"{entry.job.name} died {ATTEMPTS} times: {failure.why}"
+
+    def _put_back(self, entry: Entry, failure: Failure) -> None:
+        """Put a job back into the queue; after trouble that others will meet too, start no more."""
+        if failure.kind == "machine":
+            self.trouble = self.trouble or f"{entry.job.name}: {failure.why}"
+        self.queue.again(entry.id, failure.why)
 
     def _stop_hopeless(self, entries: Sequence[Entry]) -> None:
         reference = (self.reference or self._best_curve(entries)) if self.rule.margin else None
@@ -203,8 +250,11 @@ def one_process(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process runs it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise MachineError(write_failure(folder / LOCK, error)) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

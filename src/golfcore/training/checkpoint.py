@@ -25,6 +25,7 @@ from golfcore.crash import explained
 from golfcore.errors import FormatError, GolfError, InputError
 from golfcore.paths import atomic_write
 from golfcore.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
+from golfcore.training.next_step import next_step
 
 VERSION = 3
 SUM_MAGIC = b"GOLFSUM1"
@@ -80,7 +81,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         FormatError: not a checkpoint, damaged, or of another version.
     """
     if not path.is_file():
-        raise InputError(f"no checkpoint at {path}: train with train.checkpoint_every_s > 0, or give a run's folder")
+        raise InputError(f"no checkpoint at {path}; {next_step(path.parent)}")
     try:
         data = path.read_bytes()
         if data[-SUM_BYTES : len(SUM_MAGIC) - SUM_BYTES] == SUM_MAGIC:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ class RunLog:
         self._ledger: list[Phase] = []
         self._log: _Appender | None = None
         self._metrics: _Appender | None = None
+        self._shown: set[str] = set()
         if not primary:
             return
         resumed = (run_dir / METRICS).exists()
@@ -135,6 +137,16 @@ class RunLog:
             self._log.line(text)
             if self._echo is not None:
                 self._echo(text)
+
+    def warn(self, text: str) -> None:
+        """Add a warning to log.txt, and show it on standard error where the log's lines are not shown.
+
+        Use it for what costs work unless somebody acts. The same warning is shown once.
+        """
+        self.line(f"warning: {text}")
+        if self._log is not None and self._echo is None and text not in self._shown:
+            self._shown.add(text)
+            print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def train(
         self, step: int, total: int, *, loss: float, train_s: float, tokens: int, lr_mult: float, step_ms: float
@@ -206,7 +218,7 @@ class RunLog:
         except InputError as error:
             if not isinstance(error.__cause__, OSError) or not disk_is_full(error.__cause__):
                 raise
-            self.line(f"note: {error}; the phases are written when there is room")
+            self.warn(f"{error}; the phases are written when there is room")
 
     def _write_env(self, resumed: bool) -> None:
         path = self.run_dir / ENV

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,12 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from golfcore.errors import InputError
+from golfcore.errors import InputError, MachineError
+from golfcore.hints import command
 from golfcore.model.interface import LanguageModel
 from golfcore.optim.optimizers import Optimizers
-from golfcore.run_folder import CHECKPOINT
+from golfcore.paths import disk_is_full
+from golfcore.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from golfcore.training.checkpoint import CheckpointWriter, save_checkpoint
+from golfcore.training.next_step import begin_again, next_step
 from golfcore.training.runlog import RunLog
+
+RETRY_S = 5.0  # between two tries to write the last checkpoint
+ROOM_S, LAST_ROOM_S = 60.0, 600.0  # for making room, where the weights are kept elsewhere and where they are not
 
 
 class BatchLoader(Protocol):
@@ -86,8 +97,7 @@ class Saver:
         """
         if self.writer is None or not self.every_s or not state.step or self.writer.busy:
             return False
-        if failure := self.writer.failure():
-            self.log.line(f"warning: no checkpoint was written: {failure}; training goes on")
+        self._tell_failure()
         ahead_s = min(self.every_s / 2, self.writer.lag_s + 2 * max(recent_s, default=0.0))
         return time.monotonic() - state.saved_at >= self.every_s - ahead_s
 
@@ -97,7 +107,8 @@ class Saver:
         Its ``weights`` are those to keep: the average, if there is one.
 
         Raises:
-            InputError: a weight is not finite (the last checkpoint stays), or, with ``final``, the disk is full.
+            InputError: a weight is not finite (the last checkpoint stays).
+            MachineError: with ``final``, the disk stays full; the message says where the weights are.
         """
         tensors = self.tensors()  # every rank takes part: banks are gathered
         state.saved_at = time.monotonic()
@@ -112,8 +123,8 @@ class Saver:
             "step": state.step, "train_s": state.train_s, "tokens": state.tokens, "averaged": state.averaged,
         }  # fmt: skip
         if final:
-            self.writer.wait()
-            save_checkpoint(self.log.run_dir, checkpoint)
+            self.wait()
+            save_at_last(self.log, checkpoint)
         else:
             self.writer.submit(checkpoint)
 
@@ -121,6 +132,11 @@ class Saver:
         """Wait until nothing is being written."""
         if self.writer is not None:
             self.writer.wait()
+            self._tell_failure()
+
+    def _tell_failure(self) -> None:
+        if self.writer is not None and (failure := self.writer.failure()):
+            self.log.warn(f"no checkpoint was written: {failure}; training goes on")
 
     def resume(self, saved: Mapping[str, Any]) -> TrainState:
         """Restore a checkpoint and return the progress of its run.
@@ -130,7 +146,8 @@ class Saver:
         """
         if saved["final"]:
             raise InputError(
-                f"the run in {self.log.run_dir} has ended after {saved['step']} steps; there is nothing to resume"
+                f"the training in {self.log.run_dir} has ended after {saved['step']} steps; "
+                f"{next_step(self.log.run_dir)}"
             )
         self._require_same_model(saved["module"])
         self.restore(saved)
@@ -146,6 +163,61 @@ class Saver:
                     f"{theirs.get(name, 'absent')} there and {own.get(name, 'absent')} in this run's; resume with the "
                     "config that it was trained with"
                 )
+
+
+def save_at_last(log: RunLog, checkpoint: dict[str, Any]) -> None:
+    """Write a run's last checkpoint, however full the disk is: it is all that the training leaves.
+
+    The checkpoint before the last is given up for room. If that does not do, the weights go to the folder for temporary
+    files, and for ``ROOM_S`` seconds there is time to make room; after that the run ends.
+
+    Raises:
+        MachineError: there was no room; the message says where the weights are.
+    """
+    run_dir = log.run_dir
+    try:
+        save_checkpoint(run_dir, checkpoint)
+        return
+    except InputError as error:
+        why, cause = str(error), error.__cause__
+    if isinstance(cause, OSError) and disk_is_full(cause):
+        with contextlib.suppress(InputError, OSError):
+            (run_dir / PREVIOUS_CHECKPOINT).unlink()
+            save_checkpoint(run_dir, checkpoint)
+            log.warn(f"{why}; {PREVIOUS_CHECKPOINT} was removed to make room, and the last checkpoint is written")
+            return
+    refuge = _refuge(run_dir, checkpoint)
+    wait_s = ROOM_S if refuge else LAST_ROOM_S
+    if isinstance(cause, OSError) and cause.errno == errno.EFBIG:  # a limit of this process, which nobody can raise
+        wait_s = 0.0
+    kept = f"the trained weights are in {refuge}" if refuge else "the trained weights are in memory alone"
+    log.warn(f"{why}; {kept}; make room within {wait_s:.0f} s and the run goes on")
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
+        time.sleep(min(RETRY_S, max(0.0, until - time.monotonic())))
+        with contextlib.suppress(InputError):
+            save_checkpoint(run_dir, checkpoint)
+            log.line("note: there is room again; the last checkpoint is written")
+            if refuge:
+                shutil.rmtree(refuge.parent, ignore_errors=True)
+            return
+    if refuge is None:
+        raise MachineError(f"{why}; there was no room for the trained weights anywhere, and they are lost")
+    back = f"mv {quote(str(refuge))} {quote(str(run_dir / CHECKPOINT))}"
+    resume = command("run", "--resume", run_dir)
+    raise MachineError(f"{why}; {kept}: make room, then go on with: {back} && {resume}")
+
+
+def _refuge(run_dir: Path, checkpoint: dict[str, Any]) -> Path | None:
+    """Write a checkpoint into a new folder for temporary files; return its path, or None if there is no room either."""
+    folder: Path | None = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"golfcore-{run_dir.resolve().name}-"))
+        return save_checkpoint(folder, checkpoint)
+    except (InputError, OSError):
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 def odd_tensor(optimizers: Optimizers) -> str:
@@ -164,4 +236,5 @@ def way_back(run_dir: Path) -> str:
     """Return advice for a run whose loss is not finite."""
     saved = run_dir / CHECKPOINT
     kept = f"the last good checkpoint stays in {saved}; " if saved.exists() else ""
-    return f"{kept}lower optim.matrix_lr and the other rates, or set optim.grad_clip_norm"
+    clipped = command(*begin_again(run_dir), "--set", "optim.grad_clip_norm=1.0")
+    return f"{kept}lower optim.matrix_lr and the other rates, or clip the gradients: {clipped}"

@@ -299,7 +299,8 @@ class Trainer:
         Every rank calls it.
 
         Raises:
-            InputError: a weight is not finite (the last checkpoint stays), or, with ``final``, the disk is full.
+            InputError: a weight is not finite (the last checkpoint stays).
+            MachineError: with ``final``, the disk stays full; the message says where the weights are.
         """
         self.saver.save(self.state, self.choices, final=final)
 
