@@ -13,7 +13,7 @@ SRC = REPOSITORY / "src" / "golfcore"
 # CONTRIBUTING.md shows the same table, from the top.
 FLOORS = (
     ("_core", "config", "container", "contest", "errors", "gpu_specs", "installed", "machine", "openmp", "paths",
-     "processes", "progress", "run_folder", "stats", "suggest"),
+     "printing", "processes", "progress", "ranges", "run_folder", "stats", "suggest"),
     ("ops",),
     ("artifact", "data", "model", "optim", "tokenizer"),
     ("evaluate", "quant", "ranks", "recipes", "training"),

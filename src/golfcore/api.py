@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import open_tokens
 from golfcore.errors import UsageError
+from golfcore.paths import user_path
 from golfcore.pipeline.config import changed, read_config, write_config
 from golfcore.progress import Progress, no_progress
+from golfcore.ranges import BYTES, FINITE, SECONDS, TOKENS, WINDOW
 from golfcore.recipes import load_recipe as read_recipe
 from golfcore.recipes.sizing import AUTO
 from golfcore.run_folder import ARTIFACT, owned
@@ -187,7 +189,7 @@ def quantize(
     Raises:
         InputError: the folder holds no trained run, or weights that are not finite.
         RuleError: the cap cannot be met.
-        UsageError: an unknown key, or a margin that leaves no bytes.
+        UsageError: an unknown key, a number out of range, or a margin that leaves no bytes.
     """
     from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
     from golfcore.pipeline.score import LONG_CALL_S
@@ -195,13 +197,15 @@ def quantize(
     from golfcore.ranks.heartbeat import with_heartbeat
     from golfcore.ranks.world import join_world
 
-    run_dir = Path(run_dir)
+    BYTES.check("fit", fit)
+    BYTES.check("margin", margin)
+    run_dir = user_path(run_dir, "run_dir")
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
         config = dataclasses.replace(config, quant=fitted(config.quant))
     cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
-    if fit < 0 or margin < 0 or cap <= 0:
-        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
+    if cap <= 0:
+        raise UsageError(f"--fit {fit} --margin {margin}: expected more bytes than the margin")
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     module = load_weights(run_dir, config, tokens.vocab_size)
     result: dict[str, Any] = {}
@@ -245,12 +249,12 @@ def pack(
     """
     from golfcore.pipeline.pack import pack_stage
 
-    run_dir = Path(run_dir)
+    run_dir = user_path(run_dir, "run_dir")
     config = read_config(run_dir)
     if coder is not None:
         config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
     tokens = open_tokens(config.data.path, config.data.tokenizer)
-    target = Path(output or run_dir / ARTIFACT)
+    target = run_dir / ARTIFACT if output is None else user_path(output, "output")
     inside = target.resolve().parent == run_dir.resolve()  # a folder that cannot be written may be packed elsewhere
     with owned(run_dir, by_this_process=inside), progress("pack") as tick:
         return pack_stage(run_dir, config, tokens, target, tick)
@@ -291,7 +295,8 @@ def score(
         ``bytes`` and the facts behind the score (hashes, windows, times). Empty on every rank but 0.
 
     Raises:
-        UsageError: neither or both of ``data`` and ``text``, or a stride larger than the context.
+        UsageError: neither or both of ``data`` and ``text``, a number out of range, or a stride larger than the
+            context.
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
@@ -299,12 +304,19 @@ def score(
     from golfcore.ranks.world import join_world
 
     began = time.perf_counter() if began is None else began
+    WINDOW.check("context", context)
+    TOKENS.check("batch_tokens", batch_tokens)
+    FINITE.check("began", began)
+    if stride not in (None, "auto"):
+        WINDOW.check("stride", stride)
+    if budget_s is not None:
+        SECONDS.check("budget_s", budget_s)
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
     text_for = own_text(_paths(text)) if data is None else validation_of(open_tokens(str(data), str(tokenizer)))
     with join_world() as world, progress("evaluate", shown=world.primary) as tick:
         result = score_artifact(
-            Path(artifact), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
+            user_path(artifact, "artifact"), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
             budget_s=budget_s, began=began, tick=tick, tell=tell if world.primary else lambda line: None,
         )  # fmt: skip
         return result if world.primary else {}
@@ -337,7 +349,7 @@ def load_model(artifact: Path | str) -> Model:
     """
     from golfcore.artifact.model_io import load_model as read_model
 
-    loaded = read_model(Path(artifact))
+    loaded = read_model(user_path(artifact, "artifact"))
     tokenizer = Tokenizer.from_bytes(loaded.tokenizer) if loaded.tokenizer else None
     return Model(loaded.module, tokenizer, loaded.manifest)
 
@@ -349,14 +361,14 @@ def _wish(
     from golfcore.pipeline.start import Wish
 
     return Wish(
-        recipe, text=_paths(text), data=_path(data), changes=changes or {}, runs=Path(runs), run_id=run_id,
-        resume=_path(resume),
+        recipe, text=_paths(text), data=_path(data, "data"), changes=changes or {}, runs=user_path(runs, "runs"),
+        run_id=run_id, resume=_path(resume, "resume"),
     )  # fmt: skip
 
 
 def _paths(paths: Paths) -> list[Path]:
-    return [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    return [user_path(path, "text") for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
 
 
-def _path(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path)
+def _path(path: Path | str | None, name: str) -> Path | None:
+    return None if path is None else user_path(path, name)

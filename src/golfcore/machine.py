@@ -114,7 +114,9 @@ def _sysctl(name: str) -> str:
 
 def _said(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -152,8 +154,8 @@ def memory_bytes() -> tuple[int, int] | None:
     except (OSError, KeyError, ValueError, IndexError):
         return None
     try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return total, available
     return min(total, limit), max(0, min(available, limit - used))
@@ -180,7 +182,9 @@ def checkout_state() -> tuple[str, bool] | None:
 
     def git(*args: str) -> str:
         command = ("git", "-C", str(here.parent), *args)
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        ).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # a virtual environment inside someone's checkout is not ours

@@ -10,8 +10,10 @@ from types import FrameType
 
 import cyclopts
 
+from golfcore.cli.options import PLAIN, usage_line
 from golfcore.errors import GolfError
 from golfcore.openmp import share_cores
+from golfcore.printing import printable, ready_streams
 
 
 def _version() -> str:
@@ -26,6 +28,7 @@ app = cyclopts.App(
     version=_version,
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
+    default_parameter=PLAIN,
 )
 for _name, _target, _help in (
     ("run", "run:run", "Train, quantize, pack and score a model from text."),
@@ -56,22 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    ready_streams()
     signal.signal(signal.SIGTERM, _terminate)
     share_cores()
     try:
-        result = app(words, exit_on_error=False, print_error=True, result_action="return_value")
-    except cyclopts.CycloptsError:
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        print(f"golfcore: {printable(usage_line(error))}", file=sys.stderr)
         return 2
     except GolfError as error:
         if debug:
             traceback.print_exc()
-        print(f"golfcore: {error}", file=sys.stderr)
+        print(f"golfcore: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         hint = f"; {interrupt}" if str(interrupt) else "; nothing was left half-written"
         if debug:
             traceback.print_exc()
-        print(f"golfcore: interrupted{hint}", file=sys.stderr)
+        print(f"golfcore: interrupted{printable(hint)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe went away: no message, and none from the interpreter either
@@ -79,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        print(f"golfcore: {error}; run again with --debug for where", file=sys.stderr)
+        print(f"golfcore: {printable(error)}; run again with --debug for where", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
 

@@ -8,7 +8,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from golfcore.cli.output import out, print_json, progress
+from golfcore.cli.options import Threads, Vocab
+from golfcore.cli.output import out, print_json, progress, styled
+from golfcore.ranges import SOME_PART, SOME_SIZE
 
 app = App(name="data", help="Fetch, prepare and verify the text a model is trained and scored on.")
 get = App(name="get", help="Download text or the contest's token shards.")
@@ -34,7 +36,7 @@ def text(*, json: Json = False) -> None:
 def fineweb(
     *,
     variant: str = "sp1024",
-    shards: int = 80,
+    shards: Annotated[int, Parameter(validator=SOME_SIZE)] = 80,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("data"),
     json: Json = False,
 ) -> None:
@@ -65,9 +67,9 @@ def prepare(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     text: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     tokenizer: Path | None = None,
-    vocab_size: int = 1024,
-    val_fraction: float = 0.07,
-    threads: int = 0,
+    vocab_size: Vocab = 1024,
+    val_fraction: Annotated[float, Parameter(validator=SOME_PART)] = 0.07,
+    threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Turn text into a folder of token shards with its tokenizer, validation text and manifest.
@@ -121,7 +123,9 @@ def prepare(
 
 
 @app.command
-def verify(folder: Path, /, *, vocab_size: int | None = None, json: Json = False) -> None:
+def verify(
+    folder: Path, /, *, vocab_size: Annotated[int | None, Parameter(validator=SOME_SIZE)] = None, json: Json = False
+) -> None:
     """Prove that a folder of tokens is sound and that no validation document is in training; exit 1 if not.
 
     Parameters
@@ -139,12 +143,11 @@ def verify(folder: Path, /, *, vocab_size: int | None = None, json: Json = False
     if json:
         print_json({"path": str(folder), "ok": ok, "checks": [dataclasses.asdict(check) for check in checks]})
     else:
-        from rich.markup import escape
         from rich.table import Table
 
         table = Table("check", "", "found")
         for check in checks:
-            table.add_row(check.name, "[green]ok[/]" if check.ok else "[red]FAIL[/]", escape(check.detail))
+            table.add_row(check.name, styled(("ok", "green") if check.ok else ("FAIL", "red")), check.detail)
         out.print(table)
     if not ok:
         raise SystemExit(1)

@@ -33,9 +33,10 @@ from golfcore.data.manifest import (
 from golfcore.data.shards import TOKENS_PER_SHARD, ShardWriter, check_ids, read_header
 from golfcore.data.text import read_documents, text_files
 from golfcore.data.val_text import write_val_text
-from golfcore.errors import FormatError, GolfError, InputError, UsageError
+from golfcore.errors import FormatError, GolfError, InputError
 from golfcore.paths import atomic_write, cache_dir, sha256_file, write_failure
 from golfcore.progress import Tick, silent
+from golfcore.ranges import SOME_PART, THREADS, VOCAB
 
 SAMPLE_BYTES = 256 << 20  # what a tokenizer is trained on, at most
 _BATCH_BYTES = 8 << 20  # text tokenized at a time
@@ -69,8 +70,10 @@ def prepare(
         UsageError: a value outside its range.
         InputError: unreadable text, fewer than two different documents, ``out_dir`` in the way, a full disk.
     """
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"val_fraction = {val_fraction!r}: expected a share between 0 and 1")
+    SOME_PART.check("val_fraction", val_fraction)
+    THREADS.check("threads", threads)
+    if tokenizer is None:
+        VOCAB.check("vocab_size", vocab_size)  # before the text is read
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise InputError(f"{out_dir} exists and is not empty; remove it or choose another folder")
     survey = _survey(paths, val_fraction, sample=tokenizer is None, tick=tick)
@@ -139,7 +142,7 @@ def cached_prepare(
     """
     key = hashlib.sha256(f"{FORMAT} {__version__} {vocab_size} {float(val_fraction)!r}".encode())
     for path in text_files(paths):
-        key.update(f"\n{''.join(path.suffixes[-2:])} {sha256_file(path)}".encode())
+        key.update(f"\n{''.join(path.suffixes[-2:])} {sha256_file(path)}".encode(errors="surrogateescape"))
     folder = cache_dir() / "prepared" / key.hexdigest()[:16]
     if _is_whole(folder):
         return folder

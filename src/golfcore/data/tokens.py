@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError, UsageError
-from golfcore.paths import sha256_file
+from golfcore.paths import sha256_file, stored_path, user_path
 from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FINGERPRINT_BYTES = 1 << 16  # each sample of a shard; hashing the contest's 16 
 
 
 def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent) -> RecipeConfig:
-    """Return the recipe with ``data.path`` set to a folder of tokens; text is prepared into the cache once.
+    """Return the recipe with ``data.path`` set to a folder of tokens, absolute; text is prepared into the cache once.
 
     Args:
         recipe: its ``data.path`` wins if it is set; otherwise ``text`` is used, or the default text.
@@ -37,13 +37,21 @@ def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent
     if recipe.data.path:
         if text:
             raise UsageError("both text and data.path are given: drop one of them")
-        return recipe
+        return _stored(recipe, recipe.data.path)
     from golfcore.data.default_text import default_text
     from golfcore.data.prepare import cached_prepare
 
     paths = list(text) or [default_text()]
     folder = cached_prepare(paths, vocab_size=recipe.data.vocab_size, val_fraction=recipe.data.val_fraction, tick=tick)
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(folder)))
+    return _stored(recipe, str(folder))
+
+
+def _stored(recipe: RecipeConfig, path: str) -> RecipeConfig:
+    """Return the recipe with the paths of its tokens as every working folder and every later stage finds them."""
+    data = dataclasses.replace(
+        recipe.data, path=stored_path(path, "data.path"), tokenizer=stored_path(recipe.data.tokenizer, "data.tokenizer")
+    )
+    return dataclasses.replace(recipe, data=data)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
     from golfcore.data.prepare import load_prepared
     from golfcore.tokenizer import SentencePieceTable, Tokenizer
 
-    folder = Path(data)
+    folder = user_path(data, "data.path")
     if (folder / MANIFEST).is_file():
         prepared = load_prepared(folder)
         own = prepared.tokenizer()
@@ -106,7 +114,7 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
         raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {quote(str(folder))}")
     if not tokenizer:
         raise InputError(f"{folder} has no manifest, so it needs a tokenizer: set data.tokenizer (TOKENIZER_PATH)")
-    path = Path(tokenizer)
+    path = user_path(tokenizer, "data.tokenizer")
     loaded = SentencePieceTable.load(path) if path.suffix == ".model" else Tokenizer.load(path)
     if vocab_size and loaded.vocab_size != vocab_size:
         raise InputError(f"{path} has {loaded.vocab_size} ids, data.vocab_size (VOCAB_SIZE) says {vocab_size}")

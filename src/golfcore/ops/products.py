@@ -159,7 +159,7 @@ def _read() -> dict[str, Speeds]:
     try:
         rows = json.loads((cache_dir() / _KEPT).read_text(encoding="utf-8"))
         found = {str(key): Speeds(*(float(row[name]) for name in Speeds._fields)) for key, row in rows.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return {}
     return {key: value for key, value in found.items() if min(value.fp32, value.bf16) > 0 and value.onednn >= 0}
 

@@ -14,6 +14,7 @@ from typing import Any
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import prepare_data
 from golfcore.errors import UsageError
+from golfcore.paths import folder_name
 from golfcore.pipeline.config import changed, read_config
 from golfcore.pipeline.measure import measure_step
 from golfcore.progress import Progress, no_progress
@@ -63,10 +64,6 @@ class Wish:
     run_id: str = ""
     resume: Path | None = None
 
-    def all_sets(self) -> list[str]:
-        """Return ``sets``, and ``data.path=...`` if ``data`` is given."""
-        return [*self.sets, *([f"data.path={self.data}"] if self.data else [])]
-
 
 def begin(
     wish: Wish, *, progress: Progress = no_progress, size: Size | None = None, ranks: int = 1,
@@ -107,7 +104,7 @@ def begin(
 
 
 def _loaded(name: str, wish: Wish, changes: Mapping[str, Any]) -> LoadedRecipe:
-    return load_recipe(name, environment=wish.environment, sets=wish.all_sets(), changes=changes)
+    return load_recipe(name, environment=wish.environment, sets=wish.sets, data=wish.data, changes=changes)
 
 
 def measured_size(wish: Wish, ranks: int, progress: Progress = no_progress) -> Size:
@@ -136,8 +133,8 @@ def check_run_id(runs: Path, run_id: str) -> None:
     The folder of a run that ended before it wrote anything may be taken.
     """
     run_dir = runs / run_id
-    if run_id and Path(run_dir.name) != Path(run_id):
-        raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")
+    if run_id and run_id != folder_name(run_id):
+        raise UsageError(f"run id {run_id!a}: expected a plain name without slashes or control characters")
     if not run_id or not run_dir.exists() or (run_dir.is_dir() and is_empty(run_dir)):
         return
     choose = f"{run_dir} exists: choose another --run-id"
@@ -158,7 +155,7 @@ def claim_run_dir(runs: Path, run_id: str, name: str) -> Path:
         with contextlib.suppress(FileExistsError):  # an empty one, which the lock gives to one process
             create(runs / run_id)
         return runs / run_id
-    stamp = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stamp = f"{folder_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):
         run_dir = runs / (stamp if number == 1 else f"{stamp}-{number}")
         with contextlib.suppress(FileExistsError):

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from golfcore import _core
-from golfcore.errors import FormatError, InputError, UsageError
+from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
+from golfcore.ranges import THREADS, VOCAB
 
 if TYPE_CHECKING:
     import tiktoken
@@ -107,9 +108,8 @@ class Tokenizer:
             UsageError: ``vocab_size`` out of range.
             InputError: too little text for that many merges (a pair must occur twice), or 4 GiB of text or more.
         """
-        _check_threads(threads)
-        if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
-            raise UsageError(f"vocab_size {vocab_size}: choose one from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}")
+        THREADS.check("threads", threads)
+        VOCAB.check("vocab_size", vocab_size)
         if (size := sum(map(len, docs))) > _core.BPE_MAX_TRAINING_BYTES:
             raise InputError(f"training text of {size:,} bytes, expected less than 4 GiB; train on a sample")
         try:
@@ -156,7 +156,7 @@ class Tokenizer:
         Raises:
             InputError: a document of more than 2 GiB.
         """
-        _check_threads(threads)
+        THREADS.check("threads", threads)
         for doc in docs:
             _check_document(doc)
         ids, offsets = self._core.encode_batch(docs, threads)
@@ -271,8 +271,3 @@ def _check_document(data: Any) -> None:
         raise InputError(f"a document of type {type(data).__name__}, expected bytes")
     if len(data) > _core.BPE_MAX_DOCUMENT_BYTES:
         raise InputError(f"a document of {len(data):,} bytes, expected less than 2 GiB; split it")
-
-
-def _check_threads(threads: int) -> None:
-    if not 0 <= threads <= 1024:
-        raise UsageError(f"threads {threads}: choose from 1 to 1,024, or 0 for all cores")
