@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 
@@ -26,6 +27,17 @@ def _steers(sign: str) -> bool:
         code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000
         or 0x2028 <= code <= 0x202E or 0x2066 <= code <= 0x2069
     )  # fmt: skip
+
+
+def use_utf8() -> None:
+    """Start the process again, once, where Python reads file names in another encoding than UTF-8.
+
+    Configs, manifests and logs are UTF-8. Under the locale of another encoding a name with an umlaut would be another
+    name in them; Python's UTF-8 mode takes names as the bytes that they are. The terminal keeps its encoding.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def ready_streams() -> None:

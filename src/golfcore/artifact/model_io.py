@@ -156,7 +156,8 @@ def load_model(path: Path) -> LoadedModel:
 
 def _require_as_large(counts: Mapping[str, tuple[str, int, int]], arrays: Mapping[str, Array]) -> None:
     """Raise ValueError if a model has more parameters than the file has values, before memory is taken for them."""
-    wanted, found = sum(n for _, n, _ in counts.values()), sum(array.size for array in arrays.values())
+    wanted = sum(parameters for _, parameters, _ in counts.values())
+    found = sum(array.size for name, array in arrays.items() if not name.startswith("@"))
     if wanted > found:
         raise ValueError(f"a model of {wanted:,} parameters, and {found:,} values in the file")
 

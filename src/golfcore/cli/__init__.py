@@ -13,7 +13,7 @@ import cyclopts
 from golfcore.cli.options import PLAIN, usage_line
 from golfcore.errors import GolfError
 from golfcore.openmp import share_cores
-from golfcore.printing import printable, ready_streams
+from golfcore.printing import printable, ready_streams, use_utf8
 
 
 def _version() -> str:
@@ -56,6 +56,8 @@ for _name, _target, _help in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0 if it is done, 1 if a check failed or the input cannot be used, 2 for wrong usage."""
+    if arguments is None:
+        use_utf8()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import cyclopts
 from attrs import evolve
 from cyclopts import Parameter, Token
 
-from golfcore.errors import UsageError
 from golfcore.paths import user_path
-from golfcore.ranges import BYTES, COUNT, SIZE, THREADS, TOKENS, VOCAB, WINDOW
+from golfcore.ranges import BYTES, COUNT, SIZE, THREADS, TOKENS, VOCAB, WINDOW, Range
 
 
 def read_option(kind: Any, tokens: Sequence[Token]) -> Any:
@@ -24,7 +23,8 @@ def read_option(kind: Any, tokens: Sequence[Token]) -> Any:
     A path may begin with ``~``, and is never empty; a whole number may be written ``1e6``, and is never rounded.
 
     Raises:
-        UsageError: an empty path, or a number with a fraction.
+        UsageError: an empty path.
+        CoercionError: a number with a fraction, or a word of another type.
     """
     kinds = _parts(kind)
     if Path in kinds:
@@ -49,15 +49,36 @@ Threads = Annotated[int, Parameter(validator=THREADS, help="Number of threads, 0
 
 def usage_line(error: cyclopts.CycloptsError) -> str:
     """Return one line on words that no command understands, or on a number out of range."""
-    if isinstance(error, cyclopts.ValidationError) and error.argument is not None and error.argument.tokens:
-        words = " ".join(token.value for token in error.argument.tokens)
-        return f"{_name(error.argument.tokens[0])} {words[:80]}: expected {error.exception_message}"
+    argument = error.argument
+    if argument is not None and argument.tokens and (allowed := range_of(argument)):
+        token = getattr(error, "token", None) or argument.tokens[0]
+        words = [token] if isinstance(error, cyclopts.CoercionError) else argument.tokens
+        given = " ".join(shown_text(word.value) for word in words)
+        return f"{_name(token)} {given}: expected {' or '.join([str(allowed), *_choices(argument.hint)])}"
     return " ".join(str(error).split())
+
+
+def range_of(argument: cyclopts.Argument) -> Range | None:
+    """Return the range that an option declares; None if it takes no number."""
+    validators = argument.parameter.validator
+    assert isinstance(validators, tuple)  # cyclopts makes one of a single validator
+    return next((found for found in validators if isinstance(found, Range)), None)
+
+
+def shown_text(text: str) -> str:
+    """Return a word of the command line for an error, not endless."""
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _parts(kind: Any) -> set[Any]:
     """Return ``kind`` and every type within it."""
-    return {kind}.union(*map(_parts, get_args(kind)))
+    inner = () if get_origin(kind) is Literal else get_args(kind)
+    return {kind}.union(*map(_parts, inner))
+
+
+def _choices(kind: Any) -> list[str]:
+    """Return the words that ``kind`` allows beside numbers."""
+    return [str(word) for part in _parts(kind) if get_origin(part) is Literal for word in get_args(part)]
 
 
 def _name(token: Token) -> str:
@@ -72,6 +93,6 @@ def _whole(token: Token) -> str:
         value = float(token.value)
     except ValueError:
         return token.value
-    if not value.is_integer():
-        raise UsageError(f"{_name(token)} {token.value}: expected a whole number")
+    if not value.is_integer():  # cyclopts would round it
+        raise cyclopts.CoercionError(token=token, target_type=int)
     return str(int(value))
