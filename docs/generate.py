@@ -27,6 +27,7 @@ from cyclopts import App
 import golfcore
 from golfcore import ops
 from golfcore.cli import app
+from golfcore.cli.options import range_of
 from golfcore.model import family_configs
 from golfcore.recipes import load_recipe, recipe_names, recipe_text
 from golfcore.recipes.explain import KeyHelp, all_keys
@@ -124,6 +125,8 @@ def value_name(argument: Any) -> str:
 def value_text(argument: Any) -> str:
     """Return in words what an option takes."""
     kinds, several = plain_type(argument.hint)
+    if allowed := range_of(argument):
+        kinds = [f"{kind} ({allowed.ends()})" if kind.endswith("number") else kind for kind in kinds]
     text = " or ".join(kinds)
     return f"{text}, repeatable" if several and not argument.is_var_positional() else text
 

@@ -52,9 +52,10 @@ def test_the_cache_is_where_the_variables_say(home: Path, monkeypatch: pytest.Mo
 def test_a_path_that_is_none_is_refused(text: str) -> None:
     for call in (
         lambda: user_path(text, "--data"),
-        lambda: golfcore.score("m.golf", text=text),
+        lambda: golfcore.score("m.golf", text=[text]),
         lambda: golfcore.score("m.golf", data=text),
         lambda: golfcore.train("pocket", text=[text]),
+        lambda: golfcore.train("pocket", data=text),
         lambda: golfcore.train("pocket", runs=text),
         lambda: golfcore.train("pocket", resume=text),
         lambda: golfcore.pack(text),
@@ -204,7 +205,12 @@ def text_calls(path: Path) -> Iterator[tuple[str, set[str | None]]]:
             word.value for word in [*node.args, *(k.value for k in node.keywords)] if isinstance(word, ast.Constant)
         ]
         binary = any(isinstance(word, str) and set(word) <= set("rwaxbt+") and "b" in word for word in words)
-        opened = name in TEXT and not binary and not (name == "open" and owner.split(".")[-1] in BINARY)
+        opened = (
+            name in TEXT
+            and (owner or name == "open")
+            and not binary
+            and not (name == "open" and owner.split(".")[-1] in BINARY)
+        )
         if opened or (owner == "subprocess" and "text" in keywords):
             yield f"{path}:{node.lineno}: {ast.unparse(node.func)}", keywords
 

@@ -44,9 +44,10 @@ class Range:
     def __contains__(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
             return False
-        # False for nan too; an integer of any size compares exactly with a float.
-        return (self.low < value if self.above else self.low <= value) and (
-            value < self.high if self.below else value <= self.high
+        number: Any = value  # all of this is false for nan; an integer of any size compares exactly with a float
+        return bool(
+            (self.low < number if self.above else self.low <= number)
+            and (number < self.high if self.below else number <= self.high)
         )
 
     def __str__(self) -> str:
@@ -79,7 +80,10 @@ def shown(value: object) -> str:
     """Return a value for an error, on one line and not endless."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return f"an integer of {value.bit_length():,} bits"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a {type(value).__name__} with an integer of thousands of digits"
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -171,8 +175,12 @@ def check_fields(thing: Any, where: str, error: Callable[[str], GolfError] = Usa
             allowed.check(key, value, error)
 
 
-@cache
 def field_types(cls: Any) -> dict[str, Any]:
     """Return the types of a dataclass's fields, with the ranges that they declare."""
+    return _field_types(cls)
+
+
+@cache
+def _field_types(cls: Any) -> dict[str, Any]:
     kinds = typing.get_type_hints(cls, include_extras=True)
     return {f.name: kinds[f.name] for f in dataclasses.fields(cls)}

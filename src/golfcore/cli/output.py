@@ -11,11 +11,12 @@ import codecs
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from golfcore.printing import printable
@@ -34,6 +35,11 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text, or a table's cell or title, for the terminal; a newline stays."""
         return super().render_str(printable(text, keep="\n\t"), **{**options, "markup": False, "emoji": False})
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the pieces of anything that is printed; the console's own codes are marked as such, and stay."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(printable(piece.text, keep="\n\t"), piece.style)
 
 
 out = PlainConsole(soft_wrap=True)
@@ -75,7 +81,7 @@ def print_table(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
     else:
-        PlainConsole(file=sys.stdout, width=10_000).print(table)
+        PlainConsole(file=out.file, width=10_000).print(table)
 
 
 @contextmanager

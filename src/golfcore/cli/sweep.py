@@ -173,6 +173,7 @@ def _resolved(recipe: str, options: Sequence[str], data: Path | None) -> tuple[R
 
 def _seeds(config: RecipeConfig, count: int, first: int | None) -> list[int]:
     start = config.train.seed if first is None else first
+    SEED.check("the last seed", start + count - 1)
     return list(range(start, start + count))
 
 

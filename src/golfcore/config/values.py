@@ -64,20 +64,21 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         value = read_text(value, kind)
     try:
         found = msgspec.convert(_adapted(value, kind), kind)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         hint = nearest(value, _choices(kind)) if isinstance(value, str) else ""
         raise UsageError(f"{key} = {shown(value)}: expected {describe(kind)}{hint}") from None
     for allowed, name, number in numbers_in(kind, found, key):
         allowed.check(name, number)
     for text in found if isinstance(found, tuple) else [found]:
-        require_utf8(text, key)
+        if isinstance(text, str):
+            require_utf8(text, key)
     return found
 
 
-def require_utf8(text: object, key: str) -> None:
+def require_utf8(text: str, key: str) -> None:
     """Raise a UsageError if a text holds bytes of a file name that are not UTF-8: no recipe and no log can hold it."""
     try:
-        str(text).encode()
+        text.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{key} = {text!a}: expected text in UTF-8; rename the file, or link to it") from None
 
