@@ -304,13 +304,8 @@ def score(
     from golfcore.ranks.world import join_world
 
     began = time.perf_counter() if began is None else began
-    WINDOW.check("context", context)
-    TOKENS.check("batch_tokens", batch_tokens)
+    _check_numbers(context, stride, budget_s, batch_tokens)
     FINITE.check("began", began)
-    if stride not in (None, "auto"):
-        WINDOW.check("stride", stride)
-    if budget_s is not None:
-        SECONDS.check("budget_s", budget_s)
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
     text_for = own_text(_paths(text)) if data is None else validation_of(open_tokens(str(data), str(tokenizer)))
@@ -320,6 +315,15 @@ def score(
             budget_s=budget_s, began=began, tick=tick, tell=tell if world.primary else lambda line: None,
         )  # fmt: skip
         return result if world.primary else {}
+
+
+def _check_numbers(context: int, stride: int | str | None, budget_s: float | None, batch_tokens: int) -> None:
+    WINDOW.check("context", context)
+    TOKENS.check("batch_tokens", batch_tokens)
+    if stride not in (None, "auto"):
+        WINDOW.check("stride", stride)
+    if budget_s is not None:
+        SECONDS.check("budget_s", budget_s)
 
 
 @dataclasses.dataclass(frozen=True)
