@@ -29,7 +29,7 @@ from golfcore.paths import user_path  # noqa: E402
 from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
 from golfcore.pipeline.start import Wish, begin_together  # noqa: E402
 from golfcore.pipeline.whole import run_stages  # noqa: E402
-from golfcore.printing import printable, ready_streams  # noqa: E402
+from golfcore.printing import printable, ready_streams, use_utf8  # noqa: E402
 from golfcore.ranks.world import World, join_world  # noqa: E402
 from golfcore.run_folder import owned  # noqa: E402
 
@@ -80,6 +80,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     ready_streams()
     options = parse()
     signal.signal(signal.SIGTERM, interrupt)

@@ -203,9 +203,7 @@ def quantize(
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
         config = dataclasses.replace(config, quant=fitted(config.quant))
-    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
-    if cap <= 0:
-        raise UsageError(f"--fit {fit} --margin {margin}: expected more bytes than the margin")
+    cap = _room(fit or config.track.cap_bytes, margin or config.quant.margin)
     tokens = open_tokens(config.data.path, config.data.tokenizer)
     module = load_weights(run_dir, config, tokens.vocab_size)
     result: dict[str, Any] = {}
@@ -315,6 +313,12 @@ def score(
             budget_s=budget_s, began=began, tick=tick, tell=tell if world.primary else lambda line: None,
         )  # fmt: skip
         return result if world.primary else {}
+
+
+def _room(fit: int, margin: int) -> int:
+    if fit <= margin:
+        raise UsageError(f"--fit {fit} --margin {margin}: expected more bytes than the margin")
+    return fit - margin
 
 
 def _check_numbers(context: int, stride: int | str | None, budget_s: float | None, batch_tokens: int) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import cyclopts
-from attrs import evolve
 from cyclopts import Parameter, Token
 
 from golfcore.paths import user_path
@@ -28,9 +27,9 @@ def read_option(kind: Any, tokens: Sequence[Token]) -> Any:
     """
     kinds = _parts(kind)
     if Path in kinds:
-        tokens = [evolve(token, value=str(user_path(token.value, _name(token)))) for token in tokens]
+        tokens = [token.evolve(value=str(user_path(token.value, _name(token)))) for token in tokens]
     elif int in kinds and not {float, str} & kinds:
-        tokens = [evolve(token, value=_whole(token)) for token in tokens]
+        tokens = [token.evolve(value=_whole(token)) for token in tokens]
     return cyclopts.convert(kind, tokens)
 
 

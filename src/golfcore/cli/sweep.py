@@ -22,7 +22,7 @@ from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
 from golfcore.errors import UsageError
 from golfcore.paths import atomic_write, folder_name
 from golfcore.processes import python_command
-from golfcore.ranges import SEED, SHARE, Range
+from golfcore.ranges import SEED, SHARE, Range, numbers_in
 from golfcore.recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -240,6 +240,8 @@ def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
         if not equals:
             raise UsageError(f"--cluster-arg {option}: expected key=value, for example timeout_min=60")
         parameters[key.strip()] = parse_value(value.strip())
+        for allowed, name, number in numbers_in(Any, parameters[key.strip()], f"--cluster-arg {key.strip()}"):
+            allowed.check(name, number)
     return SubmititLauncher(folder.resolve(), cluster.cluster, parameters, jobs)
 
 
