@@ -27,6 +27,7 @@ from cyclopts import App
 import golfcore
 from golfcore import ops
 from golfcore.cli import app
+from golfcore.cli.options import range_of
 from golfcore.model import family_configs
 from golfcore.recipes import load_recipe, recipe_names, recipe_text
 from golfcore.recipes.explain import KeyHelp, all_keys
@@ -58,7 +59,7 @@ def cli_page() -> Iterator[str]:
         "An option marked *repeatable* may be given several times. Any command takes `--debug`, which adds the Python "
         "traceback to an error. Results go to standard output and progress to standard error, so "
         "`golfcore inspect FILE --json | jq` works. Exit codes: 0 done, 1 a check failed or the input cannot be "
-        "used, 2 wrong usage, 70 a fault in golfcore, 75 the machine lacks something for now, such as room on the disk, and "
+        "used, 2 wrong usage, 70 a fault in golfcore, 75 the machine lacks something for now (room on the disk), and "
         "the same command may work later. A command that is ended by a signal (Ctrl-C, SIGTERM, "
         "SIGHUP, or SIGPIPE if the reader of its output goes away) cleans up and dies by that signal, so a shell sees "
         "128 and the signal's number, and a loop ends."
@@ -127,6 +128,8 @@ def value_name(argument: Any) -> str:
 def value_text(argument: Any) -> str:
     """Return in words what an option takes."""
     kinds, several = plain_type(argument.hint)
+    if allowed := range_of(argument):
+        kinds = [f"{kind} ({allowed.ends()})" if kind.endswith("number") else kind for kind in kinds]
     text = " or ".join(kinds)
     return f"{text}, repeatable" if several and not argument.is_var_positional() else text
 

@@ -24,7 +24,8 @@ report_uncaught("train_gpt.py")  # a package that cannot be imported
 prepare()  # before torch is imported
 
 from golfcore.data.tokens import open_run  # noqa: E402
-from golfcore.errors import RuleError  # noqa: E402
+from golfcore.errors import GolfError, RuleError  # noqa: E402
+from golfcore.paths import user_path  # noqa: E402
 from golfcore.pipeline.score import score_artifact, validation_of  # noqa: E402
 from golfcore.pipeline.start import Wish, begin_together  # noqa: E402
 from golfcore.pipeline.whole import run_stages  # noqa: E402
@@ -32,14 +33,21 @@ from golfcore.ranks.world import World, join_world  # noqa: E402
 from golfcore.run_folder import owned  # noqa: E402
 
 
+def path(text: str) -> Path:
+    try:
+        return user_path(text, "path")
+    except GolfError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="baseline_8xh100", help="a recipe's name or a .toml file")
-    parser.add_argument("--data", type=Path, help="a folder of token shards (DATA_PATH)")
-    parser.add_argument("--text", type=Path, nargs="*", default=[], help="own text instead of shards")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are made")
+    parser.add_argument("--data", type=path, help="a folder of token shards (DATA_PATH)")
+    parser.add_argument("--text", type=path, nargs="*", default=[], help="own text instead of shards")
+    parser.add_argument("--runs", type=path, default=Path("runs"), help="where run folders are made")
     parser.add_argument("--run-id", default="", help="the run folder's name (RUN_ID)")
-    parser.add_argument("--resume", type=Path, help="a run folder that was cut off")
+    parser.add_argument("--resume", type=path, help="a run folder that was cut off")
     return parser.parse_args()
 
 

@@ -43,12 +43,12 @@ def test_a_text_is_made_of_whole_sentences(entry: KeyHelp) -> None:
 def test_a_key_is_explained() -> None:
     entry = explain("optim.matrix-lr")
     assert (entry.key, entry.section, entry.name, entry.family) == ("optim.matrix_lr", "optim", "matrix_lr", "")
-    assert (entry.type, entry.default, entry.environment) == ("a number", 0.04, "MATRIX_LR")
+    assert (entry.type, entry.default, entry.environment) == ("a number, 0 to 1,000,000", 0.04, "MATRIX_LR")
     assert set(entry.recipes) == set(recipe_names()) and entry.recipes["pocket"] == 0.03
     assert "learning rate of Muon" in entry.summary
     stride = explain("eval.stride")
     assert (stride.type, stride.summary) == (
-        "a whole number or auto",
+        "a whole number, 0 to 1,048,576 or auto",
         "Tokens that are scored per window; the rest of the window is context.",
     )
     assert explain("model.num_layers").family == "gpt"

@@ -13,7 +13,8 @@ SRC = REPOSITORY / "src" / "golfcore"
 # CONTRIBUTING.md shows the same table, from the top.
 FLOORS = (
     ("_core", "cgroups", "config", "container", "contest", "crash", "disk", "endings", "errors", "gpu_specs", "hints",
-     "installed", "machine", "openmp", "paths", "processes", "progress", "run_folder", "startup", "stats", "suggest"),
+     "installed", "machine", "openmp", "paths", "printing", "processes", "progress", "ranges", "run_folder", "startup",
+     "stats", "suggest"),
     ("ops",),
     ("artifact", "data", "model", "optim", "tokenizer"),
     ("evaluate", "quant", "ranks", "recipes", "training"),

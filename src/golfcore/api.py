@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from golfcore.config import RecipeConfig
 from golfcore.data.tokens import open_run, open_tokens
 from golfcore.errors import UsageError
+from golfcore.paths import user_path
 from golfcore.pipeline.config import changed, read_config, write_config
 from golfcore.progress import Progress, no_progress
+from golfcore.ranges import BYTES, FINITE, SECONDS, TOKENS, WINDOW
 from golfcore.recipes import load_recipe as read_recipe
 from golfcore.recipes.sizing import AUTO
 from golfcore.run_folder import ARTIFACT, owned
@@ -191,7 +193,7 @@ def quantize(
     Raises:
         InputError: the folder holds no trained run, or weights that are not finite.
         RuleError: the cap cannot be met.
-        UsageError: an unknown key, or a margin that leaves no bytes.
+        UsageError: an unknown key, a number out of range, or a margin that leaves no bytes.
     """
     from golfcore.pipeline.preflight import check_quantizing
     from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
@@ -200,7 +202,9 @@ def quantize(
     from golfcore.ranks.heartbeat import with_heartbeat
     from golfcore.ranks.world import join_world
 
-    run_dir = Path(run_dir)
+    BYTES.check("fit", fit)
+    BYTES.check("margin", margin)
+    run_dir = user_path(run_dir, "run_dir")
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
         config = dataclasses.replace(config, quant=fitted(config.quant))
@@ -258,12 +262,12 @@ def pack(
     from golfcore.disk import check_target
     from golfcore.pipeline.pack import pack_stage
 
-    run_dir = Path(run_dir)
+    run_dir = user_path(run_dir, "run_dir")
     config = read_config(run_dir)
     if coder is not None:
         config = dataclasses.replace(config, quant=dataclasses.replace(config.quant, coder=coder))
     config, tokens = open_run(config)
-    target = Path(output or run_dir / ARTIFACT)
+    target = run_dir / ARTIFACT if output is None else user_path(output, "output")
     check_target(target)
     inside = target.resolve().parent == run_dir.resolve()  # a folder that cannot be written may be packed elsewhere
     with owned(run_dir, by_this_process=inside), progress("pack") as tick:
@@ -308,7 +312,8 @@ def score(
         ``bytes`` and the facts behind the score (hashes, windows, times). Empty on every rank but 0.
 
     Raises:
-        UsageError: neither or both of ``data`` and ``text``, or a stride larger than the context.
+        UsageError: neither or both of ``data`` and ``text``, a number out of range, or a stride larger than the
+            context.
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
@@ -317,6 +322,8 @@ def score(
     from golfcore.ranks.world import join_world
 
     began = time.perf_counter() if began is None else began
+    _check_numbers(context, stride, budget_s, batch_tokens)
+    FINITE.check("began", began)
     if (data is None) == (not text):
         raise UsageError("give what to score: --data FOLDER (its validation split) or --text FILE...")
     tokens = None if data is None else open_tokens(str(data), str(tokenizer))
@@ -325,10 +332,25 @@ def score(
         if tokens is not None:
             check_validation(tokens)
         result = score_artifact(
-            Path(artifact), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
+            user_path(artifact, "artifact"), text_for, world, batch_tokens=batch_tokens, context=context, stride=stride,
             budget_s=budget_s, began=began, adapt=adapt, tick=tick, tell=tell if world.primary else lambda line: None,
         )  # fmt: skip
         return result if world.primary else {}
+
+
+def _room(fit: int, margin: int) -> int:
+    if fit <= margin:
+        raise UsageError(f"--fit {fit} --margin {margin}: expected more bytes than the margin")
+    return fit - margin
+
+
+def _check_numbers(context: int, stride: int | str | None, budget_s: float | None, batch_tokens: int) -> None:
+    WINDOW.check("context", context)
+    TOKENS.check("batch_tokens", batch_tokens)
+    if stride not in (None, "auto"):
+        WINDOW.check("stride", stride)
+    if budget_s is not None:
+        SECONDS.check("budget_s", budget_s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,7 +380,7 @@ def load_model(artifact: Path | str) -> Model:
     """
     from golfcore.artifact.model_io import load_model as read_model
 
-    loaded = read_model(Path(artifact))
+    loaded = read_model(user_path(artifact, "artifact"))
     tokenizer = Tokenizer.from_bytes(loaded.tokenizer) if loaded.tokenizer else None
     return Model(loaded.module, tokenizer, loaded.manifest)
 
@@ -370,14 +392,14 @@ def _wish(
     from golfcore.pipeline.start import Wish
 
     return Wish(
-        recipe, text=_paths(text), data=_path(data), changes=changes or {}, runs=Path(runs), run_id=run_id,
-        resume=_path(resume),
+        recipe, text=_paths(text), data=_path(data, "data"), changes=changes or {}, runs=user_path(runs, "runs"),
+        run_id=run_id, resume=_path(resume, "resume"),
     )  # fmt: skip
 
 
 def _paths(paths: Paths) -> list[Path]:
-    return [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    return [user_path(path, "text") for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
 
 
-def _path(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path)
+def _path(path: Path | str | None, name: str) -> Path | None:
+    return None if path is None else user_path(path, name)

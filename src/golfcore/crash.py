@@ -17,6 +17,7 @@ from pathlib import Path
 from golfcore import machine, run_folder
 from golfcore.errors import MACHINE_CODE, GolfError, exit_code
 from golfcore.paths import atomic_write
+from golfcore.printing import printable
 
 FAULT = 70  # exit code: golfcore itself is at fault (EX_SOFTWARE of sysexits.h)
 # Variables that change what runs. Others are left out of the file, since they may hold secrets.
@@ -46,7 +47,7 @@ def report(program: str, error: BaseException, *, debug: bool = False, thread: s
     text, code = explained(error)
     where = f" in thread {thread}" if thread else ""
     if debug:
-        say("".join(traceback.format_exception(error)).rstrip())
+        say("".join(traceback.format_exception(error)).rstrip(), keep="\n")
     if isinstance(error, GolfError):
         say(f"{program}: {text}{where}")
         return code
@@ -55,14 +56,17 @@ def report(program: str, error: BaseException, *, debug: bool = False, thread: s
         details = _details(program, error, thread)
         say(f"{program}: {text}{where}; details are in {_written(details)}")
     except Exception:  # no memory, no room on the disk
-        say(f"{program}: {text}{where}; no file can be written, so the details follow\n{details}")
+        say(f"{program}: {text}{where}; no file can be written, so the details follow\n{details}", keep="\n")
     return code
 
 
-def say(text: str) -> None:
-    """Print to standard error; one that is closed or broken is no further error."""
+def say(text: str, keep: str = "") -> None:
+    """Print one line to standard error; one that is closed or broken is no further error.
+
+    ``keep`` has the control characters that stay, such as the newline.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text, keep), file=sys.stderr, flush=True)
 
 
 def explained(error: BaseException) -> tuple[str, int]:

@@ -118,7 +118,9 @@ def _sysctl(name: str) -> str:
 
 def _said(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -223,7 +225,9 @@ def checkout_state() -> tuple[str, bool] | None:
 
     def git(*args: str) -> str:
         command = ("git", "-C", str(here.parent), *args)
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        ).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # a virtual environment inside someone's checkout is not ours

@@ -10,10 +10,18 @@ from golfcore import machine
 from golfcore.errors import InputError
 from golfcore.openmp import share_cores
 from golfcore.paths import cache_dir
+from golfcore.printing import ready_streams, use_utf8
 
 
-def prepare() -> None:
-    """Choose the number of threads, and serve users without a name or a home folder that can be written."""
+def prepare(*, own_process: bool = True) -> None:
+    """Choose encodings and the number of threads; serve users without a name or a home folder that can be written.
+
+    Args:
+        own_process: whether the process may be started again, in the UTF-8 mode of Python.
+    """
+    if own_process:
+        use_utf8()
+    ready_streams()
     share_cores()
     name_user()
     _place_caches()

@@ -238,7 +238,7 @@ def test_wrong_kinds_of_input(trained: Tokenizer) -> None:
     with pytest.raises(InputError, match="expected bytes"):
         trained.encode_batch(["text"])  # type: ignore[list-item]
     for vocab_size in (0, 259, 65_537):
-        with pytest.raises(UsageError, match="from 260 to 65536"):
+        with pytest.raises(UsageError, match=f"vocab_size = {vocab_size}: expected a whole number, 260 to 65,536"):
             Tokenizer.train([b"ab"], vocab_size)
-    with pytest.raises(UsageError, match="threads -1"):
+    with pytest.raises(UsageError, match="threads = -1: expected a whole number, 0 to 1,024"):
         trained.encode_batch([b"ab"], threads=-1)

@@ -25,6 +25,7 @@ from golfcore.container.tensors import Array
 from golfcore.errors import FormatError, GolfError
 from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
+from golfcore.ranges import SOME_SIZE
 
 if TYPE_CHECKING:
     from golfcore.model.interface import LanguageModel
@@ -137,7 +138,10 @@ def load_model(path: Path) -> LoadedModel:
         model = manifest["model"]
         family = get_family(str(model["family"]))
         config: Any = from_mapping(family.config, model["config"], "model")
-        module = family.build(config, int(model["vocab_size"]), 0)
+        vocab_size = model["vocab_size"]
+        SOME_SIZE.check("vocab_size", vocab_size)
+        _require_as_large(family.counts(config, vocab_size), arrays)
+        module = family.build(config, vocab_size, 0)
     except (KeyError, TypeError, ValueError, GolfError) as error:
         raise FormatError(f"{path}: the manifest does not describe a model that golfcore knows: {error}") from error
     with torch.no_grad():
@@ -149,6 +153,14 @@ def load_model(path: Path) -> LoadedModel:
         tokenizer=arrays.get(TOKENIZER, np.empty(0, np.uint8)).tobytes(),
         code=arrays.get(CODE, np.empty(0, np.uint8)).tobytes(),
     )
+
+
+def _require_as_large(counts: Mapping[str, tuple[str, int, int]], arrays: Mapping[str, Array]) -> None:
+    """Raise ValueError if a model has more parameters than the file has values, before memory is taken for them."""
+    wanted = sum(parameters for _, parameters, _ in counts.values())
+    found = sum(array.size for name, array in arrays.items() if not name.startswith("@"))
+    if wanted > found:
+        raise ValueError(f"a model of {wanted:,} parameters, and {found:,} values in the file")
 
 
 def _weight(

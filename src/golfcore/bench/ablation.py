@@ -31,6 +31,7 @@ from golfcore.model import family_configs, get_family
 from golfcore.pipeline.setup import build_trainer, token_loader
 from golfcore.progress import Tick, silent
 from golfcore.quant import quantize_state
+from golfcore.ranges import BYTES, COUNT, FACTOR, SECONDS, SEED
 from golfcore.ranks.world import World
 from golfcore.stats import mean_interval
 from golfcore.suggest import nearest
@@ -231,7 +232,7 @@ def read(path: Path) -> list[Trial]:
     Raises:
         FormatError: the columns or numbers are not those of trials.
     """
-    kinds = {"seed": int, "steps": int, "bytes": int, "step_ms": float, "bpb": float}
+    numbers = {"seed": SEED, "steps": COUNT, "bytes": BYTES, "step_ms": SECONDS, "bpb": FACTOR}
     try:
         with path.open(newline="", encoding="utf-8") as f:
             reader = csv.DictReader(f)
@@ -239,7 +240,14 @@ def read(path: Path) -> list[Trial]:
                 raise FormatError(
                     f"{path}: its columns are not those of trials; move it away or save under another name"
                 )
-            return [Trial(**{f.name: kinds.get(f.name, str)(row[f.name]) for f in fields(Trial)}) for row in reader]
+            trials = []
+            for row in reader:
+                values: dict[str, Any] = {field.name: row[field.name] for field in fields(Trial)}
+                for name, allowed in numbers.items():
+                    values[name] = (int if allowed.whole else float)(values[name])
+                    allowed.check(f"{path}, line {reader.line_num}: {name}", values[name], FormatError)
+                trials.append(Trial(**values))
+            return trials
     except (ValueError, TypeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: a row is not a trial's ({error})") from error
     except OSError as error:

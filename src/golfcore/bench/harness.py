@@ -90,7 +90,7 @@ def last_cache_bytes() -> int:
     """Return the bytes of the largest cache of the first processor; 32 MiB if the system does not say."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
+        text = path.read_text(encoding="ascii").strip()
         sizes.append(int(text[:-1]) << {"K": 10, "M": 20, "G": 30}[text[-1]])
     return max(sizes, default=32 << 20)
 

@@ -269,7 +269,7 @@ def _lrzip(data: bytes) -> tuple[int | None, float | None, float | None]:
 
 
 def _call(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise InputError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
 

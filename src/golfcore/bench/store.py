@@ -11,8 +11,10 @@ from typing import Any
 
 from golfcore.bench.harness import Ceilings, Row
 from golfcore.errors import FormatError, InputError, UsageError
+from golfcore.ranges import Range
 
 ABOUT = ("date", "commit", "cpu", "cores", "threads", "isa", "torch", "bandwidth_gb_s", "gemm_gflop_s")
+SAVED_US = Range(0, 10**12, whole=False, above=True)
 COLUMNS = (*ABOUT, *(field.name for field in fields(Row)))
 
 
@@ -128,8 +130,10 @@ def compare(before: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> list[Ch
             continue
         try:
             p20, p50, p80 = (float(old[name]) for name in ("p20_us", "p50_us", "p80_us"))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise FormatError(f"{row.case}: a saved time is not a number ({error})") from error
+        for time_us in (p20, p50, p80):
+            SAVED_US.check(f"{row.case}: a saved time in us", time_us, FormatError)
         verdict = "faster" if row.p80_us < p20 else "slower" if row.p20_us > p80 else "same"
         who = (row.case, row.dtype, row.shape, row.backend)
         changes.append(Change(*who, p50, row.p50_us, round(p50 / row.p50_us, 4), verdict))

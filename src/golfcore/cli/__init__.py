@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import cyclopts
 
+from golfcore.cli.options import PLAIN, usage_line
+from golfcore.crash import say
 from golfcore.endings import run_to_end
 from golfcore.startup import prepare
 
@@ -25,6 +27,7 @@ app = cyclopts.App(
     version=_version,
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
+    default_parameter=PLAIN,
 )
 for _name, _target, _help in (
     ("run", "run:run", "Train, quantize, pack and score a model from text."),
@@ -61,13 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    prepare()
+    prepare(own_process=arguments is None)
     _show_log()
 
     def work() -> int:
         try:
-            result = app(words, exit_on_error=False, print_error=True, result_action="return_value")
-        except cyclopts.CycloptsError:
+            result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        except cyclopts.CycloptsError as error:
+            say(f"golfcore: {usage_line(error)}")
             return 2
         return result if isinstance(result, int) else 0
 

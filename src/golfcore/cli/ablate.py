@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from golfcore.cli import output
+from golfcore.cli.options import Count
 from golfcore.cli.run import Sets, Texts
+from golfcore.ranges import SEED, Range
 
 if TYPE_CHECKING:
     from golfcore.bench.ablation import Bench, Worth
@@ -25,10 +27,10 @@ def ablate(
     text: Texts = (),
     data: Path | None = None,
     set_: Sets = (),
-    seeds: Annotated[Sequence[int], Parameter(negative=(), consume_multiple=True)] = (1337, 1338, 1339),
+    seeds: Annotated[Sequence[int], Parameter(negative=(), consume_multiple=True, validator=SEED)] = (1337, 1338, 1339),
     parts: Words | None = None,
-    steps: int = 0,
-    held_out: int = 200_000,
+    steps: Count = 0,
+    held_out: Annotated[int, Parameter(validator=Range(2, 10**12))] = 200_000,
     save: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -85,11 +87,8 @@ def _open(
     from golfcore.recipes import load_recipe
     from golfcore.tokenizer import Tokenizer
 
-    if steps < 0 or held_out < 2:
-        raise UsageError(f"--steps {steps}, --held-out {held_out}: expected 0 or more, and 2 or more")
     limit = ["track.train_s=0", f"train.iterations={steps}"] if steps else []
-    more = [f"data.path={data}"] if data else []
-    config = load_recipe(recipe, environment=os.environ, sets=[*sets, *more, *limit]).config
+    config = load_recipe(recipe, environment=os.environ, sets=[*sets, *limit], data=data).config
     with output.progress("data") as tick:
         config = prepare_data(config, text, tick)
     config, tokens = open_run(config)

@@ -14,13 +14,17 @@ from rich.text import Text
 from golfcore.cli import output
 from golfcore.container.codec_base import Coder
 from golfcore.errors import FormatError, UsageError
+from golfcore.ranges import SOME_BYTES
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 WIDE = 110  # columns from which tables show everything; a terminal of 80 shows the rest
 _SEGMENTS = "█▓▒░"
 
 
-def inspect(file: Path, /, *, cap: int = 16_000_000, json: bool = False, markdown: bool = False) -> None:
+def inspect(
+    file: Path, /, *, cap: Annotated[int, Parameter(validator=SOME_BYTES)] = 16_000_000, json: bool = False,
+    markdown: bool = False,
+) -> None:  # fmt: skip
     """Show where the bytes of a model file go.
 
     Args:
@@ -33,8 +37,6 @@ def inspect(file: Path, /, *, cap: int = 16_000_000, json: bool = False, markdow
 
     if json and markdown:
         raise UsageError("--json and --markdown are both given; choose one")
-    if cap < 1:
-        raise UsageError(f"--cap {cap}: expected a number of bytes")
     found = summary(file, cap)
     if json:
         output.print_json(found)

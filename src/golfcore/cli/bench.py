@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from golfcore.cli import output
+from golfcore.cli.options import Bytes, Count
+from golfcore.ranges import POSITIVE, SOME_SECONDS
 
 if TYPE_CHECKING:
     from golfcore.bench.harness import Row
@@ -23,7 +25,7 @@ def bench(
     /,
     *,
     vs: str | None = None,
-    seconds: float = 2.0,
+    seconds: Annotated[float, Parameter(validator=SOME_SECONDS)] = 2.0,
     save: str | None = None,
     compare: str | None = None,
     results: Path = Path("bench/results"),
@@ -31,9 +33,9 @@ def bench(
     widths: str = "int4,int6,int8,ternary",
     script: Path | None = None,
     methods: str = "contest,curve,states,fit",
-    fit: int = 0,
-    tokens: int = 32_768,
-    calibration_tokens: int = 32_768,
+    fit: Bytes = 0,
+    tokens: Count = 32_768,
+    calibration_tokens: Annotated[int, Parameter(validator=POSITIVE)] = 32_768,
     wall: Annotated[bool, Parameter(negative="")] = False,
     device: str = "cpu",
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -89,8 +91,6 @@ def _operations(
     from golfcore.machine import environment
     from golfcore.ops.memory import keep_freed_memory
 
-    if not seconds > 0:
-        raise UsageError(f"--seconds {seconds}: expected a positive number")
     if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
         raise UsageError(f"--device {device}: expected cpu, cuda or cuda:1")
     found, clock = environment(), None

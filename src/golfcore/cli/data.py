@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from golfcore.cli.output import out, print_json, progress
+from golfcore.cli.options import Threads, Vocab
+from golfcore.cli.output import out, print_json, progress, styled
 from golfcore.errors import UsageError
+from golfcore.ranges import SOME_PART, SOME_SIZE
 
 if TYPE_CHECKING:
     from golfcore.data.manifest import Manifest
@@ -38,7 +40,7 @@ def text(*, json: Json = False) -> None:
 def fineweb(
     *,
     variant: str = "sp1024",
-    shards: int = 80,
+    shards: Annotated[int, Parameter(validator=SOME_SIZE)] = 80,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("data"),
     json: Json = False,
 ) -> None:
@@ -69,10 +71,10 @@ def prepare(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     text: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     tokenizer: Path | None = None,
-    vocab_size: int = 1024,
-    val_fraction: float = 0.07,
+    vocab_size: Vocab = 1024,
+    val_fraction: Annotated[float, Parameter(validator=SOME_PART)] = 0.07,
     skip_invalid: Annotated[bool, Parameter(negative="")] = False,
-    threads: int = 0,
+    threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Turn text into a folder of token shards with its tokenizer, validation text and manifest.
@@ -138,7 +140,9 @@ def _print_splits(output: Path, manifest: Manifest) -> None:
 
 
 @app.command
-def verify(folder: Path, /, *, vocab_size: int | None = None, json: Json = False) -> None:
+def verify(
+    folder: Path, /, *, vocab_size: Annotated[int | None, Parameter(validator=SOME_SIZE)] = None, json: Json = False
+) -> None:
     """Prove that a folder of tokens is sound and that no validation document is in training; exit 1 if not.
 
     Parameters
@@ -156,12 +160,11 @@ def verify(folder: Path, /, *, vocab_size: int | None = None, json: Json = False
     if json:
         print_json({"path": str(folder), "ok": ok, "checks": [dataclasses.asdict(check) for check in checks]})
     else:
-        from rich.markup import escape
         from rich.table import Table
 
         table = Table("check", "", "found")
         for check in checks:
-            table.add_row(check.name, "[green]ok[/]" if check.ok else "[red]FAIL[/]", escape(check.detail))
+            table.add_row(check.name, styled(("ok", "green") if check.ok else ("FAIL", "red")), check.detail)
         out.print(table)
     if not ok:
         raise SystemExit(1)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
 from golfcore import machine, openmp
 from golfcore.cli import output
@@ -55,7 +56,7 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     for heading in ("part", "state", "what was found"):
         table.add_column(heading, no_wrap=heading != "what was found")
     for row in rows:
-        table.add_row(row.name, f"[{STYLES[row.status]}]{row.status}[/]", described(row))
+        table.add_row(row.name, output.styled((row.status, STYLES[row.status])), described(row))
     output.out.print(table)
     count = sum(row.status != OK for row in rows)
     notes = f"{count} of {len(rows)} parts are slow or missing" if count else f"all {len(rows)} parts are ok"
@@ -63,11 +64,9 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     return 0 if healthy else 1
 
 
-def described(row: Row) -> str:
-    """Return the detail and, below it, the fix, with square brackets escaped."""
-    from rich.markup import escape
-
-    return escape(row.detail) + (f"\n[dim]-> {escape(row.fix)}[/]" if row.fix else "")
+def described(row: Row) -> Text:
+    """Return the detail and, below it, the fix."""
+    return output.styled(row.detail) + (Text("\n") + output.styled((f"-> {row.fix}", "dim")) if row.fix else Text())
 
 
 def diagnose() -> list[Row]:
@@ -115,7 +114,7 @@ def check_compiler() -> Row:
 def first_line(*command: str) -> str:
     """Return the first line that ``command`` prints, or an empty string if it is absent or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
     return next(iter(done.stdout.splitlines()), "")
@@ -128,7 +127,9 @@ def nvcc_version() -> str:
     if nvcc is None:
         return ""
     try:
-        text = subprocess.run((nvcc, "--version"), capture_output=True, text=True, check=True, timeout=10).stdout
+        text = subprocess.run(
+            (nvcc, "--version"), capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
     return text.partition("release ")[2].partition(",")[0]

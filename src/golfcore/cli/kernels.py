@@ -73,7 +73,7 @@ def test(op: str | None = None, /, *, json: Annotated[bool, Parameter(negative="
         "operation", "level", "checked", "worst error / plain torch's", "state", right=("checked",)
     )
     for row in rows:
-        state = "[red]wrong[/]" if row["failures"] else "[green]ok[/]"
+        state = output.styled(("wrong", "red") if row["failures"] else ("ok", "green"))
         table.add_row(row["op"], row["level"], str(row["checked"]), f"{row['worst']:.2f}", state)
     output.print_table(table)
     for row in rows:

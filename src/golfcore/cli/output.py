@@ -1,32 +1,68 @@
 """Print the output of commands: tables and progress for people, JSON for programs, one line for an error.
 
 Standard output carries results (a table, or with ``--json`` one JSON object and nothing else); progress goes to
-standard error, as bars on a terminal and as plain lines elsewhere.
+standard error, as bars on a terminal and as plain lines elsewhere. Text is shown as it is: nothing is read as markup or
+as the name of an emoji, and a style is given beside the text, by ``styled``.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
+from golfcore.printing import printable
 from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+
+class PlainConsole(Console):
+    """A console that reads nothing in a text: no markup, no emoji, no control character."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text, or a table's cell or title, for the terminal; a newline stays."""
+        return super().render_str(printable(text, keep="\n\t"), **{**options, "markup": False, "emoji": False})
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the pieces of anything that is printed; the console's own codes are marked as such, and stay."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(printable(piece.text, keep="\n\t"), piece.style)
+
+
+out = PlainConsole(soft_wrap=True)
+err = PlainConsole(stderr=True)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return a line of plain parts and of ``(text, style)``: ``styled(("ok", "green"), ": all rows")``."""
+    return Text.assemble(
+        *((printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts)
+    )
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    """Print one JSON document on one line of standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """Print one JSON document on one line of standard output, in UTF-8, or in ASCII where the locale is another one."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        if codecs.lookup(sys.stdout.encoding).name != "utf-8":
+            raise UnicodeError
+        text.encode()
+    except (UnicodeError, LookupError, TypeError):  # bytes of a file name that are not UTF-8, for one
+        text = json.dumps(value)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -45,7 +81,7 @@ def print_table(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
     else:
-        Console(file=sys.stdout, width=10_000, highlight=False).print(table)
+        PlainConsole(file=out.file, width=10_000).print(table)
 
 
 @contextmanager
@@ -61,11 +97,12 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description:<10}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=err) as bar:
-            task = bar.add_task(label, total=None, note="")
+            task = bar.add_task(printable(label), total=None, note="")
             yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
             bar.update(task, completed=1, total=1, note="")  # what ended well is whole, whatever it last told
         return
@@ -79,7 +116,7 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Tick]:
             last = now
             share = done / total if total else 0.0
             left = f", {(now - start) * (1 - share) / share:.0f} s left" if share > 0 else ""
-            err.print(f"{label}: {share:4.0%}{left} {note}".rstrip(), markup=False)
+            err.print(f"{label}: {share:4.0%}{left} {note}".rstrip())
 
     yield line
-    err.print(f"{label}: done in {time.monotonic() - start:.1f} s", markup=False)
+    err.print(f"{label}: done in {time.monotonic() - start:.1f} s")

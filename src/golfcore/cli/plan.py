@@ -9,27 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from golfcore.cli.output import err, out, plain_table, print_json, print_table
+from golfcore.cli.output import err, out, plain_table, print_json, print_table, styled
 from golfcore.cli.run import Sets
-from golfcore.errors import UsageError
+from golfcore.ranges import FACTOR, Range
 from golfcore.recipes import load_recipe
 
 if TYPE_CHECKING:
     from golfcore.config import RecipeConfig
     from golfcore.plan.timing import Fit
 
+GPUS = Range(0, 4096)  # 0: this machine
+TRIAL_SECONDS = Range(0, 600, whole=False, above=True, unit="seconds")
 NUMBERS = ("params", "bytes", "from", "to", "ms", "compute", "exposed", "steps", "tokens", "MFU", "$", "GPUs", "x")
 
 
 def plan(
     recipe: str = "pocket",
     *,
-    gpus: int = 0,
-    price: float | None = None,
+    gpus: Annotated[int, Parameter(validator=GPUS)] = 0,
+    price: Annotated[float | None, Parameter(validator=FACTOR)] = None,
     attention: Literal["sdpa", "fa3"] = "sdpa",
     set_: Sets = (),
     data: Path | None = None,
-    seconds: float = 5.0,
+    seconds: Annotated[float, Parameter(validator=TRIAL_SECONDS)] = 5.0,
     fit: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -57,16 +59,9 @@ def plan(
     if fit:
         _show_fit(json)
         return
-    if gpus < 0 or gpus > 4096:
-        raise UsageError(f"--gpus {gpus}: expected 1 to 4096, or 0 to measure this machine")
-    if price is not None and not 0 <= price < 1e6:
-        raise UsageError(f"--price {price}: expected dollars per GPU-hour")
-    if not 0 < seconds <= 600:
-        raise UsageError(f"--seconds {seconds}: expected more than 0 and at most 600")
     from golfcore.plan.outline import make_plan
 
-    sets = [*set_, *([f"data.path={data}"] if data else [])]
-    config = load_recipe(recipe, environment=os.environ, sets=sets).config
+    config = load_recipe(recipe, environment=os.environ, sets=set_, data=data).config
     vocab_size, tokenizer = _tokens(config, data is not None)
     if not gpus:
         err.print(f"measuring {config.name} here for about {seconds:.0f} s", markup=False)
@@ -98,7 +93,8 @@ def _tokens(config: RecipeConfig, wanted: bool) -> tuple[int, bytes | None]:
 
 def _show(plan: dict[str, Any], config: RecipeConfig) -> None:
     artifact, total = plan["artifact"], plan["parameters"]["total"]
-    out.print(f"[bold]{plan['recipe']}[/]   {total:,} parameters, vocabulary {plan['vocab_size']:,}\n")
+    out.print(styled((plan["recipe"], "bold"), f"   {total:,} parameters, vocabulary {plan['vocab_size']:,}"))
+    out.print()
     table = plain_table("role", "kind", "params", "bytes", "from", "to", right=NUMBERS)
     for row in artifact["roles"]:
         cells = (f"{row[key]:,}" for key in ("expected", "low", "high"))
@@ -194,7 +190,7 @@ def _show_fit(json: bool) -> None:
                 table.add_row(
                     part, run.entry[:44], run.log, f"{getattr(run, key):,.1f}", f"{value:,.1f}", f"{error:+.1%}"
                 )
-        out.print(f"[bold]{name}[/] ({'ms per step' if name == 'time' else 'peak MiB'})")
+        out.print(styled((name, "bold"), f" ({'ms per step' if name == 'time' else 'peak MiB'})"))
         print_table(table)
         factors = ", ".join(f"{term} {factor:.2f}" for term, factor in zip(model.terms, model.factors, strict=True))
         out.print(f"factors: {factors}", markup=False)

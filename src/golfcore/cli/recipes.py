@@ -9,7 +9,6 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.markup import escape
 
 from golfcore.cli import output
 from golfcore.config import RecipeConfig, to_toml, to_tree
@@ -109,7 +108,7 @@ def explain(key: str = "", /, *, json: Json = False) -> int:
         table = output.plain_table("key", "meaning")
         table.columns[1].no_wrap = False
         for entry in entries:
-            table.add_row(entry.key, escape(entry.summary))
+            table.add_row(entry.key, entry.summary)
         output.print_table(table)
         return 0
     if json:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.panel import Panel
 from rich.table import Table
 
-from golfcore.cli.output import out, print_json, progress
+from golfcore.cli.output import out, print_json, progress, styled
 from golfcore.errors import GolfError, MachineError, RuleError, is_of_machine
 from golfcore.recipes.sizing import AUTO
 from golfcore.run_folder import ARTIFACT, LOG, REPORT
@@ -110,16 +110,21 @@ def closing_panel(result: RunResult) -> Panel:
     grid.add_column(style="dim")
     grid.add_column()
     score = result.score
-    grid.add_row("bits per byte", f"[bold]{score['val_bpb']:.4f}[/]   loss {score['val_loss']:.4f} nats/token")
+    grid.add_row(
+        "bits per byte", styled((f"{score['val_bpb']:.4f}", "bold"), f"   loss {score['val_loss']:.4f} nats/token")
+    )
     grid.add_row(
         "bytes",
-        f"[bold]{size['file']:,}[/] of {size['cap']:,}   weights {size['file'] - code:,}   "
-        f"code and tokenizer {code:,}   free {size['free']:,}",
+        styled(
+            (f"{size['file']:,}", "bold"),
+            f" of {size['cap']:,}   weights {size['file'] - code:,}   code and tokenizer {code:,}   "
+            f"free {size['free']:,}",
+        ),
     )
     grid.add_row("seconds", "   ".join(_phase_text(row) for row in result.ledger))
     for name in (ARTIFACT, REPORT, LOG):
         grid.add_row(name, str(result.run_dir / name))
-    return Panel(grid, title=result.run_dir.name, expand=False)
+    return Panel(grid, title=styled(result.run_dir.name), expand=False)
 
 
 def _phase_text(row: dict[str, Any]) -> str:

@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
+from golfcore.cli.options import Bytes, Tokens, Window
 from golfcore.cli.output import err, out, plain_table, print_json, print_table, progress
 from golfcore.cli.run import Sets, SkipInvalid, Texts, resumable, with_skip_invalid
 from golfcore.config import parse_set
 from golfcore.errors import UsageError
 from golfcore.hints import command
+from golfcore.ranges import SECONDS, UNIX_TIME, WINDOW
 from golfcore.run_folder import ARTIFACT, CHECKPOINT, CONFIG, METRICS, QUANTIZED
 from golfcore.training.next_step import data_words
 
@@ -67,8 +70,8 @@ def train(
 def quantize(
     run: Path,
     *,
-    fit: int = 0,
-    margin: int = 0,
+    fit: Bytes = 0,
+    margin: Bytes = 0,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     text: Texts = (),
     set_: Sets = (),
@@ -209,13 +212,13 @@ def evaluate(
     *,
     data: Path | None = None,
     text: Texts = (),
-    tokenizer: str = "",
-    context: int = 0,
-    stride: int | Literal["auto"] | None = None,
-    budget: float | None = None,
-    batch_tokens: int = 0,
+    tokenizer: Path | None = None,
+    context: Window = 0,
+    stride: Annotated[int | Literal["auto"] | None, Parameter(validator=WINDOW)] = None,
+    budget: Annotated[float | None, Parameter(validator=SECONDS)] = None,
+    batch_tokens: Tokens = 0,
     adapt: Literal["none", "mix"] | None = None,
-    began: Annotated[float, Parameter(show=False)] = 0.0,
+    began: Annotated[float, Parameter(show=False, validator=UNIX_TIME)] = 0.0,
     json: bool = False,
 ) -> None:
     """Score a packed model in bits per byte over the whole validation text; under torchrun the ranks share the work.
@@ -253,7 +256,7 @@ def evaluate(
     # Of the two clocks only the wall's is shared by processes, and only the other never jumps.
     started = time.perf_counter() - (max(0.0, time.time() - began) if began else 0.0)
     result = api.score(
-        artifact, data=data, text=text, tokenizer=tokenizer, context=context, stride=stride, budget_s=budget,
+        artifact, data=data, text=text, tokenizer=tokenizer or "", context=context, stride=stride, budget_s=budget,
         batch_tokens=batch_tokens, began=started, adapt=adapt, tell=_say, progress=progress,
     )  # fmt: skip
     if not result:
@@ -275,16 +278,15 @@ def _strides_text(result: dict[str, Any]) -> str:
 
 def _score_table(result: dict[str, Any]) -> Table:
     table = Table(title=result["artifact"], show_header=False)
-    table.add_row("bits per byte", f"[bold]{result['val_bpb']:.6f}[/]")
+    table.add_row("bits per byte", Text(f"{result['val_bpb']:.6f}", "bold"))
     table.add_row("loss", f"{result['val_loss']:.6f} nats/token")
     table.add_row("scored", f"{result['tokens']:,} tokens, {result['bytes']:,} bytes of text, each token once")
     table.add_row("windows", f"{result['context']} tokens, {_strides_text(result)} scored")
     if result["adapt"] == "mix":
         table.add_row("adapted", f"counts of scored tokens mixed in; mass probe passed ({result['mass_error']:.1e})")
     table.add_row("artifact", f"{result['artifact_bytes']:,} bytes, sha256 {result['artifact_sha256'][:16]}")
-    table.add_row(
-        "code in it", "is the code that scored it" if result["code_matches"] else "[yellow]differs from ours[/]"
-    )
+    same = "is the code that scored it" if result["code_matches"] else Text("differs from ours", "yellow")
+    table.add_row("code in it", same)
     table.add_row("future-flip probe", f"passed ({result['future_flip_nats']:.1e} nats)")
     table.add_row("seconds", f"{result['eval_s']:.1f}")
     return table

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from golfcore.cli import output
+from golfcore.cli.options import Size
 from golfcore.cli.run import Texts
 from golfcore.config import RecipeConfig, parse_value, to_toml, to_tree
 from golfcore.errors import MachineError, UsageError
 from golfcore.hints import command
-from golfcore.paths import atomic_write
+from golfcore.paths import atomic_write, folder_name
 from golfcore.processes import python_command
+from golfcore.ranges import SEED, SHARE, Range, numbers_in
 from golfcore.recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from golfcore.sweep.runner import Search, Sweep
     from golfcore.sweep.spec import Axis
 
+MAX_TRIALS = 10_000
 Axes = Annotated[
     Sequence[str], Parameter(name=["--set"], negative=(), help="section.key=a,b,c, or =low..high[:log] to search")
 ]
@@ -55,8 +58,8 @@ class Stopping:
     """
 
     reference: Path | None = None
-    stop_margin: float = 0.05
-    stop_after: float = 0.3
+    stop_margin: Annotated[float, Parameter(validator=Range(0, 10, whole=False))] = 0.05
+    stop_after: Annotated[float, Parameter(validator=SHARE)] = 0.3
 
 
 @Parameter(name="*")
@@ -82,20 +85,20 @@ class Cluster:
     cluster_arg: ClusterArgs = ()
     sky: Path | None = None
     accelerators: str = "H100:8"
-    sky_hours: float = 4.0
+    sky_hours: Annotated[float, Parameter(validator=Range(0, 24 * 30, whole=False, above=True, unit="hours"))] = 4.0
 
 
 def sweep(
     recipe: str = "pocket",
     *,
     set_: Axes = (),
-    seeds: int = 1,
-    first_seed: int | None = None,
-    trials: int = 0,
+    seeds: Annotated[int, Parameter(validator=Range(1, 1000))] = 1,
+    first_seed: Annotated[int | None, Parameter(validator=SEED)] = None,
+    trials: Annotated[int, Parameter(validator=Range(0, MAX_TRIALS))] = 0,
     folder: Path | None = None,
     text: Texts = (),
     data: Path | None = None,
-    jobs: int = 0,
+    jobs: Size = 0,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     stopping: Stopping | None = None,
     cluster: Cluster | None = None,
@@ -156,8 +159,7 @@ def _resolved(recipe: str, options: Sequence[str], data: Path | None) -> tuple[R
 
     axes = [parse_axis(option) for option in options]
     fixed = [f"{axis.key}={axis.values[0]}" for axis in axes if len(axis.values) == 1]
-    fixed += [f"data.path={data}"] if data else []
-    config = load_recipe(recipe, environment=os.environ, sets=fixed).config
+    config = load_recipe(recipe, environment=os.environ, sets=fixed, data=data).config
     if config.eval.stride == "auto" and not any(axis.key == "eval.stride" for axis in axes):
         # Runs of a sweep are compared, so no clock may give one of them more context than another.
         stride = config.eval.fixed_stride(config.eval.context or config.train.seq_len)
@@ -166,27 +168,22 @@ def _resolved(recipe: str, options: Sequence[str], data: Path | None) -> tuple[R
     for axis in varied:
         ends = [int(axis.low), int(axis.high)] if axis.whole else [axis.low, axis.high]
         for value in axis.values or ends:
-            load_recipe(recipe, environment=os.environ, sets=[*fixed, f"{axis.key}={value}"])
+            load_recipe(recipe, environment=os.environ, sets=[*fixed, f"{axis.key}={value}"], data=data)
     return config, varied
 
 
 def _seeds(config: RecipeConfig, count: int, first: int | None) -> list[int]:
-    if not 1 <= count <= 1000:
-        raise UsageError(f"--seeds {count}: expected 1 to 1000")
     start = config.train.seed if first is None else first
+    SEED.check("the last seed", start + count - 1)
     return list(range(start, start + count))
 
 
 def _check(axes: Sequence[Axis], trials: int, rule: Any) -> None:
     searched = [axis.key for axis in axes if axis.searched]
-    if searched and not 1 <= trials <= 10_000:
+    if searched and not trials:
         raise UsageError(f"{searched[0]} is a range: say how many combinations to try with --trials N")
     if trials and not searched:
         raise UsageError(f"--trials {trials}: no value is a range; give one as --set optim.matrix_lr=0.01..0.1:log")
-    if not 0 <= rule.margin < 10:
-        raise UsageError(f"--stop-margin {rule.margin}: expected a share of the loss, 0 for never")
-    if not 0 <= rule.after <= 1:
-        raise UsageError(f"--stop-after {rule.after}: expected a share of the run, 0 to 1")
 
 
 def _with_data(config: RecipeConfig, axes: Sequence[Axis], text: Sequence[Path]) -> tuple[RecipeConfig, list[str]]:
@@ -215,7 +212,7 @@ def _open(
     spec = spec_text(tree, axes, seeds, trials, {"margin": rule.margin, "after": rule.after})
     searched = any(axis.searched for axis in axes)
     new = [] if searched else grid_jobs(axes, seeds)
-    folder = folder or Path("sweeps") / f"{config.name}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
+    folder = folder or Path("sweeps") / f"{folder_name(config.name)}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
     queue = Queue(folder / JOURNAL)
     before = queue.meta("spec")
     if before is not None and before != spec:
@@ -244,6 +241,8 @@ def _launcher(folder: Path, cluster: Cluster, jobs: int) -> Launcher:
         if not equals:
             raise UsageError(f"--cluster-arg {option}: expected key=value, for example timeout_min=60")
         parameters[key.strip()] = parse_value(value.strip())
+        for allowed, name, number in numbers_in(Any, parameters[key.strip()], f"--cluster-arg {key.strip()}"):
+            allowed.check(name, number)
     return SubmititLauncher(folder.resolve(), cluster.cluster, parameters, jobs)
 
 
@@ -279,8 +278,6 @@ def _write_sky(path: Path, cluster: Cluster) -> int:
     from golfcore.sweep.skypilot import sky_task
 
     hours = cluster.sky_hours
-    if not 0 < hours <= 24 * 30:
-        raise UsageError(f"--sky-hours {hours}: expected more than 0")
     words, skipped = [], False
     arguments = sys.argv[sys.argv.index("sweep") + 1 :] if "sweep" in sys.argv else []
     for word in arguments:
@@ -292,7 +289,7 @@ def _write_sky(path: Path, cluster: Cluster) -> int:
             words.append(word)
     with atomic_write(path, "w") as f:
         f.write(sky_task("golfcore-sweep", words, accelerators=cluster.accelerators, hours=hours))
-    output.out.print(f"{path}: {shlex.join(['sky', 'launch', '-c', 'sweep', str(path)])}", markup=False)
+    output.out.print(f"{path}: {shlex.join(['sky', 'launch', '-c', 'sweep', str(path)])}")
     return 0
 
 

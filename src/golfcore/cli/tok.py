@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from golfcore.cli.options import Threads, Vocab
 from golfcore.cli.output import out, print_json, progress
 from golfcore.errors import InputError, UsageError
 
@@ -23,14 +24,13 @@ TokenizerFile = Annotated[Path, Parameter(name=["--tokenizer", "-t"], help="A fi
 Text = Annotated[Path, Parameter(help=".txt and .jsonl files of documents, plain, .gz or .zst, or folders of them.")]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True)]  # for -
 SkipInvalid = Annotated[bool, Parameter(negative="", help="Leave out documents that are no text, and count them.")]
-Threads = Annotated[int, Parameter(help="Number of threads, 0 for all cores.")]
 
 
 @app.command
 def train(
     *texts: Text,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The tokenizer file to write.")],
-    vocab_size: Annotated[int, Parameter(help="Size of the vocabulary, from 260 (bytes only) to 65536.")],
+    vocab_size: Annotated[Vocab, Parameter(help="Size of the vocabulary, from 260 (bytes only) to 65536.")],
     skip_invalid: SkipInvalid = False,
     threads: Threads = 0,
     json: Json = False,

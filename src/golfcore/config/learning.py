@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from golfcore.config.values import require
+from golfcore.ranges import (
+    Count,
+    Factor,
+    Part,
+    Positive,
+    Range,
+    Seconds,
+    Seed,
+    Share,
+    SomeFactor,
+    SomePart,
+    SomeTokens,
+    SomeWindow,
+    check_fields,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,51 +63,34 @@ class OptimConfig:
             down to it. 0 means no clipping.
     """
 
-    matrix_lr: float = 0.04
-    matrix_lr_late: float = 0.0
-    tied_embed_lr: float = 0.05
-    embed_lr: float = 0.6
-    head_lr: float = 0.008
-    scalar_lr: float = 0.04
-    muon_momentum: float = 0.95
-    muon_momentum_warmup_start: float = 0.85
-    muon_momentum_warmup_steps: int = 500
-    muon_backend_steps: int = 5
+    matrix_lr: Factor = 0.04
+    matrix_lr_late: Factor = 0.0
+    tied_embed_lr: Factor = 0.05
+    embed_lr: Factor = 0.6
+    head_lr: Factor = 0.008
+    scalar_lr: Factor = 0.04
+    muon_momentum: Part = 0.95
+    muon_momentum_warmup_start: Part = 0.85
+    muon_momentum_warmup_steps: Count = 500
+    muon_backend_steps: Annotated[int, Range(1, 64)] = 5
     muon_coefficients: Literal["quintic", "polar"] = "quintic"
     muon_row_norm: bool = False
-    muon_weight_decay: float = 0.0
-    embed_weight_decay: float = 0.0
-    scalar_weight_decay: float = 0.0
-    weight_decay_taper: float = 1.0
-    weight_decay_end: float = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.95
-    adam_eps: float = 1e-8
-    grad_clip_norm: float = 0.0
+    muon_weight_decay: Factor = 0.0
+    embed_weight_decay: Factor = 0.0
+    scalar_weight_decay: Factor = 0.0
+    weight_decay_taper: Share = 1.0
+    weight_decay_end: Share = 1.0
+    beta1: Part = 0.9
+    beta2: Part = 0.95
+    adam_eps: SomeFactor = 1e-8
+    grad_clip_norm: Factor = 0.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "matrix_lr",
-            "tied_embed_lr",
-            "embed_lr",
-            "head_lr",
-            "scalar_lr",
-            "matrix_lr_late",
-            "muon_weight_decay",
-            "embed_weight_decay",
-            "scalar_weight_decay",
-            "grad_clip_norm",
-        ):
-            require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
-        for name in ("muon_momentum", "muon_momentum_warmup_start", "beta1", "beta2"):
-            require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "0 <= x < 1")
-        require(1 <= self.muon_backend_steps <= 64, "optim.muon_backend_steps", self.muon_backend_steps, "1 to 64")
+        check_fields(self, "optim")
         require(
             self.muon_coefficients == "quintic" or self.muon_backend_steps <= 5,
             "optim.muon_backend_steps", self.muon_backend_steps, "at most 5, which is what Polar Express has",
         )  # fmt: skip
-        for name in ("weight_decay_taper", "weight_decay_end"):
-            require(0 <= getattr(self, name) <= 1, f"optim.{name}", getattr(self, name), "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,41 +146,33 @@ class TrainConfig:
         swa_every: Steps between two weights that enter the mean of ``swa_start``.
     """
 
-    seed: int = 1337
-    iterations: int = 20_000
-    batch_tokens: int = 524_288
-    micro_batch_tokens: int = 65_536
-    seq_len: int = 1024
+    seed: Seed = 1337
+    iterations: Positive = 20_000
+    batch_tokens: SomeTokens = 524_288
+    micro_batch_tokens: SomeTokens = 65_536
+    seq_len: SomeWindow = 1024
     order: Literal["sequential", "shuffled", "coprime", "random"] = "sequential"
-    batch_ramp: tuple[int, ...] = ()
-    batch_ramp_until: tuple[float, ...] = ()
-    seq_ramp: tuple[int, ...] = ()
-    seq_ramp_until: tuple[float, ...] = ()
-    warmup_steps: int = 20
-    warmdown_iters: int = 1200
-    warmdown_fraction: float = 0.0
-    lr_floor: float = 0.0
-    log_every: int = 200
-    val_every: int = 0
-    checkpoint_every_s: float = 0.0
+    batch_ramp: tuple[SomeTokens, ...] = ()
+    batch_ramp_until: tuple[SomePart, ...] = ()
+    seq_ramp: tuple[SomeWindow, ...] = ()
+    seq_ramp_until: tuple[SomePart, ...] = ()
+    warmup_steps: Count = 20
+    warmdown_iters: Count = 1200
+    warmdown_fraction: Share = 0.0
+    lr_floor: Share = 0.0
+    log_every: Positive = 200
+    val_every: Count = 0
+    checkpoint_every_s: Seconds = 0.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     cuda_graphs: bool = False
     attention: Literal["auto", "own", "fa3", "sdpa"] = "auto"
-    ema_decay: float = 0.0
-    swa_start: float = 0.0
-    swa_every: int = 50
+    ema_decay: Part = 0.0
+    swa_start: Part = 0.0
+    swa_every: Positive = 50
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_tokens", "micro_batch_tokens", "seq_len", "log_every", "swa_every"):
-            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "1 or more")
-        for name in ("warmup_steps", "warmdown_iters", "val_every", "checkpoint_every_s"):
-            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
-        require(0 <= self.seed < 1 << 63, "train.seed", self.seed, "0 to 2^63 - 1")
-        require(0 <= self.warmdown_fraction <= 1, "train.warmdown_fraction", self.warmdown_fraction, "0 to 1")
-        require(0 <= self.lr_floor <= 1, "train.lr_floor", self.lr_floor, "0 to 1")
-        for name in ("ema_decay", "swa_start"):
-            require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "0 <= x < 1")
+        check_fields(self, "train")
         require(
             not (self.ema_decay and self.swa_start), "train.swa_start", self.swa_start,
             "0 with train.ema_decay: one average is kept",
@@ -202,8 +192,7 @@ class TrainConfig:
     def _check_ramps(self) -> None:
         for name in ("batch_ramp", "seq_ramp"):
             values, until = getattr(self, name), getattr(self, f"{name}_until")
-            require(all(v > 0 for v in values), f"train.{name}", values, "positive numbers of tokens")
             require(
-                len(until) == len(values) and list(until) == sorted(set(until)) and all(0 < u < 1 for u in until),
+                len(until) == len(values) and list(until) == sorted(set(until)),
                 f"train.{name}_until", until, f"a rising share of the run for each of train.{name} = {values}",
             )  # fmt: skip

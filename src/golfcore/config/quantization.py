@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from golfcore.config.values import parse_value, require, words
+from golfcore.ranges import SOME_FACTOR, Bytes, Factor, Part, Positive, Range, Seconds, Size, SomeFactor, check_fields
 
+Bits = Annotated[int, Range(2, 8)]
 Clip = Literal["sigma", "absmax", "percentile"]
 
 
@@ -72,47 +74,39 @@ class QuantConfig:
     """
 
     method: Literal["rtn", "lite", "gptq"] = "rtn"
-    matrix_bits: int = 6
+    matrix_bits: Bits = 6
     matrix_clip: Clip = "sigma"
-    matrix_k: float = 12.85
-    embed_bits: int = 8
+    matrix_k: SomeFactor = 12.85
+    embed_bits: Bits = 8
     embed_clip: Clip = "sigma"
-    embed_k: float = 20.0
+    embed_k: SomeFactor = 20.0
     group_k: tuple[str, ...] = ()
     scales: Literal["log8", "fp16"] = "log8"
     coder: Literal["fast", "smallest"] = "fast"
     format: Literal["int", "ternary", "binary"] = "int"
-    group: int = 128
+    group: Positive = 128
     rest: Literal["fp16", "fp8"] = "fp16"
-    states: int = 256
+    states: Annotated[int, Range(0, 256)] = 256
     columns: bool = True
-    rate: float = 0.05
-    damping: float = 0.01
-    lqer_rank: int = 1
+    rate: Factor = 0.05
+    damping: Factor = 0.01
+    lqer_rank: Size = 1
     calibration: Literal["train", "generated"] = "train"
-    calibration_tokens: int = 32_768
-    reserve_s: float = 0.0
+    calibration_tokens: Positive = 32_768
+    reserve_s: Seconds = 0.0
     fit: bool = False
-    margin: int = 0
+    margin: Bytes = 0
     qat: Literal["off", "ste", "noise"] = "off"
-    qat_from: float = 0.0
+    qat_from: Part = 0.0
 
     def __post_init__(self) -> None:
-        for role in ("matrix", "embed"):
-            bits, k = getattr(self, f"{role}_bits"), getattr(self, f"{role}_k")
-            require(2 <= bits <= 8, f"quant.{role}_bits", bits, "2 to 8")
-            require(k > 0, f"quant.{role}_k", k, "a positive number of standard deviations")
+        check_fields(self, "quant")
         for name, known in words(QuantConfig).items():
             require(getattr(self, name) in known, f"quant.{name}", getattr(self, name), " or ".join(known))
         for entry in self.group_k:
             parse_group_k(entry)
         states = (0, 4, 8, 16, 32, 64, 128, 256)
         require(self.states in states, "quant.states", self.states, " or ".join(map(str, states)))
-        for name, low in (("group", 1), ("calibration_tokens", 1), ("lqer_rank", 0), ("margin", 0)):
-            require(getattr(self, name) >= low, f"quant.{name}", getattr(self, name), f"{low} or more")
-        for name in ("rate", "damping", "reserve_s"):
-            require(getattr(self, name) >= 0, f"quant.{name}", getattr(self, name), "0 or more")
-        require(0 <= self.qat_from < 1, "quant.qat_from", self.qat_from, "a share of the clock, 0 <= x < 1")
         require(not self.fit or self.method == "gptq", "quant.fit", self.fit, 'false, or quant.method = "gptq"')
         whole = self.method == "rtn" or self.format == "int"
         require(whole, "quant.method", self.method, f'"rtn" with quant.format = {self.format!r}')
@@ -122,6 +116,5 @@ def parse_group_k(entry: str) -> tuple[str, float]:
     """Split ``"up=11.5"`` into the name of a group or tensor and its k."""
     group, equals, text = entry.partition("=")
     value = parse_value(text)
-    good = bool(equals and group) and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-    require(good, "quant.group_k", entry, "GROUP=K, for example up=11.5")
+    require(bool(equals and group) and value in SOME_FACTOR, "quant.group_k", entry, "GROUP=K, for example up=11.5")
     return group.strip(), float(value)

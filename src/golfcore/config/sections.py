@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from golfcore.config.learning import OptimConfig, TrainConfig
 from golfcore.config.quantization import QuantConfig
-from golfcore.config.values import require
+from golfcore.config.values import require, require_utf8
+from golfcore.ranges import Seconds, SomeBytes, SomePart, SomeSeconds, SomeWindow, Tokens, Vocab, Window, check_fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,14 +27,12 @@ class TrackConfig:
     """
 
     name: str = "pocket"
-    cap_bytes: int = 1_000_000
-    train_s: float = 120.0
-    eval_s: float = 120.0
+    cap_bytes: SomeBytes = 1_000_000
+    train_s: Seconds = 120.0
+    eval_s: SomeSeconds = 120.0
 
     def __post_init__(self) -> None:
-        require(self.cap_bytes > 0, "track.cap_bytes", self.cap_bytes, "a positive number of bytes")
-        require(self.train_s >= 0, "track.train_s", self.train_s, "seconds, 0 for no limit")
-        require(self.eval_s > 0, "track.eval_s", self.eval_s, "positive seconds")
+        check_fields(self, "track")
 
 
 DATA_HASHES = ("text_sha256", "tokenizer_sha256", "tokens_sha256")
@@ -45,9 +44,11 @@ class DataConfig:
 
     Attributes:
         path: Folder with tokens, as ``golfcore data prepare`` writes it or with shards of the contest. If empty, the
-            text given with ``--text``, or else the default text, is prepared into the cache.
+            text given with ``--text``, or else the default text, is prepared into the cache. A path that is not
+            absolute is looked up from the working folder, also one in a recipe's file, and ``~`` at its start is the
+            home folder; the config.toml of a run has the absolute path.
         tokenizer: File of the tokenizer, a SentencePiece ``.model`` or a ``.bpe`` file. Shards of the contest need it;
-            leave it empty for a prepared folder, which has its own.
+            leave it empty for a prepared folder, which has its own. It is looked up as ``path`` is.
         vocab_size: Number of tokens in the vocabulary, 260 to 65,536. It is the size of the tokenizer that is trained
             if text is prepared, and is checked against the tokenizer of contest shards.
         val_fraction: Share of the documents that is held out for validation, above 0 and below 1. The hash of a
@@ -66,8 +67,8 @@ class DataConfig:
 
     path: str = ""
     tokenizer: str = ""
-    vocab_size: int = 1024
-    val_fraction: float = 0.07
+    vocab_size: Vocab = 1024
+    val_fraction: SomePart = 0.07
     skip_invalid: bool = False
     text: tuple[str, ...] = ()
     tokens_sha256: str = ""
@@ -75,13 +76,13 @@ class DataConfig:
     tokenizer_sha256: str = ""
 
     def __post_init__(self) -> None:
-        require(
-            260 <= self.vocab_size <= 65536,
-            "data.vocab_size",
-            self.vocab_size,
-            "260 to 65536 (ids are uint16)",
-        )
-        require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "a share between 0 and 1")
+        check_fields(self, "data")
+        for name, value in (
+            ("path", self.path),
+            ("tokenizer", self.tokenizer),
+            *(("text", path) for path in self.text),
+        ):
+            require_utf8(value, f"data.{name}")
         for name, value in self.identity().items():
             require(
                 not value or (len(value) == 64 and not set(value) - set("0123456789abcdef")),
@@ -116,17 +117,14 @@ class EvalConfig:
             into the model's distribution of each later token. none scores the model as it was packed.
     """
 
-    context: int = 0
-    stride: int | Literal["auto"] = 0
-    finest_stride: int = 64
-    batch_tokens: int = 0
+    context: Window = 0
+    stride: Window | Literal["auto"] = 0
+    finest_stride: SomeWindow = 64
+    batch_tokens: Tokens = 0
     adapt: Literal["none", "mix"] = "none"
 
     def __post_init__(self) -> None:
-        require(self.context >= 0, "eval.context", self.context, "0 or more")
-        require(self.stride == "auto" or self.stride >= 0, "eval.stride", self.stride, "0 or more, or auto")
-        require(self.finest_stride >= 1, "eval.finest_stride", self.finest_stride, "1 or more")
-        require(self.batch_tokens >= 0, "eval.batch_tokens", self.batch_tokens, "0 or more")
+        check_fields(self, "eval")
         if self.context and self.stride != "auto":
             require(
                 self.stride <= self.context,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from golfcore.errors import UsageError
+from golfcore.ranges import field_types, numbers_in, range_of, shown
 from golfcore.suggest import nearest
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class GivenText(str):
 def require(condition: bool, key: str, value: object, expected: str) -> None:
     """Raise a UsageError that names ``key`` and its value unless ``condition`` holds."""
     if not condition:
-        raise UsageError(f"{key} = {value!r}: expected {expected}")
+        raise UsageError(f"{key} = {shown(value)}: expected {expected}")
 
 
 def words(cls: type) -> dict[str, tuple[str, ...]]:
@@ -41,8 +41,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     Raises:
         UsageError: an unknown key, or a value of another type than the field's.
     """
-    kinds = typing.get_type_hints(cls)
-    fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = field_types(cls)
     out: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
@@ -58,15 +57,30 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     floats without a fraction as integers (``1e6``), and ``GivenText`` is read according to ``kind``.
 
     Raises:
-        UsageError: ``value`` is of another type, or a word that ``kind`` does not know; names the nearest word.
+        UsageError: ``value`` is of another type, a number outside the range that ``kind`` declares, text that UTF-8
+            cannot hold, or a word that ``kind`` does not know; names the nearest word.
     """
     if isinstance(value, GivenText):
         value = read_text(value, kind)
     try:
-        return msgspec.convert(_adapted(value, kind), kind)
-    except msgspec.ValidationError:
+        found = msgspec.convert(_adapted(value, kind), kind)
+    except (msgspec.ValidationError, UnicodeEncodeError):
         hint = nearest(value, _choices(kind)) if isinstance(value, str) else ""
-        raise UsageError(f"{key} = {value!r}: expected {describe(kind)}{hint}") from None
+        raise UsageError(f"{key} = {shown(value)}: expected {describe(kind)}{hint}") from None
+    for allowed, name, number in numbers_in(kind, found, key):
+        allowed.check(name, number)
+    for text in found if isinstance(found, tuple) else [found]:
+        if isinstance(text, str):
+            require_utf8(text, key)
+    return found
+
+
+def require_utf8(text: str, key: str) -> None:
+    """Raise a UsageError if a text holds bytes of a file name that are not UTF-8: no recipe and no log can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{key} = {text!a}: expected text in UTF-8; rename the file, or link to it") from None
 
 
 def read_text(text: str, kind: Any) -> Any:
@@ -93,12 +107,16 @@ def parse_value(text: str) -> Any:
 
 def describe(kind: Any) -> str:
     """Return the allowed values of type ``kind``, in words for an error or a help text."""
+    if typing.get_origin(kind) is Annotated:
+        return str(range_of(kind) or describe(_plain(kind)))
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     if _is_union(kind):
         return " or ".join(map(describe, _members(kind)))
     if typing.get_origin(kind) in (tuple, list):
-        return f"a list of {_NOUNS.get(typing.get_args(kind)[0], 'values')}s"
+        item = typing.get_args(kind)[0]
+        ends = f", each {allowed.ends()}" if (allowed := range_of(item)) else ""
+        return f"a list of {_NOUNS.get(_plain(item), 'values')}s{ends}"
     if kind is bool:
         return "true or false"
     return f"a {_NOUNS[kind]}" if kind in _NOUNS else str(getattr(kind, "__name__", kind))
@@ -128,14 +146,20 @@ def parse_set(option: str) -> tuple[str, GivenText]:
 
 def _adapted(value: Any, kind: Any) -> Any:
     """Return ``value``, or an equal value of a type that msgspec accepts for ``kind``."""
+    kind = _plain(kind)
     if typing.get_origin(kind) in (tuple, list) and isinstance(value, (list, tuple)):
         return [_adapted(item, typing.get_args(kind)[0]) for item in value]
     if kind is bool and isinstance(value, int) and value in (0, 1):
         return bool(value)
-    kinds = _members(kind)
+    kinds = tuple(map(_plain, _members(kind)))
     if int in kinds and float not in kinds and isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _plain(kind: Any) -> Any:
+    """Return a type without the range that it declares."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
 
 
 def _is_union(kind: Any) -> bool:

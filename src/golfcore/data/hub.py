@@ -18,6 +18,7 @@ from golfcore.data.shards import read_header, shard_name
 from golfcore.errors import FormatError, GolfError, InputError, UsageError
 from golfcore.paths import write_failure
 from golfcore.progress import Tick, silent
+from golfcore.ranges import Range
 from golfcore.suggest import nearest
 
 DEFAULT_SHARDS = 80
@@ -112,10 +113,9 @@ def _named(manifest: dict[str, Any], section: str, name: str) -> dict[str, Any]:
 
 def _count(entry: dict[str, Any], key: str) -> int:
     stats = entry.get("stats")
-    count = stats.get(key) if isinstance(stats, dict) else None
-    if not isinstance(count, int) or not 1 <= count <= _MAX_SHARDS:
-        raise FormatError(f"manifest.json: stats.{key} = {count!r}, expected 1 to {_MAX_SHARDS}")
-    return count
+    count: Any = stats.get(key) if isinstance(stats, dict) else None
+    Range(1, _MAX_SHARDS).check(f"manifest.json: stats.{key}", count, FormatError)
+    return int(count)
 
 
 def _check_manifest(path: Path) -> dict[str, Any]:

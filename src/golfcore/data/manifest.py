@@ -23,6 +23,7 @@ from golfcore.data.text_files import Reading
 from golfcore.data.val_text import read_val_text
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
+from golfcore.ranges import Bytes, Count, SomePart, SomeSize, field_types, range_of, shown
 
 if TYPE_CHECKING:
     from golfcore.tokenizer import Tokenizer
@@ -51,9 +52,9 @@ def doc_hash_name(split: str) -> str:
 class SplitRecord:
     """Counts of one split: ``tokens`` includes BOS, ``bytes`` is the UTF-8 length of the text."""
 
-    docs: int
-    tokens: int
-    bytes: int
+    docs: Count
+    tokens: Count
+    bytes: Bytes
     docs_sha256: str  # of train_docs.sha or val_docs.sha
     shards: tuple[ShardRecord, ...]
 
@@ -62,13 +63,13 @@ class SplitRecord:
 class Manifest:
     """The content of ``manifest.json``."""
 
-    format: int
+    format: Count
     source: str
     source_sha256: str  # over every document read, each with its length before it
-    duplicates: int  # documents dropped because the same bytes came before
-    val_fraction: float
+    duplicates: Count  # documents dropped because the same bytes came before
+    val_fraction: SomePart
     tokenizer_sha256: str
-    vocab_size: int
+    vocab_size: SomeSize
     val_text_sha256: str
     train: SplitRecord
     val: SplitRecord
@@ -140,20 +141,17 @@ def _table(value: object, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-_KINDS: Mapping[str, type] = {"int": int, "float": float, "str": str, "tuple[ShardRecord, ...]": tuple}
-
-
 def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build ``cls`` from exactly its fields, each of its own type; counts must not be negative."""
-    fields = {f.name: str(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    """Build ``cls`` from exactly its fields, each of its own type, and each number in its range."""
+    fields = field_types(cls)
     if values.keys() != fields.keys():
         odd = sorted(values.keys() ^ fields.keys())
         raise FormatError(f"{where}: missing or unknown keys {', '.join(map(str, odd))}; prepare the data again")
     for name, kind in fields.items():
-        value = values[name]
-        wrong = kind in _KINDS and not isinstance(value, _KINDS[kind])
-        if wrong or (isinstance(value, int) and value < 0):
-            raise FormatError(f"{where}: {name} = {value!r}, expected {kind}")
+        if allowed := range_of(kind):
+            allowed.check(f"{where}: {name}", values[name], FormatError)
+        elif kind is str and not isinstance(values[name], str):
+            raise FormatError(f"{where}: {name} = {shown(values[name])}: expected a text")
     return cls(**values)
 
 

@@ -34,6 +34,7 @@ from golfcore.disk import new_folder, require_new_folder
 from golfcore.errors import FormatError, InputError, UsageError
 from golfcore.paths import atomic_write, sha256_file
 from golfcore.progress import Tick, silent
+from golfcore.ranges import SOME_PART, THREADS, VOCAB
 
 SAMPLE_BYTES = 256 << 20  # what a tokenizer is trained on, at most
 HASHED_BYTES = 64 << 20  # files up to this size are hashed whole whenever they are opened
@@ -72,7 +73,11 @@ def prepare(
         UsageError: a value outside its range, or a folder within the cache that ``cached_prepare`` did not name.
         InputError: unreadable text, fewer than two different documents, ``out_dir`` in the way, a full disk.
     """
-    _check(out_dir, val_fraction, cache_key)
+    SOME_PART.check("val_fraction", val_fraction)
+    THREADS.check("threads", threads)
+    if tokenizer is None:
+        VOCAB.check("vocab_size", vocab_size)  # before the text is read
+    _check_place(out_dir, cache_key)
     texts = Texts(paths, skip_invalid=skip_invalid)
     survey = _survey(texts, _describe(paths), val_fraction, sample=tokenizer is None, tick=tick)
     if tokenizer is None:
@@ -101,9 +106,7 @@ def prepare(
     return manifest
 
 
-def _check(out_dir: Path, val_fraction: float, cache_key: str) -> None:
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"val_fraction = {val_fraction!r}: expected a share between 0 and 1")
+def _check_place(out_dir: Path, cache_key: str) -> None:
     if in_cache(out_dir) and not cache_key:
         raise UsageError(
             f"{out_dir} is in golfcore's cache, where folders are named after their text: leave out -o to prepare into "

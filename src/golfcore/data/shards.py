@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from golfcore.data.contracts import Ids
 from golfcore.data.hints import how_to_prepare
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write, sha256_file
+from golfcore.ranges import Range
 
 MAGIC = 20240520
 VERSION = 1
 HEADER_BYTES = 1024
 TOKENS_PER_SHARD = 100_000_000
 MAX_TOKENS = 2**31 - 1
+SHARD_TOKENS = Range(1, MAX_TOKENS)
 _SHARD_NAME = re.compile(r"fineweb_(train|val|val_bytes)_(\d{6})\.bin")
 
 
@@ -35,7 +37,7 @@ class ShardRecord:
     """Name, token count and hash of a shard, as a manifest lists them."""
 
     name: str
-    tokens: int
+    tokens: Annotated[int, SHARD_TOKENS]
     sha256: str
 
 
@@ -94,8 +96,7 @@ def read_header(path: Path) -> int:
         raise FormatError(f"{path}: magic {magic}, expected {MAGIC}; this is not a token shard")
     if version != VERSION:
         raise FormatError(f"{path}: version {version}, expected {VERSION}")
-    if tokens <= 0:
-        raise FormatError(f"{path}: the header says {tokens} tokens, expected 1 to {MAX_TOKENS}")
+    SHARD_TOKENS.check(f"{path}: the header's number of tokens", tokens, FormatError)
     expected = HEADER_BYTES + 2 * tokens
     if size != expected:
         raise FormatError(f"{path}: {size} bytes, expected {expected} for {tokens} tokens; {again}")
@@ -180,8 +181,7 @@ class ShardWriter:
         Raises:
             InputError: ``shard_tokens`` does not fit the header.
         """
-        if not 1 <= shard_tokens <= MAX_TOKENS:
-            raise InputError(f"shard_tokens = {shard_tokens}: expected 1 to {MAX_TOKENS}")
+        SHARD_TOKENS.check("shard_tokens", shard_tokens, InputError)
         self.records: list[ShardRecord] = []
         self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
         self._open = contextlib.ExitStack()

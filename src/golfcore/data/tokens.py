@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from golfcore.config import RecipeConfig
 from golfcore.data.hints import default_text_path, how_to_prepare, in_cache
 from golfcore.errors import FormatError, InputError, UsageError
-from golfcore.paths import sha256_file
+from golfcore.paths import sha256_file, stored_path, user_path
 from golfcore.progress import Tick, silent
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # of larger ones
 
 
 def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent) -> RecipeConfig:
-    """Return the recipe with ``data.path`` set to a folder of tokens; text is prepared into the cache once.
+    """Return the recipe with ``data.path`` set to a folder of tokens, absolute; text is prepared into the cache once.
 
     Args:
         recipe: its ``data.path`` wins if it is set; otherwise ``text`` is used, or ``data.text``, or the default text.
@@ -45,7 +45,7 @@ def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent
         if text:
             raise UsageError("both text and data.path are given: drop one of them")
         known = data.text if any(data.identity().values()) else ()  # else it says nothing about these tokens
-        return replace(recipe, data=replace(data, text=known))
+        return _stored(recipe, data.path, known)
     from golfcore.data.cache import cached_prepare
     from golfcore.data.default_text import default_text
 
@@ -56,7 +56,14 @@ def prepare_data(recipe: RecipeConfig, text: Sequence[Path], tick: Tick = silent
         paths, vocab_size=data.vocab_size, val_fraction=data.val_fraction, skip_invalid=data.skip_invalid, tick=tick
     )
     named = tuple(str(path.absolute()).encode("utf-8", "backslashreplace").decode() for path in paths)
-    return replace(recipe, data=replace(data, path=str(folder), text=named))
+    return _stored(recipe, str(folder), named)
+
+
+def _stored(recipe: RecipeConfig, path: str, text: tuple[str, ...]) -> RecipeConfig:
+    """Return the recipe with the paths of its tokens as every working folder and every later stage finds them."""
+    tokenizer = stored_path(recipe.data.tokenizer, "data.tokenizer")
+    data = replace(recipe.data, path=stored_path(path, "data.path"), tokenizer=tokenizer, text=text)
+    return replace(recipe, data=data)
 
 
 def open_run(recipe: RecipeConfig) -> tuple[RecipeConfig, Tokens]:
@@ -175,7 +182,7 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
     from golfcore.disk import Lock
     from golfcore.tokenizer import SentencePieceTable, Tokenizer
 
-    folder = Path(data)
+    folder = user_path(data, "data.path")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; {how_to_prepare(folder)}")
     lock = Lock(folder, "share") if in_cache(folder) else None
@@ -188,7 +195,7 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
         return Tokens(folder, own.vocab_size, own, own.sha256, prepared.manifest, lock)
     if not tokenizer:
         raise InputError(f"{folder} has no manifest, so it needs a tokenizer: set data.tokenizer (TOKENIZER_PATH)")
-    path = Path(tokenizer)
+    path = user_path(tokenizer, "data.tokenizer")
     loaded = SentencePieceTable.load(path) if path.suffix == ".model" else Tokenizer.load(path)
     if vocab_size and loaded.vocab_size != vocab_size:
         raise InputError(f"{path} has {loaded.vocab_size} ids, data.vocab_size (VOCAB_SIZE) says {vocab_size}")

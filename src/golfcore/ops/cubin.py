@@ -306,7 +306,13 @@ def read_kernels(binary: Path, image: str) -> list[Kernel]:
     def ask(what: str) -> str:
         try:
             done = subprocess.run(
-                (*base, what, str(binary)), capture_output=True, text=True, check=True, timeout=600, env=environment
+                (*base, what, str(binary)),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=600,
+                env=environment,
             )
         except subprocess.CalledProcessError as error:
             said = " ".join((error.stderr or error.stdout).split())[-300:]

@@ -35,7 +35,7 @@ def peak_bytes(function: Callable[[], object]) -> int | None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present level
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the peak to the present level
         before = _status("VmRSS")
         result = function()
         peak = _status("VmHWM")

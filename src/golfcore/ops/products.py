@@ -24,6 +24,7 @@ import torch
 from golfcore.errors import InputError
 from golfcore.machine import cpu_model
 from golfcore.paths import atomic_write, cache_dir
+from golfcore.ranges import FACTOR
 
 # What lowers the instructions that torch and its libraries use; each choice has a measurement of its own.
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
@@ -159,9 +160,12 @@ def _read() -> dict[str, Speeds]:
     try:
         rows = json.loads((cache_dir() / _KEPT).read_text(encoding="utf-8"))
         found = {str(key): Speeds(*(float(row[name]) for name in Speeds._fields)) for key, row in rows.items()}
-    except (InputError, OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (InputError, OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return {}
-    return {key: value for key, value in found.items() if min(value.fp32, value.bf16) > 0 and value.onednn >= 0}
+    return {
+        key: value for key, value in found.items()
+        if all(rate in FACTOR for rate in value) and min(value.fp32, value.bf16) > 0
+    }  # fmt: skip
 
 
 def widened(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

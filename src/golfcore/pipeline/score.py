@@ -36,6 +36,7 @@ from golfcore.ops.threads import fit_threads
 from golfcore.paths import atomic_write, sha256_file
 from golfcore.processes import ended, python_command
 from golfcore.progress import Tick, silent
+from golfcore.ranges import SECONDS, SOME_WINDOW, WINDOW, Range
 from golfcore.ranks.heartbeat import heartbeat_of_layers, with_heartbeat
 from golfcore.ranks.rendezvous import environment_of_children
 from golfcore.ranks.world import World
@@ -173,15 +174,18 @@ def _windows(
     """
     try:
         own = dict(manifest.get("eval", {}))
-        context = context or int(own.get("context", 1024))
-        if stride is None:
-            stride = "auto" if own.get("stride") == "auto" else int(own.get("stride", 0))
-        budget_s = float(own.get("budget_s", 0.0)) if budget_s is None else budget_s
-        finest = int(own.get("finest_stride", EvalConfig().finest_stride))
-        if context < 1 or finest < 1 or budget_s < 0:
-            raise ValueError(f"context {context}, finest_stride {finest}, budget_s {budget_s}")
     except (TypeError, ValueError) as error:
         raise FormatError(f"the manifest's [eval] does not describe how to read the text: {error}") from error
+
+    def read(name: str, allowed: Range, default: float) -> Any:
+        allowed.check(f"the manifest's eval.{name}", value := own.get(name, default), FormatError)
+        return value
+
+    context = context or read("context", SOME_WINDOW, 1024)
+    if stride is None:
+        stride = "auto" if own.get("stride") == "auto" else read("stride", WINDOW, 0)
+    budget_s = read("budget_s", SECONDS, 0.0) if budget_s is None else budget_s
+    finest = read("finest_stride", SOME_WINDOW, EvalConfig().finest_stride)
     if stride == "auto" and not budget_s:
         raise UsageError("a stride of auto needs a budget, and the artifact names none: give --budget SECONDS")
     if stride != "auto" and not 0 <= stride <= context:
@@ -255,7 +259,7 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
         "--began", repr(time.time()),
     ]  # fmt: skip
     environment = environment_of_children(os.environ) if ranks > 1 else None
-    done = subprocess.run(started, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    done = subprocess.run(started, stdout=subprocess.PIPE, encoding="utf-8", check=False, env=environment)
     if done.returncode:
         blame = MachineError if done.returncode < 0 or done.returncode == MACHINE_CODE else InputError
         raise blame(f"the evaluation {ended(done.returncode)}; try it alone: {command('eval', *words)}")

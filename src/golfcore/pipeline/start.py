@@ -14,6 +14,7 @@ from golfcore.config import CONTEST_ENV, RecipeConfig
 from golfcore.data.tokens import prepare_data
 from golfcore.errors import UsageError
 from golfcore.hints import command
+from golfcore.paths import folder_name
 from golfcore.pipeline.config import changed, read_config
 from golfcore.pipeline.measure import measure_step
 from golfcore.pipeline.preflight import check_place
@@ -66,10 +67,6 @@ class Wish:
     runs: Path = Path("runs")
     run_id: str = ""
     resume: Path | None = None
-
-    def all_sets(self) -> list[str]:
-        """Return ``sets``, and ``data.path=...`` if ``data`` is given."""
-        return [*self.sets, *([f"data.path={self.data}"] if self.data else [])]
 
     def words(self, run_dir: Path) -> list[str | Path]:
         """Return the words of a command that begins such a run in another folder, as they were given; without a seed.
@@ -141,7 +138,7 @@ def commands_after(start: Start) -> tuple[str, ...]:
 
 
 def _loaded(name: str, wish: Wish, changes: Mapping[str, Any]) -> LoadedRecipe:
-    return load_recipe(name, environment=wish.environment, sets=wish.all_sets(), changes=changes)
+    return load_recipe(name, environment=wish.environment, sets=wish.sets, data=wish.data, changes=changes)
 
 
 def measured_size(wish: Wish, ranks: int, progress: Progress = no_progress) -> Size:
@@ -170,8 +167,8 @@ def check_run_id(runs: Path, run_id: str) -> None:
     The folder of a run that ended before it wrote anything may be taken.
     """
     run_dir = runs / run_id
-    if run_id and Path(run_dir.name) != Path(run_id):
-        raise UsageError(f"run id {run_id!r}: expected a plain name without slashes")
+    if run_id and run_id != folder_name(run_id):
+        raise UsageError(f"run id {run_id!a}: expected a plain name without slashes or control characters")
     if not run_id or not run_dir.exists() or (run_dir.is_dir() and is_empty(run_dir)):
         return
     step = next_step(run_dir)
@@ -191,7 +188,7 @@ def claim_run_dir(runs: Path, run_id: str, name: str) -> Path:
         with contextlib.suppress(FileExistsError):  # an empty one, which the lock gives to one process
             create(runs / run_id)
         return runs / run_id
-    stamp = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stamp = f"{folder_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):
         run_dir = runs / (stamp if number == 1 else f"{stamp}-{number}")
         with contextlib.suppress(FileExistsError):

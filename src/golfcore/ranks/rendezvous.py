@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import queue
+import re
 import secrets
 import socket
 import struct
@@ -24,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from golfcore.errors import RankError, UsageError
+from golfcore.ranges import SIZE, shown
 from golfcore.ranks.monitor import Monitor
 from golfcore.ranks.ticks import Ticks
 from golfcore.ranks.verdict import Limits
@@ -55,9 +57,10 @@ class Place:
         names["LOCAL_WORLD_SIZE"] = environment.get("WORLD_SIZE", "1")
         for name, default in names.items():
             text = environment.get(name, default)
-            if not text.isdecimal():
-                raise UsageError(f"{name} = {text!r}: expected a number; let torchrun set it")
+            if not re.fullmatch(r"[0-9]{1,5}", text):
+                raise UsageError(f"{name} = {shown(text)}: expected {SIZE}; let torchrun set it")
             numbers[name] = int(text)
+            SIZE.check(name, numbers[name])
         size, rank = numbers["WORLD_SIZE"], numbers["RANK"]
         if not 0 <= rank < size:
             raise UsageError(f"RANK = {rank} with WORLD_SIZE = {size}: expected a rank below the size")

@@ -91,7 +91,7 @@ def differences(a: RecipeConfig, b: RecipeConfig) -> list[tuple[str, Any, Any]]:
 
 
 def load_recipe(
-    name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = (),
+    name_or_path: str, *, environment: Mapping[str, str], sets: Sequence[str] = (), data: Path | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> LoadedRecipe:  # fmt: skip
     """Load a recipe: its file, changed by ``changes``, then by the environment, then by ``sets``, over the defaults.
@@ -100,6 +100,7 @@ def load_recipe(
         name_or_path: ``pocket``, or a TOML file.
         environment: variables, like ``os.environ``; the contest's names are looked up in it.
         sets: ``section.key=value`` each, as on the command line.
+        data: a folder of tokens, which replaces every other ``data.path``.
         changes: values by ``section.key``, for example from ``golfcore.recipes.sizing``.
 
     Raises:
@@ -120,5 +121,8 @@ def load_recipe(
         key, value = parse_set(option)
         set_key(tree, key, value)
         overrides.append(f"{option} (--set)")
+    if data is not None:
+        set_key(tree, "data.path", str(data))
+        overrides.append(f"data.path={data} (--data)")
     tree.setdefault("name", Path(name_or_path).stem)
     return LoadedRecipe(build_recipe(tree, family_configs(), name_or_path), tuple(overrides))

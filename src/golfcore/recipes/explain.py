@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from docstring_parser import google
 from golfcore.config import CONTEST_ENV, SECTIONS, RecipeConfig, describe, to_tree
 from golfcore.errors import UsageError
 from golfcore.model import family_configs
+from golfcore.ranges import field_types
 from golfcore.recipes import load_recipe, recipe_names
 from golfcore.suggest import nearest
 
@@ -76,7 +76,7 @@ def all_keys() -> list[KeyHelp]:
 
     def entries(section: str, cls: type, family: str = "", only: Mapping[str, str] | None = None) -> list[KeyHelp]:
         """Return the keys of one config class; ``only`` selects fields and says how a recipe spells them."""
-        kinds, texts = typing.get_type_hints(cls), attribute_texts(cls)
+        kinds, texts = field_types(cls), attribute_texts(cls)
         found = []
         for field in dataclasses.fields(cls):
             if only is not None and field.name not in only:

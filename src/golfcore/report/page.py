@@ -62,7 +62,7 @@ def render(template: str, context: dict[str, Any]) -> bytes:
         lstrip_blocks=True,
     )
     templates.filters |= {"count": _count, "share": _share, "decimal": _decimal}
-    return templates.get_template(template).render(context).encode()
+    return templates.get_template(template).render(context).encode(errors="backslashreplace")
 
 
 def _context(run: RunData) -> dict[str, Any]:

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from golfcore import _core, machine
-from golfcore.errors import FormatError, InputError, UsageError
+from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write
+from golfcore.ranges import THREADS, VOCAB
 
 if TYPE_CHECKING:
     import tiktoken
@@ -108,8 +109,7 @@ class Tokenizer:
             InputError: too little text for that many merges (a pair must occur twice), or 4 GiB of text or more.
         """
         threads = _thread_count(threads)
-        if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
-            raise UsageError(f"vocab_size {vocab_size}: choose one from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}")
+        VOCAB.check("vocab_size", vocab_size)
         if (size := sum(map(len, docs))) > _core.BPE_MAX_TRAINING_BYTES:
             raise InputError(f"training text of {size:,} bytes, expected less than 4 GiB; train on a sample")
         try:
@@ -274,6 +274,5 @@ def _check_document(data: Any) -> None:
 
 
 def _thread_count(threads: int) -> int:
-    if not 0 <= threads <= 1024:
-        raise UsageError(f"threads {threads}: choose from 1 to 1,024, or 0 for all cores")
+    THREADS.check("threads", threads)
     return threads or machine.threads()

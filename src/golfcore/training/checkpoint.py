@@ -24,10 +24,12 @@ from torch import Tensor
 from golfcore.crash import explained
 from golfcore.errors import FormatError, GolfError, InputError
 from golfcore.paths import atomic_write
+from golfcore.ranges import COUNT, SECONDS
 from golfcore.run_folder import CHECKPOINT, PREVIOUS_CHECKPOINT
 from golfcore.training.next_step import next_step
 
 VERSION = 3
+NUMBERS = {"step": COUNT, "train_s": SECONDS, "tokens": COUNT, "averaged": COUNT}
 SUM_MAGIC = b"GOLFSUM1"
 SUM_BYTES = len(SUM_MAGIC) + 32
 
@@ -78,7 +80,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
     Raises:
         InputError: no such file.
-        FormatError: not a checkpoint, damaged, or of another version.
+        FormatError: not a checkpoint, damaged, of another version, or with a number out of range.
     """
     if not path.is_file():
         raise InputError(f"no checkpoint at {path}; {next_step(path.parent)}")
@@ -96,6 +98,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise FormatError(
             f"{path}: checkpoint version {found!r}, expected {VERSION}; written by another version of golfcore"
         )
+    for name, allowed in NUMBERS.items():
+        if name in state:
+            allowed.check(f"{path}: {name}", state[name], FormatError)
     return state
 
 

@@ -21,6 +21,8 @@ from typing import Any
 from golfcore import machine
 from golfcore.errors import FormatError, GolfError, InputError, RuleError
 from golfcore.paths import atomic_write, disk_is_full, write_failure
+from golfcore.printing import printable
+from golfcore.ranges import COUNT, SECONDS, shown
 from golfcore.run_folder import ENV, LEDGER, LOG, METRICS
 
 MAX_PENDING = 16 << 20  # bytes of lines kept in memory while the disk is full
@@ -132,7 +134,8 @@ class RunLog:
         self._log = self._metrics = None
 
     def line(self, text: str) -> None:
-        """Add a line to log.txt and echo it."""
+        """Add a line to log.txt and echo it; a newline in a name of the user's is written escaped."""
+        text = printable(text)
         if self._log is not None:
             self._log.line(text)
             if self._echo is not None:
@@ -286,8 +289,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            if row["kind"] not in ("train", "val") or not isinstance(row["step"], int):
-                raise ValueError(f"kind {row['kind']!r}, step {row['step']!r}")
+            if row["kind"] not in ("train", "val") or row["step"] not in COUNT:
+                raise ValueError(f"kind {row['kind']!r:.40}, step {shown(row['step'])}")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines) and not line.endswith(b"\n"):
                 break
@@ -316,10 +319,11 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
                 budget_s=None if budget is None else float(budget),
                 complete=bool(row.get("complete", True)),
             )
-            if not math.isfinite(phase.seconds) or not math.isfinite(phase.budget_s or 0.0):
-                raise ValueError("not finite")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{path}: expected phases with seconds and budget_s, found {row!r:.80}") from error
+            if phase.seconds not in SECONDS or (phase.budget_s or 0.0) not in SECONDS:
+                raise ValueError(str(SECONDS))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            found = shown(row)[:200]
+            raise FormatError(f"{path}: expected phases with seconds and budget_s, found {found}") from error
         result.append(asdict(phase))
     return result
 

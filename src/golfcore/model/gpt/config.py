@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from golfcore.config import require
+from golfcore.ranges import Factor, Layers, Part, Range, Size, SomeFactor, SomeSize, SomeWindow, Window, check_fields
 
 if TYPE_CHECKING:
     from golfcore.model.roles import Kind
@@ -109,34 +110,34 @@ class GPTConfig:
     """
 
     # --- size
-    num_layers: int = 9
-    model_dim: int = 512
-    num_heads: int = 8
-    num_kv_heads: int = 4
-    mlp_mult: int = 2
-    bos: int = 1
+    num_layers: Layers = 9
+    model_dim: Annotated[int, Range(1, 2**20)] = 512
+    num_heads: SomeSize = 8
+    num_kv_heads: SomeSize = 4
+    mlp_mult: SomeSize = 2
+    bos: Size = 1
 
     # --- input
     tie_embeddings: bool = True
-    tied_embed_init_std: float = 0.005
-    embed_dim: int = 0
-    bigram_slots: int = 0
-    bigram_dim: int = 0
+    tied_embed_init_std: Factor = 0.005
+    embed_dim: Size = 0
+    bigram_slots: Annotated[int, Range(0, 2**24)] = 0
+    bigram_dim: Size = 0
     smear: Literal["none", "token", "channel", "mean"] = "none"
 
     # --- attention
-    qk_gain_init: float = 1.5
-    rope_base: float = 10_000.0
-    rope_dims: int = 0
+    qk_gain_init: Factor = 1.5
+    rope_base: Annotated[float, Range(1, 1e12, whole=False, above=True)] = 10_000.0
+    rope_dims: Size = 0
     rope_scaling: Literal["none", "ntk", "yarn"] = "none"
-    rope_train_len: int = 1024
+    rope_train_len: SomeWindow = 1024
     xsa_layers: str = ""
     attn_gate: Literal["none", "head", "dense", "sparse"] = "none"
-    attn_gate_scale: float = 1.0
+    attn_gate_scale: Factor = 1.0
     value_embed_layers: str = ""
-    value_embed_dim: int = 128
+    value_embed_dim: Size = 128
     packed_documents: bool = False
-    max_segment: int = 0
+    max_segment: Window = 0
 
     # --- MLP
     activation: Literal["relu2", "leaky2", "swiglu"] = "relu2"
@@ -145,24 +146,21 @@ class GPTConfig:
     resid_mix: Literal["none", "learned", "phase"] = "learned"
     skips: Literal["none", "weighted", "gated"] = "weighted"
     layer_scale: bool = False
-    lanes_from: int = 0
+    lanes_from: Size = 0
 
     # --- depth recurrence
     loop_layers: str = ""
-    loop_starts: tuple[float, ...] = ()
+    loop_starts: tuple[Part, ...] = ()
 
     # --- head and loss
     softcap: Literal["tanh", "poly"] = "tanh"
-    logit_softcap: float = 30.0
-    z_loss: float = 0.0
+    logit_softcap: SomeFactor = 30.0
+    z_loss: Factor = 0.0
 
     init: Literal["uniform", "orthogonal"] = "uniform"
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "model_dim", "num_heads", "num_kv_heads", "mlp_mult", "rope_train_len"):
-            require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "1 or more")
-        for name in ("bos", "embed_dim", "bigram_dim", "max_segment", "lanes_from", "z_loss"):
-            require(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "0 or more")
+        check_fields(self, "model")
         require(
             self.model_dim % self.num_heads == 0, "model.num_heads", self.num_heads,
             f"a divisor of model.model_dim = {self.model_dim}",
@@ -172,8 +170,6 @@ class GPTConfig:
             self.num_heads % self.num_kv_heads == 0, "model.num_kv_heads", self.num_kv_heads,
             f"a divisor of model.num_heads = {self.num_heads}",
         )  # fmt: skip
-        require(self.logit_softcap > 0, "model.logit_softcap", self.logit_softcap, "a positive number")
-        require(self.rope_base > 1, "model.rope_base", self.rope_base, "above 1")
         self._check_parts()
         self._check_loops()
 
@@ -222,8 +218,6 @@ class GPTConfig:
             bool(span) == bool(self.loop_starts), "model.loop_starts", self.loop_starts,
             "a share of the run for each further pass with model.loop_layers, none without",
         )  # fmt: skip
-        for start in self.loop_starts:
-            require(0 <= start < 1, "model.loop_starts", self.loop_starts, "shares of the run, 0 <= x < 1")
         require(
             list(self.loop_starts) == sorted(self.loop_starts), "model.loop_starts", self.loop_starts, "rising shares"
         )
