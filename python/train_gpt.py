@@ -77,7 +77,8 @@ if __name__ == "__main__":
         with join_world() as world:
             main(options, world)
     except GolfError as error:
-        print(f"train_gpt.py: {error}", file=sys.stderr, flush=True)
+        if error.is_printed_by(os.environ):
+            print(f"train_gpt.py: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit("train_gpt.py: interrupted; go on with --resume and the run's folder")

@@ -1,13 +1,21 @@
 """The errors of golfcore. A message says what is wrong, the value, what was expected, and what to do next."""
 
+from collections.abc import Mapping
+
 
 class GolfError(Exception):
     """Base class of every error that a user can act on; the command line prints it as one line.
 
-    ``exit_code`` is 2 for wrong usage (the command can never work as given) and 1 for all other errors.
+    ``exit_code`` is 2 for wrong usage (the command can never work as given) and 1 for all other errors. ``everywhere``
+    is True if every rank of a run raises the error with the same text, so that one rank of each machine prints it.
     """
 
     exit_code = 1
+    everywhere = False
+
+    def is_printed_by(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the process with torchrun's ``environment`` prints the error."""
+        return not self.everywhere or environment.get("LOCAL_RANK", "0") == "0"
 
 
 class UsageError(GolfError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GolfError as error:
         if debug:
             traceback.print_exc()
-        print(f"golfcore: {error}", file=sys.stderr)
+        if error.is_printed_by(os.environ):
+            print(f"golfcore: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         hint = f"; {interrupt}" if str(interrupt) else "; nothing was left half-written"

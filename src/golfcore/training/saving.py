@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from golfcore.data.contracts import Documents, TokenBatch
 from golfcore.errors import InputError
 from golfcore.model.interface import LanguageModel
 from golfcore.optim.optimizers import Optimizers
@@ -24,9 +23,11 @@ from golfcore.training.runlog import RunLog
 class BatchLoader(Protocol):
     """The interface of a loader: it gives this rank's share of each step, in any shape, and a position to save."""
 
-    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+    def __next__(self) -> TokenBatch: ...
 
-    def reshape(self, batch_tokens: int, seq_len: int) -> None: ...
+    def peek(self) -> TokenBatch: ...
+
+    def reshape(self, batch_tokens: int, seq_len: int, documents: Documents | None = None) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
