@@ -69,7 +69,9 @@ class FakeGpu(TorchDispatchMode):
         assert not (name in ("_local_scalar_dense", "nonzero", "equal") and on_gpu), f"{name} waits for the GPU"
         if name == "copy_" and len({t.device.type for t in given}) > 1:
             raise AssertionError(f"copy_ between {[t.device.type for t in given]} waits for the GPU")
-        there = torch.device(kwargs.get("device") or given[0].device).type if name == "_to_copy" else "meta"
+        if name != "_to_copy":
+            return
+        there = torch.device(kwargs.get("device") or given[0].device).type
         if there not in ("meta", given[0].device.type):  # C++ says meta where it means the device of its argument
             assert kwargs.get("non_blocking"), "a copy that blocks"
             assert id(given[0]) in self._pinned, "a copy from memory that is not pinned"

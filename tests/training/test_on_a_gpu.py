@@ -42,7 +42,7 @@ def cut(name: str, **train: Any) -> RecipeConfig:
         "lanes_from": model.lanes_from and 3, "max_segment": model.max_segment and 16,
     }  # fmt: skip
     sizes = {
-        "batch_tokens": 512, "micro_batch_tokens": 128, "seq_len": 64, "compile": False, "warmup_steps": 0,
+        "batch_tokens": 256, "micro_batch_tokens": 128, "seq_len": 64, "compile": False, "warmup_steps": 0,
         "batch_ramp": (), "batch_ramp_until": (), "seq_ramp": (), "seq_ramp_until": (), "log_every": 10**6,
     }  # fmt: skip
     return dataclasses.replace(
@@ -60,14 +60,15 @@ def trainer_of(config: RecipeConfig, run_dir: Path, ranks: int = 1) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize(
+    ("name", "ranks"), [*((name, 1) for name in recipe_names()), ("frontier_8xh100", 2), ("pocket", 2)]
+)
 def test_a_step_of_a_recipe_stays_on_its_device_and_waits_for_nothing(
     name: str, ranks: int, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[torch.Tensor] = []
     monkeypatch.setattr(dist, "broadcast", lambda tensor, src: told.append(tensor))
-    config = cut(name, iterations=13)
+    config = cut(name, iterations=12)
     trainer = trainer_of(config, tmp_path, ranks)
     phases = range(len(trainer.module.phase_starts()) + 1)
     for phase in phases:
@@ -78,13 +79,13 @@ def test_a_step_of_a_recipe_stays_on_its_device_and_waits_for_nothing(
                 trainer.update(1.0, 0.5)
     with gpu.without_waiting():
         trainer._steps()
-    assert trainer.state.step == 13
+    assert trainer.state.step == 12
     assert all(p.is_cuda for p in trainer.module.parameters())
     assert all(t.is_cuda for t in trainer.optimizers.averages.values())
     assert all(t.is_cuda for t in trainer.optimizers._state.values())
     assert {t.device for t in told} == ({CPU} if ranks > 1 else set())  # the word of rank 0 goes by no GPU
     if ranks > 1:
-        assert len(told) == 3
+        assert len(told) == 2
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -133,7 +133,7 @@ class Trainer:
             loss, parts = loss_fn(batch, Context(self.progress))
             if number == len(batches):
                 self.optimizers.begin_overlapped_reduction()
-            (loss * (share / self.world.size)).backward()
+            (loss * (share / self.world.size)).backward()  # type: ignore[no-untyped-call]
             total += parts["ce"].float() * share
             self.world.heartbeat(f"step {self.state.step + 1}")
         self.feed.copy_ahead(self.micro_rows)
