@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from many_ranks import run_ranks
 
 from golfcore.errors import GolfError, RankError, UsageError
 from golfcore.ranks import world as world_module
 from golfcore.ranks.device import own_device, why_no_gpu
 from golfcore.ranks.rendezvous import Place
-from golfcore.ranks.world import join_world
+from golfcore.ranks.world import World, join_world
 
 CPU = torch.device("cpu")
 
@@ -121,6 +122,19 @@ def test_processes_that_torchrun_did_not_start_do_not_train_alone(environment: d
 @pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_a_process_alone_is_a_world_of_one(environment: dict[str, str]) -> None:
     assert Place.from_environment(environment) == Place()
+
+
+def refused(world: World) -> tuple[str, bool]:
+    def refuse() -> None:
+        raise UsageError("not on this machine")
+
+    with pytest.raises(UsageError) as caught:
+        world.on_primary(refuse)
+    return str(caught.value), caught.value.everywhere
+
+
+def test_what_rank_0_refuses_every_rank_refuses_alike() -> None:
+    assert run_ranks(2, refused) == [("not on this machine", True)] * 2
 
 
 def test_what_every_rank_says_is_printed_once_a_machine() -> None:

@@ -71,7 +71,7 @@ def choose_loss(
 def _compiled(loss: LossFunction) -> LossFunction:
     """``loss`` as one graph for each shape and phase; more than one graph is an error.
 
-    The number of documents changes from batch to batch and must not make a graph of its own.
+    The number of documents changes from batch to batch and makes no graph of its own.
     """
     config: Any = torch._dynamo.config
     limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # before torch 2.7
@@ -80,7 +80,7 @@ def _compiled(loss: LossFunction) -> LossFunction:
 
     def compiled(batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         if batch.bounds is not None:
-            torch._dynamo.mark_dynamic(batch.bounds, 0)
+            torch._dynamo.maybe_mark_dynamic(batch.bounds, 0)
         return traced(batch, context)
 
     return compiled
