@@ -27,7 +27,6 @@ from golfcore.data.tokens import Tokens, open_tokens  # noqa: E402
 from golfcore.errors import RuleError  # noqa: E402
 from golfcore.model import get_family  # noqa: E402
 from golfcore.model.gpt.model import GPT  # noqa: E402
-from golfcore.model.interface import Batch  # noqa: E402
 from golfcore.ops import products  # noqa: E402
 from golfcore.ops.cases.optim import torch_muon_in_fast_precision  # noqa: E402
 from golfcore.ops.memory import keep_freed_memory  # noqa: E402
@@ -41,6 +40,7 @@ from golfcore.pipeline.score import score_in_new_process  # noqa: E402
 from golfcore.pipeline.start import Wish, begin  # noqa: E402
 from golfcore.ranks.world import World  # noqa: E402
 from golfcore.run_folder import ARTIFACT  # noqa: E402
+from golfcore.training.feed import batches_of  # noqa: E402
 
 
 def optimizers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
@@ -78,8 +78,9 @@ def train(model: GPT, config: RecipeConfig, tokens: Tokens, *, compiled: bool) -
     fresh = optimizers(model, config)
 
     def step(number: int, multiplier: float) -> None:
-        inputs_BT, targets_BT = (torch.from_numpy(x) for x in next(loader))
-        loss_fn(model, Batch(inputs_BT, targets_BT)).backward()
+        host = next(loader)
+        (batch,) = batches_of(host, len(host.inputs_BT), torch.device("cpu"))
+        loss_fn(model, batch).backward()
         for optimizer in fresh:
             for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * multiplier

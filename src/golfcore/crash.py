@@ -49,7 +49,8 @@ def report(program: str, error: BaseException, *, debug: bool = False, thread: s
     if debug:
         say("".join(traceback.format_exception(error)).rstrip(), keep="\n")
     if isinstance(error, GolfError):
-        say(f"{program}: {text}{where}")
+        if error.is_printed_by(os.environ):
+            say(f"{program}: {text}{where}")
         return code
     details = ""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 
 # What a machine may lack for a while: room, memory, file handles, a device, the right to write. No recipe causes these.
 _LACKS = frozenset(
@@ -19,10 +20,16 @@ class GolfError(Exception):
     """Base class of every error that a user can act on; the command line prints it as one line.
 
     ``exit_code`` is 2 for wrong usage (the command can never work as given), 75 if the machine lacks something for now,
-    and 1 for all other errors.
+    and 1 for all other errors. ``everywhere`` is True if every rank of a run raises the error with the same text, so
+    that one rank of each machine prints it.
     """
 
     exit_code = 1
+    everywhere = False
+
+    def is_printed_by(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the process with torchrun's ``environment`` prints the error."""
+        return not self.everywhere or environment.get("LOCAL_RANK", "0") == "0"
 
 
 class UsageError(GolfError):

@@ -26,14 +26,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 
 def take(loader: TokenLoader, count: int) -> list[tuple[list, list]]:
-    return [(x.tolist(), y.tolist()) for x, y in islice(loader, count)]
+    return [(x.tolist(), y.tolist()) for x, y, _ in islice(loader, count)]
 
 
 def test_sequential_order_is_the_stream_with_one_token_shared(shards: ShardSet) -> None:
     with TokenLoader(shards, batch_tokens=BATCH, seq_len=SEQ) as loader:
-        for step, (x_BT, y_BT) in enumerate(islice(loader, 25)):
+        for step, (x_BT, y_BT, bounds) in enumerate(islice(loader, 25)):
             at = (step * BATCH + np.arange(BATCH)) % TOKENS  # 25 batches wrap twice
-            assert x_BT.dtype == y_BT.dtype == np.int64
+            assert x_BT.dtype == y_BT.dtype == np.uint16
+            assert bounds is None
             assert x_BT.shape == y_BT.shape == (BATCH // SEQ, SEQ)
             assert x_BT.ravel().tolist() == at.tolist()
             assert y_BT.ravel().tolist() == ((at + 1) % TOKENS).tolist()
@@ -45,9 +46,9 @@ def test_an_order_sees_each_window_once_an_epoch_and_differs_between_epochs(shar
     rows = []
     with TokenLoader(shards, batch_tokens=BATCH, seq_len=SEQ, order=order, seed=3) as loader:
         while len(rows) < 2 * windows:
-            x_BT, y_BT = next(loader)
+            x_BT, y_BT, _ = next(loader)
             assert np.array_equal(y_BT, (x_BT + 1) % TOKENS)
-            assert np.array_equal(np.diff(x_BT) % TOKENS, np.ones((BATCH // SEQ, SEQ - 1)))
+            assert np.array_equal(np.diff(x_BT.astype(int)) % TOKENS, np.ones((BATCH // SEQ, SEQ - 1)))
             rows += x_BT.tolist()
     first, second = rows[:windows], rows[windows : 2 * windows]
     for epoch in (first, second):
@@ -89,7 +90,7 @@ def test_a_run_killed_in_an_epoch_goes_on_with_the_same_batches(shards: ShardSet
 
 def test_random_windows_lie_anywhere(shards: ShardSet) -> None:
     with TokenLoader(shards, batch_tokens=BATCH, seq_len=SEQ, order="random") as loader:
-        rows = np.concatenate([x_BT for x_BT, _ in islice(loader, 200)])
+        rows = np.concatenate([x_BT for x_BT, _, _ in islice(loader, 200)])
     assert np.array_equal(np.diff(rows), np.ones((len(rows), SEQ - 1)))
     starts = np.unique(rows[:, 0])
     assert len(starts) > 700
@@ -102,7 +103,7 @@ def test_a_new_shape_counts_from_the_tokens_handed_out(shards: ShardSet, order: 
         take(loader, 3)
         loader.reshape(2 * BATCH, 2 * SEQ)
         state = loader.state_dict()
-        x_BT, y_BT = next(loader)
+        x_BT, y_BT, _ = next(loader)
         assert x_BT.shape == (BATCH // SEQ, 2 * SEQ)
         assert np.array_equal(y_BT, (x_BT + 1) % TOKENS)
         if order == "sequential":
@@ -145,6 +146,25 @@ def test_a_state_of_another_stream_is_refused(shards: ShardSet) -> None:
             loader.load_state_dict(state | {"position": position})
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_look_at_the_next_batch_leaves_the_position(shards: ShardSet, order: str) -> None:
+    with TokenLoader(shards, batch_tokens=BATCH, seq_len=SEQ, order=order, prefetch=1) as loader:
+        take(loader, 2)
+        state = loader.state_dict()
+        seen = loader.peek()
+        assert loader.peek() is seen
+        assert loader.state_dict() == state
+        assert next(loader) is seen
+        ahead = loader.peek()
+        loader.load_state_dict(state)  # what was looked at belongs to another position now
+        again = next(loader)
+        assert again is not ahead
+        assert np.array_equal(again.inputs_BT, seen.inputs_BT)
+        ahead = loader.peek()
+        loader.reshape(2 * BATCH, SEQ)
+        assert next(loader).inputs_BT.size == 2 * ahead.inputs_BT.size
+
+
 def test_close_ends_the_thread_even_with_a_full_queue(shards: ShardSet) -> None:
     before = threading.active_count()
     loader = TokenLoader(shards, batch_tokens=BATCH, seq_len=SEQ, prefetch=2)
@@ -162,9 +182,9 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_the_batch_is_asked_for(
 
     monkeypatch.setattr(ShardSet, "__getitem__", broken)
     with TokenLoader(shards, batch_tokens=BATCH, seq_len=SEQ) as loader:
-        for _ in range(2):
+        for ask in (loader.peek, loader.__next__, loader.peek):
             with pytest.raises(OSError, match="went away"):
-                next(loader)
+                ask()
 
 
 def test_fewer_tokens_than_one_batch(shards: ShardSet) -> None:
@@ -176,7 +196,7 @@ def test_fewer_tokens_than_one_batch(shards: ShardSet) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_batch_as_large_as_the_data(shards: ShardSet, order: str) -> None:
     with TokenLoader(shards, batch_tokens=1000, seq_len=10, order=order) as loader:
-        for x_BT, y_BT in islice(loader, 5):
+        for x_BT, y_BT, _ in islice(loader, 5):
             assert np.array_equal(y_BT, (x_BT + 1) % TOKENS)
 
 
@@ -202,7 +222,7 @@ def test_the_package_does_not_import_torch() -> None:
     import subprocess
     import sys
 
-    modules = "text default_text shards val_text manifest prepare verify loader hub"
+    modules = "text default_text shards val_text manifest prepare verify loader segments hub"
     code = "import sys; " + "; ".join(f"import golfcore.data.{m}" for m in modules.split())
     code += "; import golfcore.cli.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

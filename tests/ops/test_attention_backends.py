@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from golfcore.errors import UsageError
-from golfcore.ops import attention
+from golfcore.ops import attention, attention_backends
 from golfcore.ops.attention_backends import NAMES, choose, chosen, using_attention
 from golfcore.ops.reference.attention import attention as reference
 
@@ -62,7 +62,7 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def flash_attn_varlen_func(
         q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, longest_q: int, longest_k: int, **options: Any
     ) -> tuple[torch.Tensor, None]:
-        calls.append(options)
+        calls.append({**options, "longest": longest_q})
         assert longest_q == longest_k >= int((cu_q[1:] - cu_q[:-1]).max())
         return reference(q[None], k[None], v[None], cu_seqlens=cu_k, **options_of(**options))[0], None
 
@@ -82,6 +82,57 @@ def test_flash_attention_3_is_called_as_it_wants_to_be(flash: list[dict[str, Any
     with using_attention("fa3"):  # fp32 is not for it
         attention(*tensors())
     assert len(flash) == 1
+
+
+def test_flash_attention_3_is_told_the_longest_document(flash: list[dict[str, Any]]) -> None:
+    """It launches blocks for as many tokens: for the whole row, a hundred times too many."""
+    q, k, v = tensors(dtype=torch.bfloat16)
+    packed = torch.tensor([0, 7, 14, 24, 24, 24], dtype=torch.int32)  # padded with empty documents
+    with using_attention("fa3"):
+        for longest in (10, 0):
+            y = attention(q, k, v, cu_seqlens=packed, longest=longest)
+            torch.testing.assert_close(y, reference(q, k, v, cu_seqlens=packed), rtol=0.02, atol=0.02)
+    assert [call["longest"] for call in flash] == [10, 24]
+    assert torch.equal(attention(q, k, v, cu_seqlens=packed, longest=10), attention(q, k, v, cu_seqlens=packed))
+
+
+def test_a_call_imports_nothing(flash: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile cannot trace an import."""
+
+    def no_import(name: str) -> Any:
+        raise AssertionError(f"import of {name}")
+
+    q, k, v = tensors(dtype=torch.bfloat16)
+    with using_attention("fa3"), using_attention("own"), using_attention("fa3"):
+        monkeypatch.setattr(attention_backends.importlib, "import_module", no_import)
+        attention(q, k, v)
+    assert len(flash) == 1
+    assert attention_backends._flash is None
+
+
+def test_the_trial_of_packed_documents_is_of_these(flash: list[dict[str, Any]]) -> None:
+    bounds = torch.tensor([0, 5, 16, 32], dtype=torch.int32)
+    shape = (2, 16, 4, 2, 32, torch.bfloat16, CPU)
+    _, why = choose("auto", attention, *shape, bounds, 16)
+    assert "sdpa: keeps no documents apart" in why
+    assert {call["longest"] for call in flash} == {16}
+    assert choose("fa3", attention, *shape, bounds, 16) == ("fa3", "as the recipe says")
+
+
+@pytest.mark.parametrize("error", [TypeError("got an unexpected keyword\nargument 'causal'"), AttributeError("gone")])
+def test_a_version_with_another_interface_is_no_choice(
+    flash: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def other(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(sys.modules["flash_attn_interface"], "flash_attn_func", other)
+    shape = (2, 16, 4, 2, 32, torch.bfloat16, CPU)
+    name, why = choose("auto", attention, *shape)
+    assert name != "fa3"
+    assert f"fa3: {' '.join(str(error).split())}" in why
+    with pytest.raises(UsageError, match=r"train\.attention = 'fa3' fails: "):
+        choose("fa3", attention, *shape)
 
 
 def test_the_choice_is_a_measurement_that_the_log_can_state(flash: list[dict[str, Any]]) -> None:

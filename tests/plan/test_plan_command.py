@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 from tiny import recipe
 
 from golfcore.cli import main
 from golfcore.config import to_toml, to_tree
+from golfcore.data.contracts import Documents
 from golfcore.pipeline.measure import AT_LEAST, RandomTokens, measure_step
 
 
@@ -81,12 +82,18 @@ def test_a_step_too_long_to_run_is_a_line_through_two_shorter_ones() -> None:
 
 def test_random_tokens_are_batches_of_the_loaders_shape() -> None:
     loader = RandomTokens(64, 256, 32)
-    inputs, targets = next(loader)
+    inputs, targets, bounds = next(loader)
+    assert bounds is None
     assert inputs.shape == targets.shape == (8, 32)
     assert (inputs[:, 1:] == targets[:, :-1]).all()
     loader.reshape(64, 16)
     assert next(loader)[0].shape == (4, 16)
-    assert torch.from_numpy(inputs).max() < 64
+    assert inputs.max() < 64
+    loader.reshape(64, 16, Documents(bos=1, max_segment=5))
+    batch = loader.peek()
+    assert batch.bounds is not None
+    assert batch.bounds[-1] == 64
+    assert np.diff(batch.bounds).max() <= 5
 
 
 def test_the_parts_of_a_step_add_up_over_stages(capsys: pytest.CaptureFixture[str]) -> None:

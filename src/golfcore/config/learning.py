@@ -136,7 +136,9 @@ class TrainConfig:
         compile: Whether the loss runs under torch.compile. If compilation fails, the run goes on without it and the log
             says why.
         cuda_graphs: Whether forward and backward pass are replayed as CUDA graphs, which saves launch time on a GPU. If
-            that fails, the run goes on without it and the log says why.
+            the capture fails, the run ends before its clock starts. On a CPU it has no effect.
+        require_gpu: Whether the run refuses to start unless golfcore's kernels on a GPU serve every operation. Set it
+            to false to run a recipe for GPUs on a CPU or by plain torch all the same, which is far slower.
         attention: Implementation of attention: own is golfcore's kernel, fa3 FlashAttention 3, sdpa torch's. auto times
             them on the shapes of the run and writes the choice into the log.
         ema_decay: Decay per step of an exponential moving average of the weights, which replaces the weights at the
@@ -166,6 +168,7 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     cuda_graphs: bool = False
+    require_gpu: bool = False
     attention: Literal["auto", "own", "fa3", "sdpa"] = "auto"
     ema_decay: Part = 0.0
     swa_start: Part = 0.0

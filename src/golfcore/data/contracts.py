@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,30 @@ SPECIAL_IDS = 4
 """Ids 0 pad, 1 bos, 2 eos, 3 unk stand for no text."""
 
 Ids = NDArray[np.uint16]
+
+
+class Documents(NamedTuple):
+    """A rule that cuts rows of tokens into segments, which attention does not cross.
+
+    A segment starts at each row, at each ``bos``, and again after ``max_segment`` tokens; 0 for no limit.
+    """
+
+    bos: int
+    max_segment: int = 0
+
+
+class TokenBatch(NamedTuple):
+    """One rank's share of a step.
+
+    Attributes:
+        inputs_BT: uint16 [B, T].
+        targets_BT: the same, one token ahead.
+        bounds: int32 bounds of the segments over all rows end to end, from 0 to B T; None if rows are not cut.
+    """
+
+    inputs_BT: Ids
+    targets_BT: Ids
+    bounds: NDArray[np.int32] | None = None
 
 
 class TokenizerLike(Protocol):

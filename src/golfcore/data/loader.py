@@ -5,7 +5,8 @@ There are four orders. ``sequential`` reads the stream as the contest's own load
 a stride that has no divisor in common with their number, another stride in each epoch, and holds no permutation in
 memory. These three see each token as a target once per epoch, but for the few that fill no whole window. ``random``
 draws windows from anywhere, with replacement. A batch is a pure function of the number of tokens handed out before it
-and of its own shape, so the position is one number, and a run may change the shape of its batches.
+and of its own shape, so the position is one number, and a run may change the shape of its batches. Where a model keeps
+documents apart, the thread that prefetches also finds the bounds of their segments.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from golfcore.data.contracts import TokenSource
+from golfcore.data.contracts import Documents, Ids, TokenBatch, TokenSource
+from golfcore.data.segments import segment_bounds
 from golfcore.errors import InputError, UsageError
 
-Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 Order = Literal["sequential", "shuffled", "coprime", "random"]
 
 
 class TokenLoader:
-    """An endless iterator of ``(inputs_BT, targets_BT)``, int64; targets are one token ahead, and the data repeat.
+    """An endless iterator of ``TokenBatch``; the data repeat.
 
     A step covers ``batch_tokens`` over all ranks; rank r of w gets the r-th of w equal parts, so B is
     ``batch_tokens / (world * seq_len)``. Batches are made ahead by a thread; ``close`` ends it.
@@ -68,16 +69,22 @@ class TokenLoader:
         self._position = 0  # tokens handed out, over all ranks
         self._worker: _Prefetcher | None = None
         self._batch_tokens = self._seq_len = 0
+        self._documents: Documents | None = None
         self.reshape(batch_tokens, seq_len)
 
-    def reshape(self, batch_tokens: int, seq_len: int) -> None:
+    def reshape(self, batch_tokens: int, seq_len: int, documents: Documents | None = None) -> None:
         """Set the shape of the next batch and those after it; batches prefetched in another shape are made again.
+
+        Args:
+            batch_tokens: tokens of a step, over all ranks.
+            seq_len: tokens per row.
+            documents: how rows are cut into segments; None if they are not.
 
         Raises:
             UsageError: sizes that do not divide.
             InputError: fewer tokens than one batch.
         """
-        if (batch_tokens, seq_len) == (self._batch_tokens, self._seq_len):
+        if (batch_tokens, seq_len, documents) == (self._batch_tokens, self._seq_len, self._documents):
             return
         if min(batch_tokens, seq_len) < 1 or batch_tokens % (self._world * seq_len):
             raise UsageError(
@@ -90,17 +97,24 @@ class TokenLoader:
                 "give more text or a smaller batch_tokens"
             )
         self.close()
-        self._batch_tokens, self._seq_len = batch_tokens, seq_len
+        self._batch_tokens, self._seq_len, self._documents = batch_tokens, seq_len, documents
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TokenBatch]:
         return self
 
-    def __next__(self) -> Batch:
-        if self._worker is None:
-            self._worker = _Prefetcher(self._make, self._position, self._batch_tokens, self._prefetch)
-        batch = self._worker.take()
+    def __next__(self) -> TokenBatch:
+        batch = self._running().take()
         self._position += self._batch_tokens
         return batch
+
+    def peek(self) -> TokenBatch:
+        """Return the batch that comes next, the same object, and leave the position where it is."""
+        return self._running().peek()
+
+    def _running(self) -> _Prefetcher:
+        if self._worker is None:
+            self._worker = _Prefetcher(self._make, self._position, self._batch_tokens, self._prefetch)
+        return self._worker
 
     def __enter__(self) -> TokenLoader:
         return self
@@ -139,8 +153,13 @@ class TokenLoader:
     def _stream(self) -> dict[str, Any]:
         return {"tokens": len(self._shards), "order": self._order, "seed": self._seed}
 
-    def _make(self, position: int) -> Batch:
+    def _make(self, position: int) -> TokenBatch:
         """Return this rank's batch at ``position``; it depends on nothing but the position and the shape."""
+        inputs_BT, targets_BT = self._rows(position)
+        bounds = None if self._documents is None else segment_bounds(inputs_BT, self._documents)
+        return TokenBatch(inputs_BT, targets_BT, bounds)
+
+    def _rows(self, position: int) -> tuple[Ids, Ids]:
         share, length = self._batch_tokens // self._world, self._seq_len
         if self._order == "sequential":
             ids = self._ring(position + self._rank * share, share + 1)
@@ -155,10 +174,10 @@ class TokenLoader:
         ids_BT1 = np.stack([self._ring(start, length + 1) for start in starts])
         return ids_BT1[:, :-1].copy(), ids_BT1[:, 1:].copy()
 
-    def _ring(self, start: int, count: int) -> NDArray[np.int64]:
+    def _ring(self, start: int, count: int) -> Ids:
         """Return ``count`` tokens from ``start``, as if the stream repeated for ever."""
         start %= len(self._shards)
-        out = np.empty(count, dtype=np.int64)
+        out = np.empty(count, dtype=np.uint16)
         head = self._shards[start : start + count]
         out[: len(head)] = head
         out[len(head) :] = self._shards[: count - len(head)]  # one batch fits the data: at most one wrap
@@ -185,22 +204,28 @@ class TokenLoader:
 
 
 class _Prefetcher:
-    """Makes batches ahead in a thread, in order; ``take`` raises an error that happened there."""
+    """Makes batches ahead in a thread, in order; ``peek`` and ``take`` raise an error that happened there."""
 
-    def __init__(self, make: Callable[[int], Batch], position: int, stride: int, depth: int) -> None:
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
+    def __init__(self, make: Callable[[int], TokenBatch], position: int, stride: int, depth: int) -> None:
+        self._ready: queue.Queue[TokenBatch | BaseException] = queue.Queue(maxsize=depth)
+        self._next: TokenBatch | BaseException | None = None  # out of the queue, and not taken
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._work, args=(make, position, stride), name="token-loader", daemon=True
         )
         self._thread.start()
 
-    def take(self) -> Batch:
-        item = self._ready.get()
-        if isinstance(item, BaseException):
-            self._ready.put(item)  # for whoever asks again
-            raise item
-        return item
+    def peek(self) -> TokenBatch:
+        if self._next is None:
+            self._next = self._ready.get()
+        if isinstance(self._next, BaseException):
+            raise self._next
+        return self._next
+
+    def take(self) -> TokenBatch:
+        batch = self.peek()
+        self._next = None
+        return batch
 
     def stop(self) -> None:
         self._stopped.set()
@@ -210,10 +235,10 @@ class _Prefetcher:
             except queue.Empty:
                 self._thread.join(timeout=0.01)
 
-    def _work(self, make: Callable[[int], Batch], position: int, stride: int) -> None:
+    def _work(self, make: Callable[[int], TokenBatch], position: int, stride: int) -> None:
         while not self._stopped.is_set():
             try:
-                item: Batch | BaseException = make(position)
+                item: TokenBatch | BaseException = make(position)
             except BaseException as error:
                 item = error
             self._ready.put(item)

@@ -8,14 +8,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from golfcore.data.contracts import Documents
 from golfcore.model.roles import Role
 
 
 class Batch(NamedTuple):
-    """Inputs and targets, both int64: ``targets_BT[b, t]`` is the token after ``inputs_BT[b, t]``."""
+    """Inputs and targets, both int64: ``targets_BT[b, t]`` is the token after ``inputs_BT[b, t]``.
+
+    ``bounds``: int32 bounds of the segments that ``LanguageModel.documents`` asks for, over all rows end to end; the
+    last one may be repeated. None if there are none, or if the model is to find them itself, which makes a GPU wait.
+    """
 
     inputs_BT: Tensor
     targets_BT: Tensor
+    bounds: Tensor | None = None
 
 
 class Context(NamedTuple):
@@ -40,6 +46,10 @@ class LanguageModel(nn.Module, ABC):
     def phase_starts(self) -> tuple[float, ...]:
         """Return the rising shares of the run at which a new phase (another graph) begins; none for one phase."""
         return ()
+
+    def documents(self) -> Documents | None:
+        """Return how rows are cut into segments, whose bounds batches then carry; None if they are not cut."""
+        return None
 
     @abstractmethod
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:

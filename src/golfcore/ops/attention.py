@@ -41,6 +41,7 @@ def attention(
     window: int = 0,
     scale: float | None = None,
     xsa: bool = False,
+    longest: int = 0,
 ) -> torch.Tensor:
     """Compute causal attention with grouped heads, packed documents, sliding window, XSA and output gate.
 
@@ -60,6 +61,7 @@ def attention(
         window: how many keys a query sees at most, its own included; 0: all.
         scale: of the scores; absent: ``H ** -0.5``.
         xsa: exclusive self-attention: the component along the token's own value is taken out.
+        longest: tokens that no document of ``cu_seqlens`` exceeds; 0: T. FlashAttention-3 launches blocks for as many.
 
     Returns:
         [B, T, N, H] in the dtype of q, contiguous.
@@ -69,7 +71,7 @@ def attention(
             not a positive number.
     """
     _check(q_BTNH, k_BTKH, v_BTKH, gate_BTN, cu_seqlens, window, scale)
-    served_BTNH = attention_backends.serve(q_BTNH, k_BTKH, v_BTKH, cu_seqlens, window, scale)
+    served_BTNH = attention_backends.serve(q_BTNH, k_BTKH, v_BTKH, cu_seqlens, window, scale, longest)
     if served_BTNH is not None:
         return attention_backends.finish(served_BTNH, v_BTKH, gate_BTN, xsa)
     width = q_BTNH.shape[3]

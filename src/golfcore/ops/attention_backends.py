@@ -19,13 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from golfcore.errors import UsageError
+from golfcore.machine import one_line
 from golfcore.ops import products
 
 NAMES = ("own", "fa3", "sdpa")  # in this order where two are equally fast
+FA3 = "flash_attn_interface"
 MARGIN = 0.95  # of its time: how much faster a later one must be
 TRIALS = 5
 
 _chosen = "own"
+_flash: Any = None  # the module of FlashAttention-3 while it serves: torch.compile cannot trace an import
 
 
 def chosen() -> str:
@@ -40,14 +43,15 @@ def using_attention(name: str) -> Iterator[None]:
     Raises:
         UsageError: an unknown name, or one that is not installed.
     """
-    global _chosen
+    global _chosen, _flash
     if reason := unavailable(name):
         raise UsageError(f"train.attention = {name!r}: {reason}; use auto, own or sdpa")
-    before, _chosen = _chosen, name
+    before, _chosen = (_chosen, _flash), name
+    _flash = importlib.import_module(FA3) if name == "fa3" else None
     try:
         yield
     finally:
-        _chosen = before
+        _chosen, _flash = before
 
 
 def unavailable(name: str) -> str:
@@ -56,18 +60,18 @@ def unavailable(name: str) -> str:
         return f"expected one of {', '.join(NAMES)}"
     if name == "fa3":
         try:
-            importlib.import_module("flash_attn_interface")
-        except ImportError as error:
-            return f"FlashAttention-3 cannot be imported ({error})"
+            importlib.import_module(FA3)
+        except (ImportError, OSError) as error:  # absent, or built for another torch
+            return f"FlashAttention-3 cannot be imported ({one_line(error)})"
     return ""
 
 
 def serve(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int, scale: float | None
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int, scale: float | None, longest: int = 0
 ) -> Tensor | None:
     """Compute causal attention by the chosen back end; return None if ours has to do it."""
     if _chosen == "fa3" and q.dtype in (torch.bfloat16, torch.float16):
-        return _fa3(q, k, v, cu_seqlens, window, scale)
+        return _fa3(q, k, v, cu_seqlens, window, scale, longest or q.shape[1])
     if _chosen == "sdpa" and cu_seqlens is None and (window == 0 or window >= q.shape[1]):
         dtype = q.dtype
         q, k, v = (x.transpose(1, 2) for x in products.widened(q, k, v))
@@ -76,16 +80,16 @@ def serve(
     return None
 
 
-def _fa3(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int, scale: float | None) -> Tensor:
-    flash = importlib.import_module("flash_attn_interface")
+def _fa3(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int, scale: float | None, longest: int
+) -> Tensor:
     options: dict[str, Any] = {
         "softmax_scale": scale, "causal": True, "window_size": (window - 1 if window else -1, 0),
     }  # fmt: skip
     if cu_seqlens is None:
-        y = flash.flash_attn_func(q, k, v, **options)
+        y = _flash.flash_attn_func(q, k, v, **options)
     else:
-        longest = q.shape[1]  # an upper bound is enough, and the true one would wait for the GPU
-        y = flash.flash_attn_varlen_func(
+        y = _flash.flash_attn_varlen_func(
             q[0], k[0], v[0], cu_seqlens, cu_seqlens, longest, longest, **options
         )  # fmt: skip
         y = y[0] if isinstance(y, tuple) else y
@@ -106,7 +110,7 @@ def finish(y_BTNH: Tensor, v_BTKH: Tensor, gate_BTN: Tensor | None, xsa: bool) -
 
 def choose(
     wish: str, attention: Callable[..., Tensor], rows: int, length: int, heads: int, kv_heads: int, width: int,
-    dtype: torch.dtype, device: torch.device,
+    dtype: torch.dtype, device: torch.device, cu_seqlens: Tensor | None = None, longest: int = 0,
 ) -> tuple[str, str]:  # fmt: skip
     """Return the back end for a run, and why.
 
@@ -114,29 +118,45 @@ def choose(
         wish: a name of ``NAMES``, or ``auto`` for a trial: forward and backward on the run's own shapes.
         attention: ``golfcore.ops.attention``.
         rows, length, heads, kv_heads, width, dtype, device: of the tensors.
+        cu_seqlens, longest: documents of one of the run's batches, over its rows end to end; None for whole rows.
 
     Raises:
         UsageError: ``wish`` cannot serve here.
     """
-    if wish != "auto":
+    if wish not in ("auto", "fa3"):
         with using_attention(wish):
             return wish, "as the recipe says"
     generator = torch.Generator().manual_seed(0)
+    shape = (rows, length) if cu_seqlens is None else (1, rows * length)
     q, k, v = (
-        torch.randn(rows, length, n, width, generator=generator).to(device, dtype).requires_grad_()
+        torch.randn(*shape, n, width, generator=generator).to(device, dtype).requires_grad_()
         for n in (heads, kv_heads, kv_heads)
     )
+
+    def once() -> Tensor:
+        return attention(q, k, v, cu_seqlens=cu_seqlens, longest=longest)
+
+    if wish == "fa3":
+        with using_attention(wish):
+            try:  # one of another version would fail later, in the middle of a step
+                once()
+            except Exception as error:
+                raise UsageError(f"train.attention = 'fa3' fails: {one_line(error)}; use auto or own") from error
+        return wish, "as the recipe says"
     seconds: dict[str, float] = {}
     found: list[str] = []
     for name in NAMES:
         if reason := unavailable(name):
             found.append(f"{name}: {reason}")
             continue
+        if name == "sdpa" and cu_seqlens is not None:  # what would be timed is ours
+            found.append("sdpa: keeps no documents apart")
+            continue
         try:
             with using_attention(name):
-                seconds[name] = _trial(lambda: attention(q, k, v), device)
-        except RuntimeError as error:  # out of memory, or a shape that it does not take
-            found.append(f"{name}: {str(error).splitlines()[0]:.80}")
+                seconds[name] = _trial(once, device)
+        except Exception as error:  # out of memory, a shape that it does not take, a version with other arguments
+            found.append(f"{name}: {one_line(error):.80}")
             continue
         found.append(f"{name}: {1000 * seconds[name]:.2f} ms")
     best = next(iter(seconds))

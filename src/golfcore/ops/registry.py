@@ -213,8 +213,16 @@ def native(op: str, x: torch.Tensor) -> bool:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@functools.cache
 def _kernels_run(index: int) -> bool:
+    """Whether the kernels can run on this GPU.
+
+    torch.compile sees the decorator only on a plain function: a cached one it would trace, into C++ that it cannot.
+    """
+    return _told_once(index)
+
+
+@functools.cache
+def _told_once(index: int) -> bool:
     """Whether the kernels can run on this GPU; says once why they cannot."""
     reason = why_not(index)
     if reason:
@@ -271,9 +279,13 @@ def leaves() -> dict[str, list[str]]:
 
 
 def backends(device: torch.device | None = None) -> dict[str, str]:
-    """Return what serves each operation, as ``{"activation": "native-avx512"}``; default device: the CPU."""
+    """Return what serves each operation, as ``{"activation": "native-avx512"}``; default device: the CPU.
+
+    On a GPU it is what serves bf16, the dtype of activations there.
+    """
     like = torch.empty(0, device=device)
     best = "simt" if _mode == "simt" else "native-cuda" if like.is_cuda else f"native-{_core.active_isa()}"
+    like = like.bfloat16() if like.is_cuda else like
     return {op: best if native(op, like) else "reference" for op in _leaves}
 
 

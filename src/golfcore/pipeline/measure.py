@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from golfcore.config import RecipeConfig
+from golfcore.data.contracts import Documents, TokenBatch
+from golfcore.data.segments import segment_bounds
 from golfcore.machine import cpu_model, peak_resident_bytes
 from golfcore.model import get_family
 from golfcore.ops.memory import keep_freed_memory
@@ -60,13 +61,19 @@ class RandomTokens:
         self.vocab_size = vocab_size
         self.reshape(batch_tokens, seq_len)
 
-    def reshape(self, batch_tokens: int, seq_len: int) -> None:
+    def reshape(self, batch_tokens: int, seq_len: int, documents: Documents | None = None) -> None:
         """Set the size of the batches from here on."""
         rng = np.random.default_rng(0)
-        self._ids = rng.integers(0, self.vocab_size, (batch_tokens // seq_len, seq_len + 1), dtype=np.int64)
+        ids_BT = rng.integers(0, self.vocab_size, (batch_tokens // seq_len, seq_len + 1), dtype=np.uint16)
+        inputs_BT, targets_BT = np.ascontiguousarray(ids_BT[:, :-1]), np.ascontiguousarray(ids_BT[:, 1:])
+        bounds = None if documents is None else segment_bounds(inputs_BT, documents)
+        self._batch = TokenBatch(inputs_BT, targets_BT, bounds)
 
-    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return np.ascontiguousarray(self._ids[:, :-1]), np.ascontiguousarray(self._ids[:, 1:])
+    def __next__(self) -> TokenBatch:
+        return self._batch
+
+    def peek(self) -> TokenBatch:
+        return self._batch
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -137,7 +144,7 @@ def _step_times(
     train = dataclasses.replace(
         recipe.train, batch_tokens=batch, seq_len=seq_len, batch_ramp=(), batch_ramp_until=(), seq_ramp=(),
         seq_ramp_until=(), iterations=10**9, log_every=1, val_every=0, checkpoint_every_s=0.0,
-        compile=recipe.train.compile and device.type == "cuda",
+        compile=recipe.train.compile and device.type == "cuda", require_gpu=False,
     )  # fmt: skip
     timed = dataclasses.replace(recipe, train=train, track=dataclasses.replace(recipe.track, train_s=0.0))
     log = _StepTimes()

@@ -12,14 +12,16 @@ from golfcore import machine
 from golfcore.config import RecipeConfig
 from golfcore.data.contracts import TokenSource
 from golfcore.data.loader import TokenLoader
-from golfcore.errors import InputError
+from golfcore.data.segments import segment_bounds
+from golfcore.errors import InputError, UsageError
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
 from golfcore.ops import attention, products
 from golfcore.ops.attention_backends import choose, unavailable, using_attention
 from golfcore.ops.memory import keep_freed_memory
-from golfcore.ops.registry import backends
+from golfcore.ops.registry import backends, why_not
 from golfcore.ops.threads import fit_threads
+from golfcore.ranks.device import why_no_gpu
 from golfcore.ranks.world import World
 from golfcore.training.precision import choose_precision
 from golfcore.training.runlog import RunLog
@@ -82,11 +84,13 @@ def build_trainer(
             log.line(f"world_size:{world.size} device:{world.device} precision:{module.activation_dtype} ({why})")
             log.line(f"products: {route} ({'as the run began' if 'products' in before else products.speeds()})")
             log.line("ops: " + " ".join(f"{op}={served}" for op, served in backends(world.device).items()))
+            if recipe.train.require_gpu:
+                world.on_primary(lambda: _require_gpu(world.device, backends(world.device)))
             log.line(
                 f"seed:{recipe.train.seed} train_batch_tokens:{recipe.train.batch_tokens} "
                 f"train_seq_len:{recipe.train.seq_len}"
             )
-            served, why = world.on_primary(lambda: _choose_attention(recipe, module, before))
+            served, why = world.on_primary(lambda: _choose_attention(recipe, module, loader, before))
             log.line(f"attention:{served} ({why})")
             stack.enter_context(using_attention(served))
         trainer = Trainer(recipe, module, loader, world, log, on_progress, evaluate)
@@ -122,13 +126,29 @@ def require_memory(recipe: RecipeConfig, vocab_size: int, ranks: int = 1) -> Non
         )
 
 
+def _require_gpu(device: torch.device, served: Mapping[str, str]) -> None:
+    """Raise UsageError unless kernels on a GPU serve every operation."""
+    slow = [op for op, by in served.items() if by != "native-cuda"]
+    if not slow:
+        return
+    if device.type == "cuda":
+        why = f"plain torch would serve {', '.join(slow)} ({why_not(device.index or 0) or 'GOLF_OPS says so'})"
+    else:
+        why = f"this run would be on the CPU ({why_no_gpu()})"
+    raise UsageError(
+        f"train.require_gpu = true, and {why}: see golfcore doctor, or set train.require_gpu=false to run all the same"
+    )
+
+
 def _choose_precision(recipe: RecipeConfig, world: World, before: Mapping[str, Any]) -> tuple[torch.dtype, str]:
     if "precision" in before:
         return before["precision"], "as the run began"
     return choose_precision(recipe.train.precision, world.device)
 
 
-def _choose_attention(recipe: RecipeConfig, module: LanguageModel, before: Mapping[str, Any]) -> tuple[str, str]:
+def _choose_attention(
+    recipe: RecipeConfig, module: LanguageModel, loader: BatchLoader, before: Mapping[str, Any]
+) -> tuple[str, str]:
     if "attention" in before and not unavailable(before["attention"]):
         return before["attention"], "as the run began"
     train, model = recipe.train, recipe.model
@@ -137,7 +157,12 @@ def _choose_attention(recipe: RecipeConfig, module: LanguageModel, before: Mappi
         return "own", f"family {recipe.model_family} names no heads to try"
     heads, kv_heads, dim = shape
     rows = max(1, min(train.micro_batch_tokens, train.batch_tokens) // train.seq_len)
-    device = next(module.parameters()).device
+    device, cu_seqlens, longest = next(module.parameters()).device, None, 0
+    if (documents := module.documents()) is not None:  # on its own batches they differ from a single long one
+        ids_BT = loader.peek().inputs_BT[:rows]
+        rows, cu_seqlens = len(ids_BT), torch.from_numpy(segment_bounds(ids_BT, documents)).to(device)
+        longest = min(documents.max_segment or train.seq_len, train.seq_len)
     return choose(
-        train.attention, attention, rows, train.seq_len, heads, kv_heads, dim // heads, module.activation_dtype, device
-    )
+        train.attention, attention, rows, train.seq_len, heads, kv_heads, dim // heads, module.activation_dtype, device,
+        cu_seqlens, longest,
+    )  # fmt: skip

@@ -52,6 +52,8 @@ class Place:
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Place:
         """Read the place from the environment; raise UsageError if RANK, WORLD_SIZE or the rendezvous is invalid."""
+        if "WORLD_SIZE" not in environment:
+            _require_alone(environment)
         numbers = {}
         names = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "0"}
         names["LOCAL_WORLD_SIZE"] = environment.get("WORLD_SIZE", "1")
@@ -74,6 +76,20 @@ class Place:
         )  # fmt: skip
 
 
+def _require_alone(environment: Mapping[str, str]) -> None:
+    """Raise UsageError if this process is one of several that were not started by torchrun: each would train alone."""
+    for name in ("RANK", "LOCAL_RANK"):
+        if name in environment:
+            raise UsageError(f"{name} is set and WORLD_SIZE is not: start with torchrun, or unset {name}")
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+        tasks = environment.get(name, "")
+        if tasks.isdecimal() and int(tasks) > 1:
+            raise UsageError(
+                f"{name} = {tasks} and WORLD_SIZE is not set: start one torchrun per machine, or set WORLD_SIZE=1 if "
+                "each process is a run of its own"
+            )
+
+
 def environment_of_children(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a process that each rank starts; these processes meet as ranks at the same store."""
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0") + ".children"
@@ -81,19 +97,21 @@ def environment_of_children(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def meet(
-    place: Place, device: torch.device, gpus: int, limits: Limits, clock: Callable[[], float], join_s: float
+    place: Place, device: torch.device, trouble: str, limits: Limits, clock: Callable[[], float], join_s: float
 ) -> Monitor:
-    """Join the process group and start the monitor.
+    """Join the process group and start the monitor; with ``trouble``, why this rank cannot take part, tell the others.
 
     Raises:
         RankError: a rank is missing or cannot take part; raised on every rank, and the message names it.
     """
     try:
         store = _open_store(place, join_s)
-        hellos = _exchange(store, place, device, gpus, join_s)
-        if trouble := _trouble(place, hellos):
+        hellos = _exchange(store, place, device, trouble, join_s)
+        if reason := _trouble(place, hellos):
             _let_others_read(store, place)
-            raise RankError(trouble)
+            error = RankError(reason)
+            error.everywhere = True
+            raise error
         return _start(store, place, device, limits, clock)
     except RuntimeError as error:  # torch's DistError and its relations
         raise RankError(
@@ -102,12 +120,12 @@ def meet(
         ) from error
 
 
-def _exchange(store: Any, place: Place, device: torch.device, gpus: int, join_s: float) -> list[dict[str, Any]]:
+def _exchange(store: Any, place: Place, device: torch.device, trouble: str, join_s: float) -> list[dict[str, Any]]:
     """Exchange facts; return those of each rank, this one included."""
     own = {
         "host": socket.gethostname(), "pid": os.getpid(), "device": device.type,
         "python": platform.python_version(), "torch": torch.__version__, "byte order": sys.byteorder,
-        "error": _device_error(place, gpus),
+        "error": trouble,
     }  # fmt: skip
     store.set(f"hello/{place.rank}", json.dumps(own))
     return _await_all(store, place, join_s)
@@ -195,15 +213,6 @@ def _await_port(place: Place, join_s: float) -> float:
             return join_s - ticks.now
 
 
-def _device_error(place: Place, gpus: int) -> str:
-    if not gpus or place.local_rank < gpus:
-        return ""
-    return (
-        f"it is number {place.local_rank + 1} on {socket.gethostname()}, which has {gpus} GPU{'s' * (gpus > 1)}: "
-        f"use --nproc_per_node={gpus}"
-    )
-
-
 def _await_all(store: Any, place: Place, join_s: float) -> list[dict[str, Any]]:
     """Wait for the facts of every rank. The wait is counted in small steps: a suspended machine does not use it up."""
     step_s = 0.05
@@ -266,11 +275,15 @@ def _join_group(place: Place, device: torch.device, store: Any, address: str, mo
         monitor.raise_verdict()
         time.sleep(0.02)
     prefixed = dist.PrefixStore("group", store)  # type: ignore[attr-defined]
+    # What ranks tell each other about the run goes by gloo, for which no GPU has to finish its work.
     with monitor.waiting("joining the process group"):
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", store=prefixed, rank=place.rank,
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=prefixed, rank=place.rank,
             world_size=place.size, timeout=COLLECTIVE_TIMEOUT,
         )  # fmt: skip
+    if device.type == "cuda":  # NCCL begins with the first collective, so that one is here and not in a step
+        with monitor.waiting("the first collective of NCCL (NCCL_DEBUG=INFO says more)"):
+            dist.all_reduce(torch.zeros(1, device=device))
 
 
 def _address_towards(host: str, port: int) -> str:

@@ -20,8 +20,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from golfcore.errors import GolfError, RankError
+from golfcore.errors import GolfError, RankError, UsageError
 from golfcore.optim.shards import Pending
+from golfcore.ranks.device import own_device
 from golfcore.ranks.monitor import Monitor
 from golfcore.ranks.rendezvous import JOIN_S, Place, meet
 from golfcore.ranks.verdict import Limits
@@ -112,7 +113,7 @@ class World:
         if self.size == 1:
             return values
         with self._waiting("the word of rank 0"):
-            shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+            shared = torch.tensor(values, dtype=torch.float64)  # by gloo: a GPU would have to finish its work first
             dist.broadcast(shared, src=0)
             return tuple(shared.tolist())
 
@@ -128,20 +129,21 @@ class World:
                 outcome = ("error", error)
         kind, value = self._broadcast_object(outcome)
         if kind == "error":
+            value.everywhere = True
             raise value
         result: T = value
         return result
 
     def _broadcast_object(self, value: Any) -> Any:
         with self._waiting("the word of rank 0"):
-            data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self.device)
-            size = torch.tensor([data.numel()], device=self.device)
+            data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+            size = torch.tensor([data.numel()])
             dist.broadcast(size, src=0)
             if not self.primary:
-                data = torch.empty(int(size), dtype=torch.uint8, device=self.device)
+                data = torch.empty(int(size), dtype=torch.uint8)
             dist.broadcast(data, src=0)
         # What comes over the run's own process group is rank 0's, as the code that runs here is.
-        return value if self.primary else pickle.loads(data.cpu().numpy().tobytes())
+        return value if self.primary else pickle.loads(data.numpy().tobytes())
 
     def require_alike(self, facts: Mapping[str, object]) -> None:
         """Compare ``facts`` with those of rank 0.
@@ -200,18 +202,17 @@ def join_world(
 
     Raises:
         RankError: the rendezvous or a rank cannot be reached, or a rank cannot take part; on every rank.
-        UsageError: the environment describes no rank.
+        UsageError: the environment describes no rank, or torch cannot use the GPUs of this machine.
     """
     place = Place.from_environment(environment)
-    device = torch.device("cpu")
     gpus = torch.cuda.device_count() if gpus is None else gpus
-    if gpus and place.local_rank < gpus and torch.cuda.is_available():
-        device = torch.device("cuda", place.local_rank)
-        torch.cuda.set_device(device)
+    device, trouble = own_device(place, gpus, environment)
     if place.size == 1:
+        if trouble:
+            raise UsageError(trouble)
         yield World(rank=0, size=1, device=device)
         return
-    monitor = meet(place, device, gpus, limits or Limits(), clock, join_s)
+    monitor = meet(place, device, trouble, limits or Limits(), clock, join_s)
     reason = ""
     try:
         yield World(place.rank, place.size, device, monitor)

@@ -13,11 +13,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from golfcore.data.contracts import Documents, TokenBatch
 from golfcore.errors import InputError, MachineError
 from golfcore.hints import command
 from golfcore.model.interface import LanguageModel
@@ -35,9 +34,11 @@ ROOM_S, LAST_ROOM_S = 60.0, 600.0  # for making room, where the weights are kept
 class BatchLoader(Protocol):
     """The interface of a loader: it gives this rank's share of each step, in any shape, and a position to save."""
 
-    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+    def __next__(self) -> TokenBatch: ...
 
-    def reshape(self, batch_tokens: int, seq_len: int) -> None: ...
+    def peek(self) -> TokenBatch: ...
+
+    def reshape(self, batch_tokens: int, seq_len: int, documents: Documents | None = None) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 

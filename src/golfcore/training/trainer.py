@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from golfcore.config import RecipeConfig
 from golfcore.errors import InputError
-from golfcore.model.interface import Batch, Context, LanguageModel
+from golfcore.model.interface import Context, LanguageModel
 from golfcore.optim.optimizers import Optimizers
 from golfcore.optim.schedule import (
     Stage,
@@ -33,7 +33,8 @@ from golfcore.optim.schedule import (
 )
 from golfcore.quant.qat import aware_loss
 from golfcore.ranks.world import World
-from golfcore.training.compiled import LossFunction, choose_loss
+from golfcore.training.compiled import LossFunction, Shape, choose_loss
+from golfcore.training.feed import Feed, RunAhead
 from golfcore.training.pace import Pace
 from golfcore.training.runlog import RunLog, stopping_early
 from golfcore.training.saving import BatchLoader, Saver, TrainState, odd_tensor, way_back
@@ -74,6 +75,7 @@ class Trainer:
                 )
         self.stage = self.stages[0]
         self.pace = Pace()
+        self.feed, self.ahead = Feed(loader, world.device), RunAhead(world.device)
         self.set_stage(self.stage)
         self.optimizers = Optimizers(
             module,
@@ -102,9 +104,8 @@ class Trainer:
         self.progress = torch.zeros((), device=world.device)
 
     def _choose_loss(self, loss: LossFunction, name: str) -> LossFunction:
-        chosen, how = choose_loss(
-            loss, self.module, self.recipe.train, self.micro_rows, self.stage.seq_len, self.world
-        )  # fmt: skip
+        shapes = list(dict.fromkeys(Shape(self._micro_rows(s), s.seq_len, s.phase) for s in self.stages))
+        chosen, how = choose_loss(loss, self.module, self.recipe.train, shapes, self.world)
         self.log.line(f"{name}: {how}")
         return chosen
 
@@ -114,30 +115,30 @@ class Trainer:
         """Set the shape of batches in the loader and the phase of the model, for the next steps."""
         self.stage = stage
         self.pace.restart()
-        rank_tokens = stage.batch_tokens // self.world.size
-        self.micro_rows = max(1, min(self.recipe.train.micro_batch_tokens, rank_tokens) // stage.seq_len)
-        self.loader.reshape(stage.batch_tokens, stage.seq_len)
+        self.micro_rows = self._micro_rows(stage)
+        self.loader.reshape(stage.batch_tokens, stage.seq_len, self.module.documents())
         self.module.phase = stage.phase
+
+    def _micro_rows(self, stage: Stage) -> int:
+        """Return the rows of a micro-batch; the last one of a step may have fewer."""
+        rank_tokens = stage.batch_tokens // self.world.size
+        return max(1, min(self.recipe.train.micro_batch_tokens, rank_tokens) // stage.seq_len)
 
     def backward(self) -> Tensor:
         """Compute the gradients of one batch's mean loss, over all micro-batches and ranks; return the mean loss."""
-        inputs, targets = next(self.loader)
-        rows = inputs.shape[0]
+        batches = self.feed.take(self.micro_rows)
+        rows = sum(batch.inputs_BT.size(0) for batch in batches)
         total = torch.zeros((), device=self.world.device)
-        for start in range(0, rows, self.micro_rows):
-            piece = slice(start, start + self.micro_rows)
-            batch = Batch(
-                torch.from_numpy(inputs[piece]).to(self.world.device, non_blocking=True),
-                torch.from_numpy(targets[piece]).to(self.world.device, non_blocking=True),
-            )
+        for number, batch in enumerate(batches, 1):
             share = batch.inputs_BT.size(0) / rows
             loss_fn = self.aware_fn if self.aware and self.aware_fn is not None else self.loss_fn
             loss, parts = loss_fn(batch, Context(self.progress))
-            if start + self.micro_rows >= rows:
+            if number == len(batches):
                 self.optimizers.begin_overlapped_reduction()
-            (loss * (share / self.world.size)).backward()
+            (loss * (share / self.world.size)).backward()  # type: ignore[no-untyped-call]
             total += parts["ce"].float() * share
             self.world.heartbeat(f"step {self.state.step + 1}")
+        self.feed.copy_ahead(self.micro_rows)
         return self.optimizers.reduce(total)
 
     def update(self, multiplier: float, share: float) -> None:
@@ -169,6 +170,7 @@ class Trainer:
                 started = time.perf_counter()
                 self.backward()
                 self.update(1.0, 0.0)
+                self.ahead.finish()
                 seconds = time.perf_counter() - started
             step_s = max(step_s, seconds)  # of a stage's last step: the first ones compile
         self.saver.restore(before)
@@ -197,6 +199,7 @@ class Trainer:
         gc.collect()
         gc.freeze()  # what torch and the model have allocated by now stays; the collector need not go through it
         self.module.train()
+        self.ahead.finish()
         self.world.barrier()
         try:
             with self.world.expect_progress(self.expected_step_s):
@@ -215,7 +218,7 @@ class Trainer:
         while state.step < train.iterations:
             # A step that might end late is not begun: a fraction of a step is lost, and the budget is kept even where
             # other work on the machine makes steps uneven. Rank 0 decides for all, by its own clock.
-            elapsed = time.perf_counter() - started
+            elapsed = self._elapsed(started, recent_s)
             late = elapsed + 1.25 * max(recent_s, default=0.0) > self.budget_s > 0
             elapsed, stop, due = self.world.from_primary(elapsed, late, self.saver.is_due(self.state, recent_s))
             if due:
@@ -232,6 +235,7 @@ class Trainer:
             self.update(multiplier, share)
             state.step += 1
             state.tokens += self.stage.batch_tokens
+            self.ahead.note_step()
             self.world.heartbeat(f"step {state.step}", step=True)
             now = time.perf_counter() - started
             recent_s.append(now - elapsed)
@@ -239,6 +243,17 @@ class Trainer:
             if changed := self.pace.note(recent_s[-1]):
                 self.log.line(changed)
             started += self._between_steps(loss, multiplier, recent_s[-1])
+        if self.world.device.type != "cpu":
+            self.ahead.finish()
+            state.train_s = time.perf_counter() - started
+
+    def _elapsed(self, started: float, recent_s: Iterable[float]) -> float:
+        """Return the seconds of the clock at which a step would begin: where the end is near, of a device at rest."""
+        elapsed, longest = time.perf_counter() - started, max(recent_s, default=0.0)
+        if self.ahead.unfinished and elapsed + (1.25 + self.ahead.unfinished) * longest > self.budget_s > 0:
+            self.ahead.finish()
+            elapsed = time.perf_counter() - started
+        return elapsed
 
     def _advance_stage(self, share: float) -> None:
         """Enter the next stage if its time has come, and write it to the log."""
@@ -277,6 +292,7 @@ class Trainer:
             self.on_progress(progress(state.step, state.train_s, train, self.budget_s), f"step {state.step}")
         paused = 0.0
         if train.val_every and state.step % train.val_every == 0 and self.evaluate is not None:
+            self.ahead.finish()  # the step is on the clock, what follows is not
             before = time.perf_counter()
             val_loss, val_bpb = self.evaluate(self.module)
             self.module.train()

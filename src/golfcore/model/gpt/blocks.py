@@ -28,6 +28,7 @@ class Shared(NamedTuple):
     sin_TR: Tensor
     values: dict[int, Tensor]  # what value embeddings add, by layer [B, T, K, H]
     bounds: Tensor | None = None  # of packed documents in the rows laid end to end
+    longest: int = 0  # tokens that none of their segments exceeds
 
 
 class Stream(NamedTuple):
@@ -93,7 +94,9 @@ class Attention(nn.Module):
         else:
             q, k, v = (t.flatten(0, 1)[None] for t in (q_BTNH, k_BTKH, v_BTKH))
             gate = None if gate_BTN is None else gate_BTN.flatten(0, 1)[None]
-            y_BTNH = ops.attention(q, k, v, gate, cu_seqlens=shared.bounds, xsa=self.xsa).view_as(q_BTNH)
+            y_BTNH = ops.attention(
+                q, k, v, gate, cu_seqlens=shared.bounds, xsa=self.xsa, longest=shared.longest
+            ).view_as(q_BTNH)
         out_BTD: Tensor = self.o(tail(y_BTNH.flatten(-2), last))
         return out_BTD
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from golfcore import ops
+from golfcore.data.contracts import Documents
 from golfcore.model.gpt.blocks import Block, Shared, Stream
 from golfcore.model.gpt.config import GPTConfig, layer_order
 from golfcore.model.gpt.parts import EPS, InputEmbedding, Linear, Rotary, ValueEmbedding, segment_bounds, soft_cap
@@ -65,18 +66,25 @@ class GPT(LanguageModel):
     def phase_starts(self) -> tuple[float, ...]:
         return self.config.loop_starts
 
-    def hidden(self, symbols_BT: Tensor, table_VD: Tensor, last: int = 0) -> Tensor:
+    def documents(self) -> Documents | None:
+        config = self.config
+        return Documents(config.bos, config.max_segment) if config.packed_documents else None
+
+    def hidden(self, symbols_BT: Tensor, table_VD: Tensor, last: int = 0, bounds: Tensor | None = None) -> Tensor:
         """Return the normed output [B, T, D] of the last block; with ``last`` only the last positions, [B, last, D].
 
-        ``table_VD`` is ``self.embed.table()``.
+        ``table_VD`` is ``self.embed.table()``, ``bounds`` is that of ``Batch``.
         """
         config, dtype = self.config, self.activation_dtype
         # Packed rows are laid end to end with positions by row: within a segment only their differences count.
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
-        bounds = segment_bounds(symbols_BT, config.bos, config.max_segment) if config.packed_documents else None
+        if config.packed_documents and bounds is None:
+            bounds = segment_bounds(symbols_BT, config.bos, config.max_segment)
         values = {} if self.value_embed is None else self.value_embed(symbols_BT, dtype)
         x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype), eps=EPS)
-        shared = Shared(x0_BTD, cos_TR, sin_TR, values, bounds)
+        length = symbols_BT.size(1)
+        longest = min(config.max_segment or length, length)
+        shared = Shared(x0_BTD, cos_TR, sin_TR, values, bounds, longest)
         order = self.orders[self.phase]
         encoder = len(order) // 2
         stream, skips = Stream(x0_BTD), []
@@ -124,7 +132,8 @@ class GPT(LanguageModel):
 
     def loss(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         config, table_VD = self.config, self.embed.table()
-        x_BTD, weight_VD = self.hidden(batch.inputs_BT, table_VD), self.head_weight(table_VD)
+        x_BTD = self.hidden(batch.inputs_BT, table_VD, bounds=batch.bounds)
+        weight_VD = self.head_weight(table_VD)
         if config.softcap == "tanh" and not config.z_loss:
             ce = ops.linear_cross_entropy(x_BTD, weight_VD, batch.targets_BT, config.logit_softcap)
             return ce, {"ce": ce.detach()}

@@ -48,7 +48,13 @@ class Rotary(nn.Module):
         self.cos_TR = self.sin_TR = torch.empty(0, config.rotary_dims // 2)  # derived, so neither saved nor moved
 
     def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return fp32 cos and sin [length, rotary_dims / 2]; made again for a longer or a scaled window."""
+        """Return fp32 cos and sin [length, rotary_dims / 2]; made again for a longer or a scaled window.
+
+        torch.compile makes them a part of its graph: a graph that reads kept tables is traced again when these change.
+        """
+        if torch.compiler.is_compiling():
+            angle_TR, stretch = self._angles(length, device)
+            return stretch * angle_TR.cos(), stretch * angle_TR.sin()
         scaled = self.config.rope_scaling != "none" and max(length, self.length) > self.config.rope_train_len
         if self.length < length or self.cos_TR.device != device or (scaled and self.length != length):
             angle_TR, stretch = self._angles(length, device)
@@ -154,20 +160,15 @@ def document_starts(symbols_BT: Tensor, bos: int) -> Tensor:
 def segment_bounds(symbols_BT: Tensor, bos: int, max_segment: int) -> Tensor:
     """Return the int32 bounds of segments, over all rows end to end, from 0 to B T, as ``ops.attention`` takes them.
 
-    A segment starts at each document, and again after ``max_segment`` tokens; 0 for no limit. While torch.compile
-    traces, the result has B T + 1 entries, the last bound repeated, so that its shape depends on nothing in the data.
+    A segment starts at each document, and again after ``max_segment`` tokens; 0 for no limit. Batches of training
+    bring their bounds along (``Batch.bounds``): to find them here, the processor waits for the GPU.
     """
     start_N = document_starts(symbols_BT, bos).flatten()
     at_N = torch.arange(start_N.numel(), device=start_N.device)
     if max_segment:
         first_N = torch.where(start_N, at_N, 0).cummax(0).values
         start_N = (at_N - first_N) % max_segment == 0
-    end = at_N.new_full((1,), start_N.numel())
-    if torch.compiler.is_compiling():
-        bounds = torch.cat((torch.where(start_N, at_N, start_N.numel()).sort().values, end))
-    else:
-        bounds = torch.cat((start_N.nonzero()[:, 0], end))
-    return bounds.to(torch.int32)
+    return torch.cat((at_N[start_N], at_N.new_full((1,), start_N.numel()))).to(torch.int32)
 
 
 def _document_means(x_BTD: Tensor, start_BT: Tensor) -> Tensor:
