@@ -189,6 +189,7 @@ def quantize(
         RuleError: the cap cannot be met.
         UsageError: an unknown key, or a margin that leaves no bytes.
     """
+    from golfcore.ops.threads import idle_cores_used
     from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
     from golfcore.pipeline.score import LONG_CALL_S
     from golfcore.pipeline.train import load_weights
@@ -212,11 +213,15 @@ def quantize(
     ):
         tick = with_heartbeat(world, shown, "quantizing")
         with world.expect_progress(LONG_CALL_S):
+            module = module.to(world.device)
             calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
             if world.primary and dry_run:
-                result = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
+                with idle_cores_used(world.size):
+                    result = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
             elif world.primary:
-                result = quantize_stage(run_dir, module, config, tokens, calibration, cap=cap, tick=tick)
+                result = quantize_stage(
+                    run_dir, module, config, tokens, calibration, cap=cap, ranks=world.size, tick=tick
+                )
             world.barrier()
     return result
 

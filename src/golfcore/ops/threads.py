@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -38,3 +40,19 @@ def fit_threads() -> list[str]:
             "two to four times as long"
         )
     return lines
+
+
+@contextmanager
+def idle_cores_used(ranks: int) -> Iterator[None]:
+    """Let torch use every core that this process may run on while the other ``ranks`` wait for it.
+
+    torchrun gives each rank one thread. A process without others keeps the threads that it has.
+    """
+    before, quota = torch.get_num_threads(), machine.cpu_quota()
+    usable = machine.cores() if quota is None else max(1, min(machine.cores(), math.floor(quota)))
+    if ranks > 1:
+        torch.set_num_threads(max(before, usable))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
