@@ -36,7 +36,7 @@ def told(tick: Tick, tell: Callable[[str], None], *, every_s: float = 30.0) -> T
             if now - last >= every_s and done > first:
                 last = now
                 left_s = (now - start) * (total - done) / (done - first)
-                tell(f"{note}: {done:,.0f} of {total:,.0f}, about {left_s:,.0f} s left")
+                tell(f"{note}: {done:,.0f} of {total:,.0f}, up to {left_s:,.0f} s left")
 
     return wrapped
 

@@ -12,13 +12,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
 from golfcore.data.contracts import Ids
+from golfcore.data.variants import how_to_make
 from golfcore.errors import FormatError, InputError
 from golfcore.paths import atomic_write, sha256_file
 
@@ -142,10 +142,10 @@ class ShardSet:
             InputError: no such folder or no such shard in it.
         """
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {quote(str(folder))}")
+            raise InputError(f"{folder}: no such folder; {how_to_make(folder)}")
         files = split_files(folder, split)
         if not files:
-            raise InputError(f"{folder}: no {shard_name(split, 0)} in it; make it with: golfcore data prepare")
+            raise InputError(f"{folder}: no {shard_name(split, 0)} in it; {how_to_make(folder)}")
         return cls(files)
 
     def __len__(self) -> int:

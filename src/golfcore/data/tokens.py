@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from golfcore.config import RecipeConfig
@@ -95,6 +94,7 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
     """
     from golfcore.data.manifest import MANIFEST
     from golfcore.data.prepare import load_prepared
+    from golfcore.data.variants import how_to_make
     from golfcore.tokenizer import SentencePieceTable, Tokenizer
 
     folder = Path(data)
@@ -103,7 +103,7 @@ def open_tokens(data: str, tokenizer: str = "", vocab_size: int = 0) -> Tokens:
         own = prepared.tokenizer()
         return Tokens(folder, own.vocab_size, own, own.sha256, prepared=True)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; make it with: golfcore data prepare -o {quote(str(folder))}")
+        raise InputError(f"{folder}: no such folder; {how_to_make(folder)}")
     if not tokenizer:
         raise InputError(f"{folder} has no manifest, so it needs a tokenizer: set data.tokenizer (TOKENIZER_PATH)")
     path = Path(tokenizer)

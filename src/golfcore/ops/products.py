@@ -190,7 +190,7 @@ def addmm_(out_NM: torch.Tensor, a_NK: torch.Tensor, b_KM: torch.Tensor) -> torc
 
 
 def leaves_fp32(x: torch.Tensor) -> bool:
-    """Return whether ``mm_fp32`` multiplies tensors like ``x`` as fast as ``mm``: halves on a GPU, torch 2.8 or later."""
+    """Return whether torch can leave a product of tensors like ``x`` in fp32: half precision, a GPU, torch 2.8."""
     return x.device.type == "cuda" and x.dtype != torch.float32 and hasattr(torch.ops.aten.mm, "dtype_out")
 
 

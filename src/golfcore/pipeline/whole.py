@@ -154,11 +154,9 @@ def _made(
     start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog, progress: Progress
 ) -> dict[str, Any]:
     """Train, quantize and pack; return the inspection of the file on rank 0, nothing on the others."""
-    module = _trained(start, saved, tokens, world, log, progress)
-    trained_s = saved["train_s"] if saved is not None and saved["final"] else None
     packed: dict[str, Any] = {}
+    module, calibration = trained_and_calibrated(start, saved, tokens, world, log, progress)
     with world.expect_progress(LONG_CALL_S):
-        calibration = _calibrated(module, start.config, tokens, world, log, progress, trained_s)
         if world.primary:
             packed = _packed(start.run_dir, start.config, module, tokens, calibration, world, log, progress)
         del module
@@ -172,6 +170,16 @@ def release_memory(world: World) -> None:
     gc.collect()  # the trainer's tensors are in cycles
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def trained_and_calibrated(
+    start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog, progress: Progress
+) -> tuple[LanguageModel, Calibration]:
+    """Do all that the training clock counts; ``saved`` is the checkpoint of a run that is resumed."""
+    module = _trained(start, saved, tokens, world, log, progress)
+    trained_s = saved["train_s"] if saved is not None and saved["final"] else None
+    with world.expect_progress(LONG_CALL_S):
+        return module, _calibrated(module, start.config, tokens, world, log, progress, trained_s)
 
 
 def _trained(

@@ -142,9 +142,9 @@ def rehearse(module: LanguageModel, length: int, *, batch_tokens: int = 8192, ra
     module.eval()
     rows_NT = torch.zeros(max(1, batch_tokens // length), length, dtype=torch.int64)
     for _ in range(2):  # the first pass allocates and loads kernels
-        sums = _Sums(module)
         ranks.synchronize()
         started = time.monotonic()
+        sums = _Sums(module)
         sums.add(rows_NT)
         ranks.synchronize()
         middle = time.monotonic()

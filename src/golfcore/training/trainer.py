@@ -237,7 +237,7 @@ class Trainer:
         while state.step < train.iterations:
             # A step that might end late is not begun: a fraction of a step is lost, and the budget is kept even where
             # other work on the machine makes steps uneven. Rank 0 decides for all, by its own clock.
-            elapsed, late = self._look(started, max(recent_s, default=self.expected_step_s))
+            elapsed, late, near = self._look(started, max(recent_s, default=self.expected_step_s))
             elapsed, stop, due = self.world.from_primary(elapsed, late, self.saver.is_due(self.state, recent_s))
             if due:
                 self.save()
@@ -255,6 +255,8 @@ class Trainer:
             state.step += 1
             state.tokens += self.stage.batch_tokens
             self.world.heartbeat(f"step {state.step}", step=True)
+            if near:
+                self.world.synchronize()
             now = time.perf_counter() - started
             recent_s.append(now - elapsed)
             state.train_s = now
@@ -265,14 +267,18 @@ class Trainer:
             self.world.synchronize()
             state.train_s = time.perf_counter() - started
 
-    def _look(self, started: float, longest_s: float) -> tuple[float, bool]:
-        """Return the seconds of the clock, and whether another step could end after the budget."""
+    def _look(self, started: float, longest_s: float) -> tuple[float, bool, bool]:
+        """Return the seconds of the clock, whether another step could end after the budget, and whether that is near.
+
+        Near the end each step is waited for, so that its time is the device's. Before, the host is ahead of it.
+        """
         elapsed = time.perf_counter() - started
-        if 0 < self.budget_s < elapsed + LEAD * longest_s:
+        near = 0 < self.budget_s < elapsed + LEAD * max(longest_s, self.expected_step_s)
+        if near:
             self.world.synchronize()
             elapsed = time.perf_counter() - started
         late = 0 < self.budget_s < elapsed + LONGER * longest_s
-        return elapsed, late and self.state.step > 0  # a run has a step: the warm-up has judged the clock
+        return elapsed, late and self.state.step > 0, near  # a run has a step: the warm-up has judged the clock
 
     def _advance_stage(self, share: float) -> None:
         """Enter the next stage if its time has come, and write it to the log."""
