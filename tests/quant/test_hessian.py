@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny import TINY, VOCAB
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from toys import looped
 
 from golfcore.data.contracts import BOS
@@ -22,6 +23,7 @@ from golfcore.quant import hessian
 from golfcore.quant.calibrate import RUN, check_disjoint, generated_rows, text_rows, training_rows
 from golfcore.quant.hessian import Times, collect_hessians, rehearse
 from golfcore.quant.hessian import _Alone as Alone
+from golfcore.quant.measure import Probe, weights_on_cpu
 
 
 def ids(rows: int, vocab_size: int = 40, seed: int = 0) -> Tensor:
@@ -161,6 +163,26 @@ def test_bf16_inputs_on_a_gpu_are_multiplied_into_fp32(dtype: torch.dtype, monke
     sums._add_input("core.weight", x_NI[None])
     assert calls == ([(torch.bfloat16, torch.bfloat16, torch.float32)] * 2 if dtype == torch.bfloat16 else [])
     assert torch.allclose(sums.matrix["core.weight"], 2 * x_NI.float().t() @ x_NI.float(), rtol=1e-5)
+
+
+def test_weights_come_to_the_processor_and_measuring_stays_on_the_gpu() -> None:
+    """On fake tensors of a GPU, which know their device and dtype and hold no numbers."""
+    with torch.no_grad(), FakeTensorMode():
+        model = looped()
+        for part in model.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                part._parameters[name] = torch.nn.Parameter(torch.empty(parameter.shape, device="cuda"))
+        state = weights_on_cpu(model)
+        assert {p.device.type for p in model.parameters()} == {"cuda"}
+        assert {w.device.type for w in state.values()} == {"cpu"} and len(state) == 4
+        probe, sums = Probe(model, torch.zeros(2, 16, dtype=torch.int64)), hessian._Sums(model)
+        assert [(x.device.type, x.dtype) for x in probe.before] == [("cuda", torch.float32)]
+        sums.add(torch.zeros(2, 16, dtype=torch.int64))
+        for x_NI, takes in ((torch.empty(8, 16, device="cuda", dtype=torch.bfloat16), True), (probe.before[0], False)):
+            assert products.leaves_fp32(x_NI) == takes
+        sums._add_input("core.weight", torch.empty(8, 16, device="cuda", dtype=torch.bfloat16))
+        assert {(x.device.type, x.dtype) for x in sums.matrix.values()} == {("cuda", torch.float32)}
+        assert not products.leaves_fp32(state["a.weight"].bfloat16())
 
 
 def test_no_logits_are_computed_for_hessians(monkeypatch: pytest.MonkeyPatch) -> None:
