@@ -189,8 +189,7 @@ def quantize(
         RuleError: the cap cannot be met.
         UsageError: an unknown key, or a margin that leaves no bytes.
     """
-    from golfcore.ops.threads import idle_cores_used
-    from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
+    from golfcore.pipeline.quantize import calibrate, fitted, plan_stage, quantize_stage
     from golfcore.pipeline.score import LONG_CALL_S
     from golfcore.pipeline.train import load_weights
     from golfcore.ranks.heartbeat import with_heartbeat
@@ -215,13 +214,11 @@ def quantize(
         with world.expect_progress(LONG_CALL_S):
             module = module.to(world.device)
             calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
+            settings: dict[str, Any] = {"cap": cap, "ranks": world.size, "tick": tick}
             if world.primary and dry_run:
-                with idle_cores_used(world.size):
-                    result = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
+                result = plan_stage(module, config, tokens, calibration, **settings)
             elif world.primary:
-                result = quantize_stage(
-                    run_dir, module, config, tokens, calibration, cap=cap, ranks=world.size, tick=tick
-                )
+                result = quantize_stage(run_dir, module, config, tokens, calibration, **settings)
             world.barrier()
     return result
 

@@ -60,8 +60,8 @@ class Machine:
         self.took: dict[str, list[float]] = defaultdict(list)
 
     def work(self, kind: str, first_s: float, longer: float) -> None:
-        """Take up to ``longer`` times the longest of the last 20 of this kind, at most four times the first."""
-        seconds = max(self.took[kind][-20:], default=first_s)
+        """Take up to ``longer`` times the longest of the last of this kind, at most four times the first."""
+        seconds = max(self.took[kind][-trainer.RECENT :], default=first_s)
         if self.took[kind]:
             seconds = min(seconds * self.random.choice((0.8, 1.0, longer)), 4 * first_s)
         self.took[kind].append(seconds)

@@ -205,6 +205,15 @@ def _quantized(
     return plan, stored, rows, total
 
 
+def plan_stage(
+    module: LanguageModel, recipe: RecipeConfig, tokens: Tokens, calibration: Calibration, *, cap: int, ranks: int = 1,
+    tick: Tick = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the plan of step sizes that fill ``cap`` bytes, and write nothing; arguments as for ``quantize_stage``."""
+    with idle_cores_used(ranks):
+        return dataclasses.asdict(fitter(module, recipe, tokens, calibration, tick).plan(cap))
+
+
 def quantized_line(result: dict[str, Any]) -> str:
     """Return the line of the run's log that sums up ``quantize_stage``."""
     total = result["total"]

@@ -40,7 +40,9 @@ from golfcore.training.runlog import RunLog, stopping_early
 from golfcore.training.saving import BatchLoader, Saver, TrainState, odd_tensor, way_back
 
 LONGER = 1.25  # a step may take that many times as long as the longest of the last ``RECENT``
-RECENT = 20  # steps
+# A step may be held up on a shared machine: of 50 runs of 3 s beside 14 other processes on 2 cores, 1 to 4 ended after
+# their clock with the last 20 steps in view.
+RECENT = 100  # steps
 LEAD = 8  # steps that the host's word on the clock may be ahead of the GPU
 
 
