@@ -212,13 +212,11 @@ def quantize(
     ):
         tick = with_heartbeat(world, shown, "quantizing")
         with world.expect_progress(LONG_CALL_S):
-            module = module.to(world.device)
-            calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
-            settings: dict[str, Any] = {"cap": cap, "ranks": world.size, "tick": tick}
+            calibration = calibrate(module.to(world.device), config, tokens, world, text=_paths(text), tick=tick)
             if world.primary and dry_run:
-                result = plan_stage(module, config, tokens, calibration, **settings)
+                result = plan_stage(module, config, tokens, calibration, cap=cap, ranks=world.size, tick=tick)
             elif world.primary:
-                result = quantize_stage(run_dir, module, config, tokens, calibration, **settings)
+                result = quantize_stage(run_dir, module, config, tokens, calibration, cap, ranks=world.size, tick=tick)
             world.barrier()
     return result
 

@@ -137,7 +137,7 @@ def test_the_command_moves_the_model_to_the_ranks_device(monkeypatch: pytest.Mon
     monkeypatch.setattr("golfcore.ranks.world.join_world", joined)
     monkeypatch.setattr("golfcore.pipeline.train.load_weights", lambda *_: Module())
     monkeypatch.setattr("golfcore.pipeline.quantize.calibrate", calibrated)
-    monkeypatch.setattr("golfcore.pipeline.quantize.quantize_stage", lambda *found, **_: {"calibration": found[-1]})
+    monkeypatch.setattr("golfcore.pipeline.quantize.quantize_stage", lambda *found, **_: {"calibration": found[-2]})
     monkeypatch.setattr(api, "read_config", lambda _: recipe())
     monkeypatch.setattr(api, "open_tokens", lambda *_: SimpleNamespace(vocab_size=VOCAB))
     assert api.quantize(tmp_path) == {"calibration": "calibration"}

@@ -147,7 +147,7 @@ def _encoded(text: Sequence[Path], tokens: Tokens) -> Any:
 
 def quantize_stage(
     run_dir: Path, module: LanguageModel, recipe: RecipeConfig, tokens: Tokens, calibration: Calibration,
-    *, cap: int = 0, ranks: int = 1, tick: Tick = silent,
+    cap: int = 0, *, ranks: int = 1, tick: Tick = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Quantize the weights and write ``quantised.pt`` and ``quantised.json``; the checkpoint stays as it is.
 
