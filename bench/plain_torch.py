@@ -68,8 +68,7 @@ def optimizers(model: GPT, config: RecipeConfig) -> list[torch.optim.Optimizer]:
 def train(model: GPT, config: RecipeConfig, tokens: Tokens, *, compiled: bool) -> tuple[int, float]:
     """Train until the clock or the step count runs out; return steps and seconds."""
     settings = config.train
-    reserved = config.quant.reserve_s if config.quant.method == "gptq" else 0.0
-    budget_s = max(config.track.train_s - reserved, 0.0)  # as the trainer reckons it
+    budget_s = config.steps_s  # as the trainer reckons it
     loader = TokenLoader(
         tokens.shards("train"), batch_tokens=settings.batch_tokens, seq_len=settings.seq_len, seed=settings.seed,
         order=settings.order,

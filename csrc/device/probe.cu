@@ -79,10 +79,15 @@ Status cuda_device_info(int32_t device, DeviceInfo* out) noexcept {
 }
 
 Status cuda_find_image(int32_t device) noexcept {
-  const Status status = select_device(device);
+  int before = 0;
+  Status status = cuda_status(cudaGetDevice(&before), "cudaGetDevice");
+  if (status != Status::kOk) return status;
+  status = select_device(device);
   if (status != Status::kOk) return status;
   cudaFuncAttributes attributes;
-  return cuda_status(cudaFuncGetAttributes(&attributes, fill_f32), "the kernels of this build");
+  status = cuda_status(cudaFuncGetAttributes(&attributes, fill_f32), "the kernels of this build");
+  const Status restored = select_device(before);  // torch reads the current device from the runtime
+  return status != Status::kOk ? status : restored;
 }
 
 Status cuda_fill_f32(float* out, int64_t n, float value, Stream stream) noexcept {

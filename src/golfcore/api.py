@@ -196,7 +196,7 @@ def quantize(
         UsageError: an unknown key, a number out of range, or a margin that leaves no bytes.
     """
     from golfcore.pipeline.preflight import check_quantizing
-    from golfcore.pipeline.quantize import calibrate, fitted, fitter, quantize_stage
+    from golfcore.pipeline.quantize import calibrate, fitted, plan_stage, quantize_stage
     from golfcore.pipeline.score import LONG_CALL_S
     from golfcore.pipeline.train import load_weights
     from golfcore.ranks.heartbeat import with_heartbeat
@@ -220,11 +220,11 @@ def quantize(
         world.on_primary(lambda: check_quantizing(run_dir, config, tokens, text=bool(_paths(text)), dry_run=dry_run))
         tick = with_heartbeat(world, shown, "quantizing")
         with world.expect_progress(LONG_CALL_S):
-            calibration = calibrate(module, config, tokens, world, text=_paths(text), tick=tick)
+            calibration = calibrate(module.to(world.device), config, tokens, world, text=_paths(text), tick=tick)
             if world.primary and dry_run:
-                result = dataclasses.asdict(fitter(module, config, tokens, calibration, tick).plan(cap))
+                result = plan_stage(module, config, tokens, calibration, cap=cap, ranks=world.size, tick=tick)
             elif world.primary:
-                result = quantize_stage(run_dir, module, config, tokens, calibration, cap=cap, tick=tick)
+                result = quantize_stage(run_dir, module, config, tokens, calibration, cap, ranks=world.size, tick=tick)
             world.barrier()
     return result
 

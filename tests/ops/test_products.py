@@ -161,3 +161,48 @@ def test_limits_on_the_processor_are_said(
         assert "without vector instructions" in fit_threads()[-1]
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """Take the GPU's branch on the CPU, with a torch.mm that widens as cuBLAS does; return its results' dtypes."""
+    taken, real = [], torch.mm
+
+    def mm(a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype | None = None, *, out: Any = None) -> torch.Tensor:
+        if out_dtype is None:
+            return real(a, b) if out is None else real(a, b, out=out)
+        assert a.dtype == b.dtype == torch.bfloat16 and (out is None or out.dtype == out_dtype)
+        taken.append(out_dtype)
+        return real(a.float(), b.float(), out=out)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(products, "leaves_fp32", lambda x: x.dtype == torch.bfloat16)
+    return taken
+
+
+@pytest.mark.parametrize("operation", ["linear", "head", "head in chunks"])
+def test_gradients_of_weights_are_rounded_once_on_a_gpu(
+    operation: str, like_a_gpu: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of fp32 weights are exact sums of products of bf16 numbers: never in bf16 on the way."""
+    if operation == "head in chunks":
+        monkeypatch.setattr("golfcore.ops.head.CHUNK_LOGITS", 64)
+        monkeypatch.setattr("golfcore.ops.head.MIN_CHUNK", 100)
+    x = torch.randn(300, 16).bfloat16().requires_grad_()
+    w = torch.randn(24, 16, requires_grad=True)
+    if operation == "linear":
+        dy = torch.randn(300, 24).bfloat16()
+        (y,) = linear(x, w)
+        y.backward(dy)
+        exact = dy.double().t() @ x.detach().double()
+    else:
+        targets = torch.randint(0, 24, (300,))
+        linear_cross_entropy(x, w, targets, 30.0).backward()
+        logits = (x.detach() @ w.detach().bfloat16().t()).double().requires_grad_()
+        torch.nn.functional.cross_entropy(30 * torch.tanh(logits / 30), targets).backward()
+        assert logits.grad is not None
+        exact = logits.grad.bfloat16().double().t() @ x.detach().double()
+    assert w.grad is not None and like_a_gpu and set(like_a_gpu) == {torch.float32}
+    error = (w.grad - exact).norm() / exact.norm()
+    rounded = (exact.bfloat16() - exact).norm() / exact.norm()
+    assert error < 0.1 * rounded if operation == "linear" else error < rounded, (error, rounded)

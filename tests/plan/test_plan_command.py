@@ -40,7 +40,7 @@ def test_h100s(capsys: pytest.CaptureFixture[str]) -> None:
     assert run["ms_low"] < run["ms_a_step"] < run["ms_high"]
     assert run["steps"] == pytest.approx(600_000 / run["ms_a_step"], rel=1e-3)
     assert run["tokens"] == pytest.approx(run["steps"] * 524_288, rel=1e-3)
-    assert run["dollars"] == pytest.approx(8 * 3 * 600 / 3600)
+    assert run["dollars"] == pytest.approx(8 * 3 * 599.75 / 3600)
     assert 0.1 < run["mfu"] < 0.4
     assert [row["gpus"] for row in plan["scaling"]["rows"]] == [1, 2, 4, 8, 16, 32, 64]
     assert plan["scaling"]["ends_at"] in (8, 16, 32, 64)
@@ -53,7 +53,7 @@ def test_steps_leave_the_hessians_their_share_of_the_clock(capsys: pytest.Captur
     run = planned(capsys, "pocket", "--gpus", "8", "--set", "train.iterations=1000000", "--set", "track.train_s=14")[
         "run"
     ]
-    assert run["steps"] * run["ms_a_step"] == pytest.approx(10_000, rel=1e-2)  # 4 s of them by quant.reserve_s
+    assert run["steps"] * run["ms_a_step"] == pytest.approx(9_750, rel=1e-2)  # less a margin and quant.reserve_s = 4
 
 
 def test_more_steps_than_the_recipe_has_are_not_promised(capsys: pytest.CaptureFixture[str]) -> None:

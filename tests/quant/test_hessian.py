@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from tiny import TINY, VOCAB
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from toys import looped
 
 from golfcore.data.contracts import BOS
 from golfcore.errors import InputError
 from golfcore.model import get_family
+from golfcore.model.gpt.model import GPT
+from golfcore.ops import products
+from golfcore.quant import hessian
 from golfcore.quant.calibrate import RUN, check_disjoint, generated_rows, text_rows, training_rows
-from golfcore.quant.hessian import collect_hessians
+from golfcore.quant.hessian import Times, collect_hessians, rehearse
+from golfcore.quant.hessian import _Alone as Alone
+from golfcore.quant.measure import Probe, weights_on_cpu
 
 
 def ids(rows: int, vocab_size: int = 40, seed: int = 0) -> Tensor:
@@ -44,10 +54,11 @@ def test_batches_and_ranks_sum_to_the_same() -> None:
     half = [collect_hessians(model, part) for part in (rows[0::2], rows[1::2])]
     waiting = [half[1].matrix[key] for key in half[1].matrix]
 
-    def combine(mine: Tensor) -> Tensor:
-        return mine.add_(waiting.pop(0) if mine.ndim else half[1].tokens)
+    class First(Alone):
+        def sum(self, mine: Tensor) -> Tensor:
+            return mine.add_(waiting.pop(0) if mine.ndim else half[1].tokens)
 
-    summed = collect_hessians(model, rows[0::2], combine=combine)
+    summed = collect_hessians(model, rows[0::2], ranks=First())
     for key, matrix in whole.matrix.items():
         assert torch.allclose(small.matrix[key], matrix, rtol=1e-4)
         assert torch.allclose(summed.matrix[key], matrix, rtol=1e-4)
@@ -68,9 +79,123 @@ def test_the_baseline_shares_q_k_and_v_and_taps_o_after_attention() -> None:
     assert "head.weight" in untied.taps() and "embed.weight" not in untied.taps()
 
 
-def test_time_that_is_over_ends_the_collection_after_one_pass() -> None:
-    found = collect_hessians(looped(), ids(9), batch_tokens=36, seconds=0.0)
-    assert found.tokens == 36
+class Slow:
+    """A clock that only passes move: each takes ``pass_s`` and the sum at the end ``closing_s``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pass_s: float, closing_s: float = 0.0) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(hessian, "time", SimpleNamespace(monotonic=lambda: self.now))
+        for name, seconds in (("add", pass_s), ("total", closing_s)):
+            monkeypatch.setattr(hessian._Sums, name, self._slowed(getattr(hessian._Sums, name), seconds))
+
+    def _slowed(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def slowed(*arguments: Any) -> Any:
+            self.now += seconds
+            return function(*arguments)
+
+        return slowed
+
+    def until(self, end: float) -> Callable[[], float]:
+        return lambda: end - self.now
+
+
+def test_no_pass_begins_that_might_end_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, model = Slow(monkeypatch, 1.0, 0.5), looped()
+    times = rehearse(model, 12, batch_tokens=36)
+    assert times == Times(1.0, 0.5) and times.least_s == pytest.approx(2.25) and model.training
+    began = clock.now
+    found = collect_hessians(model, ids(9), batch_tokens=36, left=clock.until(began + 4.2), times=times)
+    assert found.tokens == 72 and clock.now == began + 2.5  # a third pass and the sum might take 2.25 s
+    late = collect_hessians(model, ids(9), batch_tokens=36, left=clock.until(clock.now + 2.2), times=times)
+    assert late.tokens == 0 and not late.key and late.of("core.weight") is None
+
+
+def test_the_slowest_rank_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rank has three pieces, and after its second says that a third might end late."""
+    said: list[tuple[float, ...]] = []
+
+    class Faster(Alone):
+        def largest(self, *values: float) -> tuple[float, ...]:
+            if len(values) == 3:
+                said.append(values)
+                theirs = (1e-9 if len(said) < 3 else 1e9, -5.0, float(len(said) <= 3))
+                return tuple(map(max, values, theirs))
+            return values
+
+    Slow(monkeypatch, 0.0)
+    few, many = ids(1), ids(9)
+    found = collect_hessians(looped(), few, batch_tokens=36, ranks=Faster(), left=lambda: 10.0)
+    assert len(said) == 3 and found.tokens == 12  # this rank was done, and came to every comparison
+    assert [values[2] for values in said] == [1.0, 0.0, 0.0]
+    said.clear()
+    assert collect_hessians(looped(), many, batch_tokens=36, ranks=Faster(), left=lambda: 10.0).tokens == 72
+
+
+def test_a_rank_without_rows_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = looped()
+    theirs = collect_hessians(model, ids(3))
+    waiting = list(theirs.matrix.values())
+
+    class Other(Alone):
+        def sum(self, mine: Tensor) -> Tensor:
+            return mine.add_(waiting.pop(0) if mine.ndim else theirs.tokens)
+
+        def largest(self, *values: float) -> tuple[float, ...]:
+            return values if len(values) == 3 else tuple(max(36.0, value) for value in values)
+
+    found = collect_hessians(model, ids(0), ranks=Other())
+    assert found.tokens == 36 and all(torch.equal(found.matrix[key], m) for key, m in theirs.matrix.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_bf16_inputs_on_a_gpu_are_multiplied_into_fp32(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an fp32 copy of them; here the GPU's branch is taken on the CPU, by a product that widens as cuBLAS."""
+    calls, real = [], torch.mm
+
+    def mm(a: Tensor, b: Tensor, out_dtype: torch.dtype, *, out: Tensor | None) -> Tensor:
+        calls.append((a.dtype, b.dtype, out_dtype))
+        return real(a.float(), b.float(), out=out)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(products, "leaves_fp32", lambda x: x.dtype != torch.float32)
+    sums, x_NI = hessian._Sums(looped()), torch.randn(50, 16).to(dtype)
+    sums._add_input("core.weight", x_NI[None])
+    sums._add_input("core.weight", x_NI[None])
+    assert calls == ([(torch.bfloat16, torch.bfloat16, torch.float32)] * 2 if dtype == torch.bfloat16 else [])
+    assert torch.allclose(sums.matrix["core.weight"], 2 * x_NI.float().t() @ x_NI.float(), rtol=1e-5)
+
+
+def test_weights_come_to_the_processor_and_measuring_stays_on_the_gpu() -> None:
+    """On fake tensors of a GPU, which know their device and dtype and hold no numbers."""
+    with torch.no_grad(), FakeTensorMode():
+        model = looped()
+        for part in model.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                part._parameters[name] = torch.nn.Parameter(torch.empty(parameter.shape, device="cuda"))
+        state = weights_on_cpu(model)
+        assert {p.device.type for p in model.parameters()} == {"cuda"}
+        assert {w.device.type for w in state.values()} == {"cpu"} and len(state) == 4
+        probe, sums = Probe(model, torch.zeros(2, 16, dtype=torch.int64)), hessian._Sums(model)
+        assert [(x.device.type, x.dtype) for x in probe.before] == [("cuda", torch.float32)]
+        sums.add(torch.zeros(2, 16, dtype=torch.int64))
+        for x_NI, takes in ((torch.empty(8, 16, device="cuda", dtype=torch.bfloat16), True), (probe.before[0], False)):
+            assert products.leaves_fp32(x_NI) == takes
+        sums._add_input("core.weight", torch.empty(8, 16, device="cuda", dtype=torch.bfloat16))
+        assert {(x.device.type, x.dtype) for x in sums.matrix.values()} == {("cuda", torch.float32)}
+        assert not products.leaves_fp32(state["a.weight"].bfloat16())
+
+
+def test_no_logits_are_computed_for_hessians(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = get_family("gpt").build(TINY, VOCAB, 0)
+    assert isinstance(model, GPT)
+    with_logits = collect_hessians(looped(), ids(2))  # a family that does not override run_taps
+
+    def forbidden(*_: Any) -> Tensor:
+        raise AssertionError("the logits")
+
+    monkeypatch.setattr(model, "head_logits", forbidden)
+    found = collect_hessians(model, ids(2, VOCAB))
+    assert "embed.weight" in found.key and "embed.weight" in with_logits.key
 
 
 def test_bad_activations_and_empty_text_are_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from golfcore import _core
 from golfcore.ops import check, leaky2
 from golfcore.ops.cases import OP_CASES, Case
 from golfcore.ops.cases.base import with_grads
@@ -63,3 +64,11 @@ def test_it_runs_where_its_tensors_are() -> None:
     assert torch.cuda.current_device() == 0
     assert (leaky2(x) == 9).all()
     assert torch.cuda.current_device() == 0
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes two GPUs")
+def test_asking_what_a_device_can_do_leaves_the_current_one() -> None:
+    """The core's own question: the registry keeps the answer, so that its function may ask nothing."""
+    for device in (1, 0, torch.cuda.device_count() + 7):
+        _core.device.why_not(device)
+        assert torch.empty(1, device="cuda").device.index == torch.cuda.current_device() == 0

@@ -134,7 +134,7 @@ def _run_facts(run: dict[str, Any], config: RecipeConfig) -> list[tuple[str, str
     if "memory_spread" in run:
         memory += f", +- {run['memory_spread']:.0%}"
     limit = f"{config.steps_s:,.0f} s" if config.steps_s else "no limit"
-    if config.steps_s < config.track.train_s:
+    if config.steps_s and config.quant.reads_training_text and config.quant.reserve_s:
         limit += f" of {config.track.train_s:,.0f} s; the rest is for Hessians"
     facts = [
         ("on", where, ""),

@@ -63,7 +63,7 @@ class QuantConfig:
             generates itself.
         calibration_tokens: Number of tokens of calibration text over all ranks, for the Hessians of method gptq.
         reserve_s: Seconds of the training clock that are kept free for computing Hessians from training text, with
-            method gptq. 0 means that steps may use the whole clock.
+            method gptq. At least as much is kept as one pass over calibration text took in the warm-up.
         fit: Whether method gptq searches the steps of all tensors so that the whole file ends just below the cap. It
             replaces ``matrix_k``, ``embed_k`` and ``group_k``.
         margin: Bytes below the cap that the search of ``fit`` leaves free.
@@ -110,6 +110,11 @@ class QuantConfig:
         require(not self.fit or self.method == "gptq", "quant.fit", self.fit, 'false, or quant.method = "gptq"')
         whole = self.method == "rtn" or self.format == "int"
         require(whole, "quant.method", self.method, f'"rtn" with quant.format = {self.format!r}')
+
+    @property
+    def reads_training_text(self) -> bool:
+        """Return whether the symbols depend on training text, so that reading it belongs to the training clock."""
+        return self.method == "gptq" and self.calibration == "train"
 
 
 def parse_group_k(entry: str) -> tuple[str, float]:

@@ -11,6 +11,8 @@ from golfcore.config.quantization import QuantConfig
 from golfcore.config.values import require, require_utf8
 from golfcore.ranges import Seconds, SomeBytes, SomePart, SomeSeconds, SomeWindow, Tokens, Vocab, Window, check_fields
 
+MARGIN_S = 0.25  # seconds of the training clock that no work is planned for
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackConfig:
@@ -20,8 +22,9 @@ class TrackConfig:
         name: Name of the track. It appears in logs, reports and errors and has no other effect.
         cap_bytes: Largest size of the packed model in bytes: tokenizer, code and weights together. A megabyte is
             1,000,000 bytes.
-        train_s: Seconds of wall clock that training may take, including everything else that reads training text. 0
-            means no limit; then ``train.iterations`` ends the run.
+        train_s: Seconds of wall clock that training may take, including everything else that reads training text and
+            changes the model. 0 means no limit; then ``train.iterations`` ends the run. The last 0.25 s, or a twelfth
+            of a clock below 3 s, stay unused.
         eval_s: Seconds of wall clock that evaluation may take. A stride of auto is chosen so that evaluation ends
             within them.
     """
@@ -36,6 +39,14 @@ class TrackConfig:
 
 
 DATA_HASHES = ("text_sha256", "tokenizer_sha256", "tokens_sha256")
+
+    @property
+    def plan_s(self) -> float:
+        """Return the seconds by which all work on the training clock is planned to end, 0 for no limit.
+
+        The margin is for what no plan knows: a step or a pass that the machine holds up.
+        """
+        return self.train_s - min(MARGIN_S, self.train_s / 12)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,11 +178,9 @@ class RecipeConfig:
 
     @property
     def steps_s(self) -> float:
-        """Return the seconds of the clock that steps may use, 0 for no limit; Hessians take the rest."""
-        reserve_s = self.quant.reserve_s if self.quant.method == "gptq" else 0.0
-        if not reserve_s:
-            return self.track.train_s
-        return max(self.track.train_s - reserve_s, 0.01) if self.track.train_s else 0.0
+        """Return the seconds of the clock that steps may use, 0 for no limit; Hessians and a margin take the rest."""
+        plan_s, reserve_s = self.track.plan_s, self.quant.reserve_s if self.quant.reads_training_text else 0.0
+        return max(plan_s - reserve_s, min(0.01, plan_s))
 
 
 SECTIONS: Mapping[str, type] = {

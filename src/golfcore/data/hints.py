@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from golfcore.config import DataConfig
+from golfcore.data.variants import how_to_fetch
 from golfcore.paths import cache_dir
 
 
@@ -31,12 +32,15 @@ def how_to_prepare(folder: Path, data: DataConfig | None = None) -> str:
 
     A folder in the cache belongs to one text, so the command for it names that text and no folder: ``golfcore data
     prepare`` finds the place by itself, and never fills the place of one text with another. A text that is not known
-    is called YOUR_TEXT, so that the command never takes the default text for it.
+    is called YOUR_TEXT, so that the command never takes the default text for it. A folder that is named as the contest's
+    is downloaded.
 
     Args:
         folder: the folder of tokens.
         data: the keys of the run that was trained on it; default: unknown.
     """
+    if fetch := how_to_fetch(folder):
+        return fetch
     words = ["golfcore", "data", "prepare"]
     if data is None or not data.text:
         words += ["--text", "YOUR_TEXT"]

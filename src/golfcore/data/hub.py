@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from golfcore.data.shards import read_header, shard_name
+from golfcore.data.variants import VARIANTS, Variant
 from golfcore.errors import FormatError, GolfError, InputError, UsageError
 from golfcore.paths import write_failure
 from golfcore.progress import Tick, silent
@@ -27,25 +27,6 @@ _STAGING = ".download"
 _MAX_SHARDS = 10_000
 _MAX_MANIFEST_BYTES = 16 << 20
 
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """Names of the dataset and folders that hold one tokenization of the contest's text."""
-
-    repo: str
-    dataset: str
-    byte_counts: bool = False  # fineweb_val_bytes_*.bin beside the validation shards
-
-
-VARIANTS = {
-    "byte260": Variant("willdepueoai/parameter-golf", "fineweb10B_byte260"),
-    "sp1024": Variant("willdepueoai/parameter-golf", "fineweb10B_sp1024"),
-    "sp4096": Variant("kevclark/parameter-golf", "fineweb10B_sp4096"),
-    "sp8192": Variant("kevclark/parameter-golf", "fineweb10B_sp8192"),
-    "caseops": Variant(
-        "romeerp/parameter-golf-caseops-v1", "fineweb10B_sp8192_lossless_caps_caseops_v1_reserved", byte_counts=True
-    ),
-}
 
 FileCheck = Callable[[Path], object]
 """Raises a GolfError if the file breaks its format."""

@@ -75,6 +75,13 @@ class LanguageModel(nn.Module, ABC):
         logits_BTV, _ = self.logits(self.new_state(symbols_BT.size(0)), symbols_BT)
         return logits_BTV[:, -last:]
 
+    def run_taps(self, symbols_BT: Tensor) -> None:
+        """Run a forward pass that calls every module of ``taps()``; the quantizer looks at their inputs alone.
+
+        The default computes the logits. Override it if your model's last tap is called before them.
+        """
+        self.logits(self.new_state(symbols_BT.size(0)), symbols_BT)
+
     def forward(self, batch: Batch, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         """Call ``loss``; as ``forward`` it can be given other weights by name (``torch.func.functional_call``)."""
         return self.loss(batch, context)

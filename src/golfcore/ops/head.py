@@ -126,7 +126,10 @@ class _Torch:
         products.mm(z, self._w_VD, out=out)
 
     def add_weight_gradient(self, z: torch.Tensor, x: torch.Tensor) -> None:
-        if self._dw_VD is None:
+        if products.leaves_fp32(x):
+            part = products.mm_fp32(z.t(), x)
+            self._dw_VD = part if self._dw_VD is None else self._dw_VD.add_(part)
+        elif self._dw_VD is None:
             self._dw_VD = products.mm(z.t(), x).float()
         elif x.dtype == torch.float32:
             self._dw_VD.addmm_(z.t(), x)

@@ -109,7 +109,10 @@ def _backward(
 
 
 def _weight_gradient(x_NI: torch.Tensor, dy_NO: torch.Tensor, dw_OI: torch.Tensor) -> None:
-    dw_OI.copy_(products.mm(dy_NO.t(), x_NI))
+    if dw_OI.dtype == torch.float32 and products.leaves_fp32(x_NI):
+        products.mm_fp32(dy_NO.t(), x_NI, out=dw_OI)
+    else:
+        dw_OI.copy_(products.mm(dy_NO.t(), x_NI))
 
 
 def _backward_fake(

@@ -193,6 +193,27 @@ def addmm_(out_NM: torch.Tensor, a_NK: torch.Tensor, b_KM: torch.Tensor) -> torc
     return out_NM.copy_(torch.addmm(out_NM.float(), a_NK.float(), b_KM.float()))
 
 
+def leaves_fp32(x: torch.Tensor) -> bool:
+    """Return whether torch can leave a product of tensors like ``x`` in fp32: half precision, a GPU, torch 2.8."""
+    return x.device.type == "cuda" and x.dtype != torch.float32 and hasattr(torch.ops.aten.mm, "dtype_out")
+
+
+def mm_fp32(a_NK: torch.Tensor, b_KM: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Multiply ``a b`` into fp32, never rounded to the dtype of ``a`` on the way; into ``out`` if it is given."""
+    if leaves_fp32(a_NK):
+        return torch.mm(a_NK, b_KM, torch.float32, out=out)
+    return torch.mm(a_NK.float(), b_KM.float(), out=out)
+
+
+def sum_in_fp32() -> None:
+    """Make cuBLAS add up the parts of a product that it splits in fp32, for the rest of the process.
+
+    By default torch lets it add them in bf16, and a product over many rows, as of a weight's gradient, is split.
+    """
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+
+
 def linear(x: torch.Tensor, w_OI: torch.Tensor) -> torch.Tensor:
     """Multiply ``x w^T`` in the dtype of ``x`` like torch's own layer, in the fast precision; differentiable."""
     wide, weight = widened(x, w_OI.to(x.dtype))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -45,3 +47,18 @@ def held_back(threads: int) -> list[str]:
             "as without it"
         ]
     return []
+
+
+@contextmanager
+def idle_cores_used(ranks: int) -> Iterator[None]:
+    """Let torch use every core that this process may run on while the other ``ranks`` wait for it.
+
+    torchrun gives each rank one thread. A process without others keeps the threads that it has.
+    """
+    before = torch.get_num_threads()
+    if ranks > 1:
+        torch.set_num_threads(max(before, machine.fitting_threads()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ from golfcore.data.tokens import Tokens
 from golfcore.errors import InputError, UsageError
 from golfcore.model.interface import LanguageModel
 from golfcore.ops.memory import keep_freed_memory
+from golfcore.ops.threads import idle_cores_used
 from golfcore.paths import atomic_write
 from golfcore.pipeline.pack import QUANTIZED_VERSION, packing
 from golfcore.progress import Tick, silent
 from golfcore.quant import error_rows, quantize_state
-from golfcore.quant.calibrate import check_disjoint, generated_rows, text_rows, training_rows
-from golfcore.quant.fit import Fitter
-from golfcore.quant.hessian import Hessians, collect_hessians
+from golfcore.quant.calibrate import TrainingRows, check_disjoint, generated_rows, text_rows, training_rows
+from golfcore.quant.fit import Fitter, Plan
+from golfcore.quant.hessian import Hessians, Times, collect_hessians, rehearse
 from golfcore.quant.matrix import check_finite
-from golfcore.quant.measure import Probe, decibel, hessian_error, replaced
+from golfcore.quant.measure import Probe, decibel, hessian_error, replaced, weights_on_cpu
 from golfcore.quant.qat import as_trained
 from golfcore.ranks.world import World
 from golfcore.run_folder import QUANTIZATION_ERRORS, QUANTIZED
@@ -49,9 +51,19 @@ class Calibration:
     probe_NT: Tensor
 
 
+Booking = Callable[[], AbstractContextManager[Callable[[], float]]]
+"""Books the time of a block on the training clock; the block gets a function that returns the seconds left on it."""
+
+
+@contextmanager
+def unbooked() -> Iterator[Callable[[], float]]:
+    """Run the block without a clock."""
+    yield lambda: math.inf
+
+
 def calibrate(
     module: LanguageModel, recipe: RecipeConfig, tokens: Tokens, world: World, *, text: Sequence[Path] = (),
-    seconds: float = math.inf, tick: Tick = silent,
+    booked: Booking = unbooked, tick: Tick = silent,
 ) -> Calibration:  # fmt: skip
     """Collect the Hessians of all layers on a calibration text, over all ranks.
 
@@ -61,7 +73,8 @@ def calibrate(
         tokens: the tokens of the run.
         world: the ranks; each takes its share of the rows.
         text: files of calibration text to use instead.
-        seconds: seconds left of the training clock, if training text is read.
+        booked: books what reads training text on which a symbol depends. Methods without Hessians only measure on it,
+            so they book nothing.
         tick: called with the progress so far.
 
     Raises:
@@ -72,27 +85,55 @@ def calibrate(
     for name, parameter in module.named_parameters():  # or a layer after it would be blamed
         check_finite(parameter, name)
 
-    quant, seq_len = recipe.quant, recipe.train.seq_len
+    quant, length = recipe.quant, probe_length(recipe)
     if text:
         ids = _encoded(text, tokens)
         check_disjoint(ids, tokens.shards("val")[:])
-        rows_NT = text_rows(ids, seq_len)
-        probe_NT = rows_NT[: max(1, PROBE_TOKENS // rows_NT.size(1))]
+        probe_NT, rows_NT = text_rows(ids, length), text_rows(ids, recipe.train.seq_len)
         rows_NT = rows_NT[: max(1, quant.calibration_tokens // rows_NT.size(1))][world.rank :: world.size]
     elif quant.calibration == "generated":
-        own_NT = generated_rows(module, quant.calibration_tokens, seq_len, seed=recipe.train.seed, tick=tick)
-        probe_NT, rows_NT = own_NT[: max(1, PROBE_TOKENS // seq_len)], own_NT[world.rank :: world.size]
+        wanted = quant.calibration_tokens if quant.method == "gptq" else PROBE_TOKENS
+        probe_NT = generated_rows(module, wanted, length, seed=recipe.train.seed, tick=tick)
+        rows_NT = probe_NT[world.rank :: world.size]
+    elif quant.method == "gptq":
+        return _training_text(module, recipe, tokens, world, booked, tick)
     else:
-        train = tokens.shards("train")
-        rows_NT = training_rows(train, quant.calibration_tokens, seq_len, rank=world.rank, world=world.size)
-        probe_NT = training_rows(train, PROBE_TOKENS, seq_len)
+        return Calibration(None, training_rows(tokens.shards("train"), PROBE_TOKENS, length))
+    probe_NT = probe_NT[: max(1, PROBE_TOKENS // probe_NT.size(1))]
     if quant.method != "gptq":
         return Calibration(None, probe_NT)
-    combine = world.sum if world.size > 1 else None
-    hessians = collect_hessians(
-        module, rows_NT, batch_tokens=recipe.eval.batch_tokens // 2, seconds=seconds, combine=combine, tick=tick
-    )
+    batch_tokens = recipe.eval.batch_tokens // 2
+    return Calibration(collect_hessians(module, rows_NT, batch_tokens=batch_tokens, ranks=world, tick=tick), probe_NT)
+
+
+def _training_text(
+    module: LanguageModel, recipe: RecipeConfig, tokens: Tokens, world: World, booked: Booking, tick: Tick
+) -> Calibration:
+    """Collect Hessians on training text, in the time that is left on the training clock."""
+    quant, seq_len, train = recipe.quant, recipe.train.seq_len, tokens.shards("train")
+    # Before the clock goes on: kernels are loaded, and each rank knows what a pass takes.
+    times = Times() if booked is unbooked else hessian_times(module, recipe, world)
+    rows = TrainingRows(train, quant.calibration_tokens, seq_len, rank=world.rank, world=world.size)
+    world.barrier()
+    with booked() as left:
+        probe_NT = training_rows(train, PROBE_TOKENS, probe_length(recipe))
+        hessians = collect_hessians(
+            module, rows, batch_tokens=recipe.eval.batch_tokens // 2, ranks=world, left=left, times=times, tick=tick
+        )
     return Calibration(hessians, probe_NT)
+
+
+def hessian_times(module: LanguageModel, recipe: RecipeConfig, world: World) -> Times:
+    """Measure what the collection of Hessians takes at least; every rank calls it."""
+    return rehearse(module, recipe.train.seq_len, batch_tokens=recipe.eval.batch_tokens // 2, ranks=world)
+
+
+def probe_length(recipe: RecipeConfig) -> int:
+    """Return the tokens in a row of those that divergences are measured on: a window of the evaluation.
+
+    A flat row of packed documents may be far longer than any window.
+    """
+    return min(recipe.train.seq_len, recipe.eval.context or recipe.train.seq_len)
 
 
 def _encoded(text: Sequence[Path], tokens: Tokens) -> Any:
@@ -106,9 +147,11 @@ def _encoded(text: Sequence[Path], tokens: Tokens) -> Any:
 
 def quantize_stage(
     run_dir: Path, module: LanguageModel, recipe: RecipeConfig, tokens: Tokens, calibration: Calibration,
-    *, cap: int = 0, tick: Tick = silent,
+    cap: int = 0, *, ranks: int = 1, tick: Tick = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Quantize the weights and write ``quantised.pt`` and ``quantised.json``; the checkpoint stays as it is.
+
+    Weights are quantized on the CPU; divergences are measured on the module's device.
 
     Args:
         run_dir: the run's folder.
@@ -117,6 +160,7 @@ def quantize_stage(
         tokens: the tokens of the run.
         calibration: from ``calibrate``.
         cap: bytes of the whole file that ``quant.fit`` fills; 0: the track's cap less ``quant.margin``.
+        ranks: number of ranks; all but this one wait, and their cores are used.
         tick: called with the progress so far.
 
     Returns:
@@ -129,19 +173,8 @@ def quantize_stage(
     keep_freed_memory()
     for torn in run_dir.glob(".quantised.*.tmp"):  # of a process that was killed while it wrote
         torn.unlink(missing_ok=True)
-    module = module.to("cpu")
-    module.activation_dtype = torch.float32  # divergences lie below the rounding of bf16
-    state, roles = module.state_dict(), module.parameter_roles()
-    plan = None
-    if recipe.quant.fit:
-        plan, stored = fitter(module, recipe, tokens, calibration, tick).fit(cap or _cap(recipe))
-    else:
-        stored = quantize_state(state, roles, recipe.quant, calibration.hessians, tick=tick)
-    with replaced(module, as_trained(state, roles, recipe.quant)):
-        state = {name: p.detach().clone() for name, p in module.named_parameters()}
-        probe = Probe(module, calibration.probe_NT, _text_bytes(tokens, calibration.probe_NT))
-        rows = error_rows(state, stored, calibration.hessians, probe, module, tick)
-        total = _total(module, stored, calibration.hessians, probe)
+    with idle_cores_used(ranks):
+        plan, stored, rows, total = _quantized(module, recipe, tokens, calibration, cap or _cap(recipe), tick)
     result = {"tensors": rows, "total": total, "plan": None if plan is None else dataclasses.asdict(plan)}
     save_tensors(
         run_dir / QUANTIZED,
@@ -154,6 +187,34 @@ def quantize_stage(
         json.dump(result, f, indent=1)
         f.write("\n")
     return result
+
+
+def _quantized(
+    module: LanguageModel, recipe: RecipeConfig, tokens: Tokens, calibration: Calibration, cap: int, tick: Tick
+) -> tuple[Plan | None, list[StoredTensor], list[dict[str, object]], dict[str, Any]]:
+    """Return the plan of ``quant.fit``, the quantized tensors, the error of each and that of all together."""
+    module.activation_dtype = torch.float32  # divergences lie below the rounding of bf16
+    state, roles = weights_on_cpu(module), module.parameter_roles()
+    plan = None
+    if recipe.quant.fit:
+        plan, stored = fitter(module, recipe, tokens, calibration, tick).fit(cap)
+    else:
+        stored = quantize_state(state, roles, recipe.quant, calibration.hessians, tick=tick)
+    with replaced(module, as_trained(state, roles, recipe.quant)):
+        state = weights_on_cpu(module)
+        probe = Probe(module, calibration.probe_NT, _text_bytes(tokens, calibration.probe_NT))
+        rows = error_rows(state, stored, calibration.hessians, probe, module, tick)
+        total = _total(module, state, stored, calibration.hessians, probe)
+    return plan, stored, rows, total
+
+
+def plan_stage(
+    module: LanguageModel, recipe: RecipeConfig, tokens: Tokens, calibration: Calibration, *, cap: int, ranks: int = 1,
+    tick: Tick = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the plan of step sizes that fill ``cap`` bytes, and write nothing; arguments as for ``quantize_stage``."""
+    with idle_cores_used(ranks):
+        return dataclasses.asdict(fitter(module, recipe, tokens, calibration, tick).plan(cap))
 
 
 def quantized_line(result: dict[str, Any]) -> str:
@@ -201,11 +262,11 @@ def _text_bytes(tokens: Tokens, ids_NT: Tensor) -> int:
 
 
 def _total(
-    module: LanguageModel, stored: Sequence[StoredTensor], hessians: Hessians | None, probe: Any
-) -> dict[str, Any]:
+    module: LanguageModel, state: Mapping[str, Tensor], stored: Sequence[StoredTensor], hessians: Hessians | None,
+    probe: Probe,
+) -> dict[str, Any]:  # fmt: skip
     """Return mean error in dB (weighted by size), divergence and bits per byte of the whole quantized model."""
 
-    state = {name: p.detach().clone() for name, p in module.named_parameters()}
     before = probe.cost(module)
     with replaced(module, {item.name: item.dequantize() for item in stored}):
         after = probe.cost(module)

@@ -16,6 +16,7 @@ from golfcore.evaluate.text import validation_text
 from golfcore.machine import peak_resident_bytes, source_sha256
 from golfcore.model import get_family
 from golfcore.model.interface import LanguageModel
+from golfcore.pipeline.quantize import hessian_times
 from golfcore.pipeline.score import score_text
 from golfcore.pipeline.setup import build_trainer, token_loader
 from golfcore.ranks.world import World
@@ -42,12 +43,23 @@ def train_stage(
         ) as trainer,
     ):
         with log.phase("warm-up"):
+            if recipe.track.train_s and recipe.quant.reads_training_text:
+                trainer.keep_free(_hessians_s(trainer.module, recipe, world))
             trainer.warm_up()
         with log.phase("train", recipe.track.train_s or None) as phase:
             phase.seconds = trainer.run().train_s
         trainer.save(final=True)
     log.line(_peak_memory(world))
     return trainer.module
+
+
+def _hessians_s(module: LanguageModel, recipe: RecipeConfig, world: World) -> float:
+    """Return the seconds to keep free for Hessians: one pass in the model's last phase, where they are collected."""
+    phase, module.phase = module.phase, len(module.phase_starts())
+    try:
+        return 1.5 * hessian_times(module, recipe, world).least_s  # a last step may end late and yet leave a pass
+    finally:
+        module.phase = phase
 
 
 def resume_point(run_dir: Path, recipe: RecipeConfig, world: World) -> tuple[dict[str, Any], str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from golfcore.artifact.inspect import summary
 from golfcore.config import RecipeConfig
@@ -23,7 +28,7 @@ from golfcore.pipeline.quantize import Calibration, calibrate, quantize_stage, q
 from golfcore.pipeline.score import LONG_CALL_S, pace_lines, write_score
 from golfcore.pipeline.start import Start, commands_after
 from golfcore.pipeline.train import load_weights, require_alike, resume_point, train_stage
-from golfcore.progress import Progress, no_progress, silent
+from golfcore.progress import Progress, no_progress, silent, told
 from golfcore.ranks.heartbeat import with_heartbeat
 from golfcore.ranks.world import World
 from golfcore.report import build_report
@@ -158,16 +163,32 @@ def _made(
     start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog, progress: Progress
 ) -> dict[str, Any]:
     """Train, quantize and pack; return the inspection of the file on rank 0, nothing on the others."""
-    module = _trained(start, saved, tokens, world, log, progress)
-    trained_s = saved["train_s"] if saved is not None and saved["final"] else None
     packed: dict[str, Any] = {}
+    module, calibration = trained_and_calibrated(start, saved, tokens, world, log, progress)
     with world.expect_progress(LONG_CALL_S):
-        calibration = _calibrated(module, start.config, tokens, world, log, progress, trained_s)
         if world.primary:
             packed = _packed(start.run_dir, start.config, module, tokens, calibration, world, log, progress)
         del module
         world.barrier()
+    release_memory(world)
     return packed
+
+
+def release_memory(world: World) -> None:
+    """Give the GPU memory that torch keeps for later back to the device: another process evaluates next."""
+    gc.collect()  # the trainer's tensors are in cycles
+    if world.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def trained_and_calibrated(
+    start: Start, saved: dict[str, Any] | None, tokens: Tokens, world: World, log: RunLog, progress: Progress
+) -> tuple[LanguageModel, Calibration]:
+    """Do all that the training clock counts; ``saved`` is the checkpoint of a run that is resumed."""
+    module = _trained(start, saved, tokens, world, log, progress)
+    trained_s = saved["train_s"] if saved is not None and saved["final"] else None
+    with world.expect_progress(LONG_CALL_S):
+        return module, _calibrated(module, start.config, tokens, world, log, progress, trained_s)
 
 
 def _trained(
@@ -195,10 +216,22 @@ def _calibrated(
     if config.quant.calibration == "generated":
         with log.phase("calibrate", spent_s=0.0), progress("calibrate", shown=world.primary) as tick:
             return calibrate(module, config, tokens, world, tick=with_heartbeat(world, tick, "calibration"))
-    with log.phase("train", config.track.train_s or None, spent_s=trained_s) as phase:
-        left = config.track.train_s - phase.seconds if config.track.train_s else math.inf
-        tick = with_heartbeat(world, silent, "calibration")
-        return calibrate(module, config, tokens, world, seconds=max(left, 0.0), tick=tick)
+
+    @contextmanager
+    def booked() -> Iterator[Callable[[], float]]:
+        with log.phase("train", config.track.train_s or None, spent_s=trained_s) as phase:
+            began, spent_s, plan_s = time.monotonic(), phase.seconds, config.track.plan_s or math.inf
+            yield lambda: plan_s - spent_s - (time.monotonic() - began)
+
+    calibration = calibrate(
+        module, config, tokens, world, booked=booked, tick=with_heartbeat(world, silent, "calibration")
+    )
+    if calibration.hessians is not None and not calibration.hessians.tokens:
+        log.line(
+            "warning: no time was left on the clock for Hessians, so weights are quantized as if inputs were "
+            "independent, which costs bits per byte: give quant.reserve_s more seconds"
+        )
+    return calibration
 
 
 def _packed(
@@ -207,8 +240,8 @@ def _packed(
 ) -> dict[str, Any]:  # fmt: skip
     """Quantize and pack while the other ranks wait; return where the bytes of the file went."""
     with log.phase("quantise", spent_s=0.0), progress("quantize") as tick:
-        beat = with_heartbeat(world, tick, "quantizing")
-        quantized = quantize_stage(run_dir, module, config, tokens, calibration, tick=beat)
+        beat = with_heartbeat(world, told(tick, lambda text: log.line(f"quantise {text}")), "quantizing")
+        quantized = quantize_stage(run_dir, module, config, tokens, calibration, ranks=world.size, tick=beat)
     log.line(quantized_line(quantized))
     with log.phase("pack", spent_s=0.0), progress("pack") as tick:
         artifact = run_dir / ARTIFACT

@@ -21,18 +21,32 @@ MIN_TEXT = 256  # tokens: with fewer a Hessian is little but its damping
 RUN = 128  # tokens that two texts do not share by chance, whatever their documents
 
 
-def training_rows(shards: ShardSet, tokens: int, seq_len: int, *, rank: int = 0, world: int = 1) -> Tensor:
-    """Return this rank's part of ``tokens`` training tokens, in rows spread evenly over the data, int64 [N, seq_len].
+class TrainingRows:
+    """This rank's part of ``tokens`` training tokens, in rows spread evenly over the data, int64 [N, seq_len].
+
+    A row is read when a slice with it is taken.
 
     Raises:
         InputError: the data is shorter than one row.
     """
-    rows = min(-(-tokens // seq_len), len(shards) // seq_len)
-    if rows < 1:
-        raise InputError(f"{len(shards)} tokens of calibration text, expected at least one row of {seq_len}")
-    starts = np.linspace(0, len(shards) - seq_len, rows).astype(np.int64)[rank::world]
-    found = [shards[int(start) : int(start) + seq_len].astype(np.int64) for start in starts]
-    return torch.from_numpy(np.stack(found)) if found else torch.empty(0, seq_len, dtype=torch.int64)
+
+    def __init__(self, shards: ShardSet, tokens: int, seq_len: int, *, rank: int = 0, world: int = 1) -> None:
+        rows = min(-(-tokens // seq_len), len(shards) // seq_len)
+        if rows < 1:
+            raise InputError(f"{len(shards)} tokens of calibration text, expected at least one row of {seq_len}")
+        self._shards = shards
+        self._starts = np.linspace(0, len(shards) - seq_len, rows).astype(np.int64)[rank::world]
+        self.shape = (len(self._starts), seq_len)
+
+    def __getitem__(self, where: slice) -> Tensor:
+        length = self.shape[1]
+        found = [self._shards[int(at) : int(at) + length].astype(np.int64) for at in self._starts[where]]
+        return torch.from_numpy(np.stack(found)) if found else torch.empty(0, length, dtype=torch.int64)
+
+
+def training_rows(shards: ShardSet, tokens: int, seq_len: int, *, rank: int = 0, world: int = 1) -> Tensor:
+    """Read all rows of ``TrainingRows`` and return them as one tensor, int64 [N, seq_len]."""
+    return TrainingRows(shards, tokens, seq_len, rank=rank, world=world)[:]
 
 
 def text_rows(ids: NDArray[np.uint16], seq_len: int) -> Tensor:

@@ -27,7 +27,7 @@ from golfcore.quant.codings import codings
 from golfcore.quant.gptq import Factor, factorize_all
 from golfcore.quant.hessian import Hessians
 from golfcore.quant.matrix import gaussian_bits
-from golfcore.quant.measure import Probe, replaced
+from golfcore.quant.measure import Probe, replaced, weights_on_cpu
 from golfcore.quant.size import LARGEST_STEP
 from golfcore.quant.state import quantize_state
 
@@ -94,7 +94,7 @@ class Fitter:
         size: Callable[[list[StoredTensor]], int], tick: Tick = silent,
     ) -> None:  # fmt: skip
         self.module, self.config, self.hessians, self.size, self.tick = module, config, hessians, size, tick
-        self.state: Mapping[str, Tensor] = {n: p.detach().clone() for n, p in module.named_parameters()}
+        self.state: Mapping[str, Tensor] = weights_on_cpu(module)
         self.roles: dict[str, Role] = module.parameter_roles()
         self.factors: dict[str, Factor] = factorize_all(hessians, damping=config.damping)
         self.coded = codings(self.roles, config)

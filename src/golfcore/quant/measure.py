@@ -32,6 +32,11 @@ def replaced(module: LanguageModel, weights: Mapping[str, Tensor]) -> Iterator[N
                 parameters[name].copy_(weight)
 
 
+def weights_on_cpu(module: LanguageModel) -> dict[str, Tensor]:
+    """Return a copy of every parameter on the CPU, where weights are quantized, by name."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()}
+
+
 @dataclass(frozen=True)
 class Cost:
     """Loss of a changed model: ``kl`` in nats per token from the original; ``bpb`` of the changed model."""

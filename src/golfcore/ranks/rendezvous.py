@@ -31,6 +31,7 @@ from golfcore.ranks.ticks import Ticks
 from golfcore.ranks.verdict import Limits
 
 JOIN_S = 25.0  # all ranks of a run start together
+JOIN_GPU_S = 120.0  # eight cold imports of torch with CUDA, and eight contexts, can lie further apart
 STORE_S = 10.0  # that a store may take to answer, whose port is open
 # The monitor ends a run that is stuck; a barrier may well wait for hours while rank 0 packs.
 COLLECTIVE_TIMEOUT = timedelta(hours=6)

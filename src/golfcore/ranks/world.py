@@ -21,10 +21,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from golfcore.errors import GolfError, RankError, UsageError
+from golfcore.ops import products
 from golfcore.optim.shards import Pending
 from golfcore.ranks.device import own_device
 from golfcore.ranks.monitor import Monitor
-from golfcore.ranks.rendezvous import JOIN_S, Place, meet
+from golfcore.ranks.rendezvous import JOIN_GPU_S, JOIN_S, Place, meet
 from golfcore.ranks.verdict import Limits
 
 T = TypeVar("T")
@@ -68,6 +69,22 @@ class World:
 
     def _waiting(self, what: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.monitor is None else self.monitor.waiting(what)
+
+    # --- clocks -------------------------------------------------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given, so that a clock read afterwards counts all of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def largest(self, *values: float) -> tuple[float, ...]:
+        """Return the largest that any rank gave, for each of ``values``, on every rank: the slowest decides for all."""
+        if self.size == 1:
+            return values
+        with self._waiting("a comparison of clocks"):
+            shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+            dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+            return tuple(shared.tolist())
 
     # --- collectives --------------------------------------------------------------------------------------------------
 
@@ -189,7 +206,7 @@ def join_world(
     limits: Limits | None = None,
     gpus: int | None = None,
     clock: Callable[[], float] = time.time,
-    join_s: float = JOIN_S,
+    join_s: float | None = None,
 ) -> Iterator[World]:
     """Join the world that torchrun's environment describes, and leave it at the end of the context.
 
@@ -198,7 +215,7 @@ def join_world(
         limits: limits beyond which a rank counts as lost.
         gpus: number of GPUs of this machine; default: all that torch sees.
         clock: the wall clock.
-        join_s: seconds to wait for the other ranks.
+        join_s: seconds to wait for the other ranks; default: ``JOIN_S``, with GPUs ``JOIN_GPU_S``.
 
     Raises:
         RankError: the rendezvous or a rank cannot be reached, or a rank cannot take part; on every rank.
@@ -207,11 +224,15 @@ def join_world(
     place = Place.from_environment(environment)
     gpus = torch.cuda.device_count() if gpus is None else gpus
     device, trouble = own_device(place, gpus, environment)
+    if device.type == "cuda":
+        products.sum_in_fp32()
     if place.size == 1:
         if trouble:
             raise UsageError(trouble)
         yield World(rank=0, size=1, device=device)
         return
+    if join_s is None:
+        join_s = JOIN_GPU_S if gpus else JOIN_S
     monitor = meet(place, device, trouble, limits or Limits(), clock, join_s)
     reason = ""
     try:

@@ -203,8 +203,8 @@ class RunLog:
             self._ledger.append(row)
         row.budget_s, row.complete = budget_s, False
         row.seconds = row.seconds if spent_s is None else spent_s
-        before, start = row.seconds, time.monotonic()
         self._write_ledger()
+        before, start = row.seconds, time.monotonic()
         try:
             yield row
             row.complete = True
@@ -331,7 +331,7 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
 def budget_use(ledger: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
     """Return the seconds of training and of evaluation, as a track counts them.
 
-    All work that reads training data, also calibration, has to be timed as phase ``train``.
+    All work that reads training data and changes the model, also calibration, has to be timed as phase ``train``.
 
     Raises:
         RuleError: a phase was interrupted, or training or evaluation is missing: such a run proves nothing.

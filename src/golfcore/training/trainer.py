@@ -1,7 +1,8 @@
 """The training loop: run steps until the clock or the step count runs out; a run can resume at any moment.
 
 Like the contest's clock, the clock counts everything from the first real step on except validation. Warm-up steps run
-before it, on real shapes, to compile and allocate; afterwards weights, optimizer and loader are restored.
+before it, on real shapes, to compile and allocate; afterwards weights, optimizer and loader are restored. A GPU works
+behind the host that reads the clock, so the host waits for it where the clock starts, stops or decides.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +39,12 @@ from golfcore.training.feed import Feed, RunAhead
 from golfcore.training.pace import Pace
 from golfcore.training.runlog import RunLog, stopping_early
 from golfcore.training.saving import BatchLoader, Saver, TrainState, odd_tensor, way_back
+
+LONGER = 1.25  # a step may take that many times as long as the longest of the last ``RECENT``
+# A step may be held up on a shared machine: of 50 runs of 3 s beside 14 other processes on 2 cores, 1 to 4 ended after
+# their clock with the last 20 steps in view.
+RECENT = 100  # steps
+LEAD = 8  # steps that the host's word on the clock may be ahead of the GPU
 
 
 class Trainer:
@@ -167,6 +174,7 @@ class Trainer:
             self.set_stage(stage)
             self.aware = aware
             for _ in range(self.recipe.train.warmup_steps):
+                self.ahead.finish()
                 started = time.perf_counter()
                 self.backward()
                 self.update(1.0, 0.0)
@@ -182,16 +190,32 @@ class Trainer:
     def _judge_clock(self, step_s: float) -> None:
         if not self.budget_s:
             return
-        if step_s > self.budget_s:
+        if LONGER * step_s > self.budget_s:
             raise InputError(
-                f"track.train_s = {self.budget_s:g} is shorter than one step, which took {step_s:.2f} s in the "
-                "warm-up: give more seconds, or lower train.batch_tokens or the model"
+                f"track.train_s = {self.recipe.track.train_s:g} leaves {self.budget_s:.3g} s for steps, and one took "
+                f"{step_s:.3g} s in the warm-up: give more seconds, or lower train.batch_tokens or the model"
             )
         possible = min(self.recipe.train.iterations, int(self.budget_s / step_s))
         if self.recipe.optim.muon_momentum_warmup_steps > possible:
             self.log.line(
                 f"note: optim.muon_momentum_warmup_steps = {self.recipe.optim.muon_momentum_warmup_steps}, but the "
                 f"clock allows about {possible} steps"
+            )
+
+    def keep_free(self, seconds: float) -> None:
+        """End the steps so early that ``seconds`` of the clock are left for work on training text after them.
+
+        Raises:
+            InputError: no time would be left for steps.
+        """
+        track = self.recipe.track
+        if not self.budget_s:
+            return
+        self.budget_s = min(self.budget_s, track.plan_s - seconds)
+        if self.budget_s <= 0:
+            raise InputError(
+                f"track.train_s = {track.train_s:g} leaves no time for steps: Hessians of training text take "
+                f"{seconds:.3g} s of it: give more seconds, or set quant.method = rtn or quant.calibration = generated"
             )
 
     def run(self) -> TrainState:
@@ -213,17 +237,18 @@ class Trainer:
 
     def _steps(self) -> None:
         train, state = self.recipe.train, self.state
+        self.ahead.finish()
         started = time.perf_counter() - state.train_s
-        recent_s: deque[float] = deque(maxlen=20)
+        recent_s: deque[float] = deque(maxlen=RECENT)
         while state.step < train.iterations:
             # A step that might end late is not begun: a fraction of a step is lost, and the budget is kept even where
             # other work on the machine makes steps uneven. Rank 0 decides for all, by its own clock.
-            elapsed = self._elapsed(started, recent_s)
-            late = elapsed + 1.25 * max(recent_s, default=0.0) > self.budget_s > 0
+            elapsed, late, near = self._look(started, max(recent_s, default=self.expected_step_s))
             elapsed, stop, due = self.world.from_primary(elapsed, late, self.saver.is_due(self.state, recent_s))
             if due:
                 self.save()
             if stop:
+                state.train_s = max(state.train_s, elapsed)
                 self.log.line(stopping_early(state.step, train.iterations, 1000 * state.train_s))
                 break
             multiplier = lr_multiplier(state.step, elapsed, train, self.budget_s)
@@ -237,23 +262,30 @@ class Trainer:
             state.tokens += self.stage.batch_tokens
             self.ahead.note_step()
             self.world.heartbeat(f"step {state.step}", step=True)
+            if near:
+                self.ahead.finish()
             now = time.perf_counter() - started
             recent_s.append(now - elapsed)
             state.train_s = now
             if changed := self.pace.note(recent_s[-1]):
                 self.log.line(changed)
             started += self._between_steps(loss, multiplier, recent_s[-1])
-        if self.world.device.type != "cpu":
+        else:
             self.ahead.finish()
             state.train_s = time.perf_counter() - started
 
-    def _elapsed(self, started: float, recent_s: Iterable[float]) -> float:
-        """Return the seconds of the clock at which a step would begin: where the end is near, of a device at rest."""
-        elapsed, longest = time.perf_counter() - started, max(recent_s, default=0.0)
-        if self.ahead.unfinished and elapsed + (1.25 + self.ahead.unfinished) * longest > self.budget_s > 0:
+    def _look(self, started: float, longest_s: float) -> tuple[float, bool, bool]:
+        """Return the seconds of the clock, whether another step could end after the budget, and whether that is near.
+
+        Near the end each step is waited for, so that its time is the device's. Before, the host is ahead of it.
+        """
+        elapsed = time.perf_counter() - started
+        near = 0 < self.budget_s < elapsed + LEAD * max(longest_s, self.expected_step_s)
+        if near:
             self.ahead.finish()
             elapsed = time.perf_counter() - started
-        return elapsed
+        late = 0 < self.budget_s < elapsed + LONGER * longest_s
+        return elapsed, late and self.state.step > 0, near  # a run has a step: the warm-up has judged the clock
 
     def _advance_stage(self, share: float) -> None:
         """Enter the next stage if its time has come, and write it to the log."""

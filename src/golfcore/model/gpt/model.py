@@ -158,6 +158,9 @@ class GPT(LanguageModel):
         table_VD = self.embed.table()
         return self.head_logits(self.hidden(symbols_BT, table_VD, last), self.head_weight(table_VD))
 
+    def run_taps(self, symbols_BT: Tensor) -> None:
+        self.readout(self.hidden(symbols_BT, self.embed.table()))  # V logits per token would be many times as large
+
     def taps(self) -> dict[str, nn.Module]:
         # Tables are looked up, and their projections act on them, not on a token's activations.
         found = {name: tap for name, tap in super().taps().items() if name not in TABLES}
