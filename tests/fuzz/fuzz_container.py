@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "artifact"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 import container_cases as cases
 
 from golfcore.container import Container, Tensor, encode, grid

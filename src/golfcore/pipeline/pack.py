@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from shlex import quote
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from golfcore.artifact.inspect import summary
 from golfcore.artifact.model_io import StoredTensor, save_model
@@ -20,8 +21,10 @@ from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
 from golfcore.run_folder import QUANTIZED
 from golfcore.tokenizer import Tokenizer
+from golfcore.training.checkpoint import load_tensors
 
 QUANTIZED_VERSION = 2  # of quantised.pt
+_STORED = (torch.int8, torch.uint8, torch.float16)
 
 
 def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, tick: Tick = silent) -> dict[str, Any]:
@@ -33,17 +36,34 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     path = run_dir / QUANTIZED
     if not path.is_file():
         raise InputError(f"{path} is missing: run golfcore quantize {quote(str(run_dir))} first")
-    try:
-        saved = torch.load(path, weights_only=True)
-        if saved["version"] != QUANTIZED_VERSION:
-            raise FormatError(
-                f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; quantize the run again"
-            )
-        stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise FormatError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
-    save_model(out, *packing(recipe, tokens, stored), coder=recipe.quant.coder, tick=tick)
+    save_model(out, *packing(recipe, tokens, read_quantized(path)), coder=recipe.quant.coder, tick=tick)
     return summary(out, recipe.track.cap_bytes)
+
+
+def read_quantized(path: Path) -> list[StoredTensor]:
+    """Read a ``quantised.pt``.
+
+    Raises:
+        InputError: it cannot be read.
+        FormatError: it is damaged, or of another version.
+    """
+    saved = load_tensors(path, QUANTIZED_VERSION)
+    with contextlib.suppress(LookupError, TypeError, ValueError, RecursionError):
+        stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
+        if all(map(_is_sound, stored)):
+            return stored
+    raise FormatError(f"{path} does not hold the tensors of a model; quantize the run again")
+
+
+def _is_sound(item: StoredTensor) -> bool:
+    """Say whether every field is of its type: a file may hold anything."""
+    plain = all(
+        isinstance(part, Tensor) and part.dtype in _STORED and part.layout == torch.strided and not part.requires_grad
+        for part in (item.values, *(part for part in (item.scale, item.column_I) if part is not None))
+    )
+    numbers = type(item.bits) is int and type(item.trellis) is int
+    names = isinstance(item.name, str) and isinstance(item.group, str)
+    return plain and numbers and names and all(map(_is_sound, item.low_rank or ()))
 
 
 def packing(

@@ -225,7 +225,7 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
     command = [
         *python_command("golfcore"), "eval", str(artifact), "--data", config.data.path, "--json",
         "--batch-tokens", str(config.eval.batch_tokens), "--budget", str(config.track.eval_s),
-        "--began", repr(time.time()),
+        "--began", repr(time.monotonic()),
     ]  # fmt: skip
     if config.data.tokenizer:
         command += ["--tokenizer", config.data.tokenizer]
