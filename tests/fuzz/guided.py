@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import hashlib
 import random
 import resource
@@ -93,18 +94,24 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
+class LateError(BaseException):
+    """Raised inside of a parser that takes too long; no parser catches it."""
+
+
 @contextlib.contextmanager
 def _limited() -> Iterator[None]:
-    """Raise FaultError in the block if it takes longer than ``MAX_SECONDS``."""
+    """Raise LateError in the block if it takes longer than ``MAX_SECONDS``; end the process if it does not listen."""
 
     def late(number: int, frame: FrameType | None) -> None:
-        raise FaultError(f"not done after {MAX_SECONDS} s")
+        raise LateError(f"not done after {MAX_SECONDS} s")
 
     old = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+    faulthandler.dump_traceback_later(6 * MAX_SECONDS, exit=True)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
 
@@ -275,8 +282,8 @@ def _kind(fault: FaultError) -> str:
     return f"{type(cause).__name__}-{where}"
 
 
-def fuzz_here(name: str, parser: Parser, seconds: float, seed: int, folder: Path) -> int:
-    """Fuzz in this process, write the corpus and the faults, and return their number."""
+def fuzz_here(name: str, parser: Parser, seconds: float, seed: int, folder: Path) -> None:
+    """Fuzz in this process; write the corpus and the faults."""
     space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (space + ROOM, resource.RLIM_INFINITY))
     fuzzer = Fuzzer(parser, folder, random.Random(f"{seed} {name}"))
@@ -300,7 +307,6 @@ def fuzz_here(name: str, parser: Parser, seconds: float, seed: int, folder: Path
         f"{name}: {took:.0f} s, {runs:,} runs, {first:,} to {len(fuzzer.seen):,} pairs of lines, corpus of "
         f"{len(smallest)} inputs in {size:,} bytes, {len(fuzzer.faults)} faults", flush=True,
     )  # fmt: skip
-    return len(fuzzer.faults)
 
 
 def _keep(name: str, kind: str, data: bytes, text: str) -> None:
@@ -313,22 +319,21 @@ def _keep(name: str, kind: str, data: bytes, text: str) -> None:
 
 def fuzz_alone(name: str, seconds: float, seed: int) -> int:
     """Fuzz in a new process, begun again on another seed if it dies; return the number of faults."""
-    faults, begun = 0, time.monotonic()
+    shutil.rmtree(FOUND / name, ignore_errors=True)
+    begun = time.monotonic()
     for attempt in range(20):
         left = seconds - (time.monotonic() - begun)
         if attempt and left < 1:
             break
         with tempfile.TemporaryDirectory(dir=_memory_folder()) as folder:
             command = [sys.executable, __file__, "--here", folder, "--seconds", str(max(left, 1.0))]
-            done = subprocess.run([*command, "--seed", str(seed + attempt), name], check=False)
-            if done.returncode >= 0:
-                return faults + done.returncode
-            faults += 1
+            code = subprocess.run([*command, "--seed", str(seed + attempt), name], check=False).returncode
+            if not code:
+                break
             current = Path(folder) / "input"
             data = current.read_bytes() if current.exists() else b""
-            kind = f"signal{-done.returncode}-{hashlib.sha256(data).hexdigest()[:8]}"
-            _keep(name, kind, data, f"the process died by signal {-done.returncode}")
-    return faults
+            _keep(name, f"death-{hashlib.sha256(data).hexdigest()[:8]}", data, f"the process ended with {code}")
+    return len(list((FOUND / name).glob("*.txt")))
 
 
 def _memory_folder() -> str | None:
@@ -348,7 +353,8 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(unknown)}; expected {', '.join(PARSERS)}")
     if options.here:
         [name] = options.names
-        return min(fuzz_here(name, PARSERS[name], options.seconds, options.seed, options.here), 100)
+        fuzz_here(name, PARSERS[name], options.seconds, options.seed, options.here)
+        return 0
     faults = sum(fuzz_alone(name, options.seconds, options.seed) for name in options.names or PARSERS)
     print(f"{faults} faults" + (f"; their inputs are in {FOUND}" if faults else ""))
     return min(faults, 1)

@@ -12,17 +12,15 @@ from parsers import PARSERS
 
 from golfcore.errors import FormatError
 
-REPLAYED = {name: parser for name, parser in PARSERS.items() if name != "container"}  # it has tests of its own
 
-
-@pytest.mark.parametrize("name", REPLAYED)
+@pytest.mark.parametrize("name", PARSERS)
 def test_the_corpus(name: str, tmp_path: Path) -> None:
     inputs = sorted((CORPUS / name).iterdir())
     accepted = sum(fed(PARSERS[name], path.read_bytes(), tmp_path / path.name) for path in inputs)
     assert 0 < accepted <= len(inputs)
 
 
-@pytest.mark.parametrize("name", REPLAYED)
+@pytest.mark.parametrize("name", PARSERS)
 def test_seeds_and_a_few_mutations(name: str, tmp_path: Path) -> None:
     parser = PARSERS[name]
     pool = list(parser.seeds().values())
