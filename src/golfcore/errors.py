@@ -9,6 +9,11 @@ class GolfError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """Return the message as one line of printable characters, since a file or an argument may hold any others."""
+        text = super().__str__()
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class UsageError(GolfError):
     """An unknown option, key or recipe, or a value outside its range."""

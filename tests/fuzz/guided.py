@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import golfcore
@@ -41,7 +41,7 @@ MAX_MEMORY = 500 << 20  # bytes by which one input may raise the process's peak
 ROOM = 2 << 30  # bytes of address space beyond what the process has at its start
 RECENT = 24  # inputs that are mutated as often as all others together
 
-Edge = tuple[CodeType, int, int]
+Edge = tuple[str, int, int]  # a file, and two lines of it
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def accepts(parser: Parser, data: bytes, folder: Path) -> bool:
             accepted = parser.feed(data, folder) is not False
     except GolfError as error:
         text = str(error)
-        if not text.isprintable() or len(text) > 2000:
+        if not text.isprintable() or len(text) > 2000 + 8 * len(data):
             raise FaultError(f"message of {len(text)} characters, or not one printable line: {text!r:.300}") from error
         accepted = False
     except FaultError:
@@ -100,18 +100,16 @@ class LateError(BaseException):
 
 @contextlib.contextmanager
 def _limited() -> Iterator[None]:
-    """Raise LateError in the block if it takes longer than ``MAX_SECONDS``; end the process if it does not listen."""
+    """Raise LateError in the block if it takes longer than ``MAX_SECONDS``."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise LateError(f"not done after {MAX_SECONDS} s")
 
     old = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
-    faulthandler.dump_traceback_later(6 * MAX_SECONDS, exit=True)
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
 
@@ -121,7 +119,7 @@ class Coverage:
 
     def __init__(self) -> None:
         self.hit: set[Edge] = set()
-        self._own: dict[CodeType, bool] = {}
+        self._own: dict[str, bool] = {}
 
     def __enter__(self) -> Coverage:
         self.hit = set()
@@ -132,10 +130,10 @@ class Coverage:
         sys.settrace(None)
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        code = frame.f_code
-        own = self._own.get(code)
+        file = frame.f_code.co_filename
+        own = self._own.get(file)
         if own is None:
-            own = self._own[code] = code.co_filename.startswith(SOURCES)
+            own = self._own[file] = file.startswith(SOURCES)
         if not own:
             return None
         hit, last = self.hit, 0
@@ -143,7 +141,7 @@ class Coverage:
         def line(frame: FrameType, event: str, argument: Any) -> Any:
             nonlocal last
             if event == "line":
-                hit.add((code, last, frame.f_lineno))
+                hit.add((file, last, frame.f_lineno))
                 last = frame.f_lineno
             return line
 
@@ -226,14 +224,18 @@ class Fuzzer:
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir()
         self.runs += 1
+        faulthandler.dump_traceback_later(6 * MAX_SECONDS, exit=True)  # if it does not listen to LateError
         try:
             with self._coverage:
-                accepts(self.parser, data, self._work)
+                accepted = accepts(self.parser, data, self._work)
+            self._coverage.hit.add(("accepted", accepted, 0))
         except FaultError as fault:
             text = "".join(traceback.format_exception(fault))
             kind = _kind(fault)
             if kind not in self.faults or len(data) < len(self.faults[kind][0]):
                 self.faults[kind] = data, text
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         return self._coverage.hit
 
     def add(self, data: bytes) -> None:
@@ -246,10 +248,11 @@ class Fuzzer:
         """Mutate the pool for some seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self.add(mutated(self.pool, self.parser.words, self.rng))
+            self.add(mutated(self.pool or [b""], self.parser.words, self.rng))
 
-    def minimized(self) -> list[bytes]:
-        """Return few and short inputs that cover all that the pool covers."""
+    def minimized(self, seconds: float) -> list[bytes]:
+        """Return few and short inputs that cover all that the pool covers; shorten them for so many seconds at most."""
+        self._until = time.monotonic() + seconds
         kept: list[bytes] = []
         seen: set[Edge] = set()
         for data in sorted(self.pool, key=lambda data: (len(data), data)):
@@ -264,7 +267,7 @@ class Fuzzer:
         size = len(data) // 2
         while size:
             at = 0
-            while at < len(data):
+            while at < len(data) and time.monotonic() < self._until:
                 shorter = data[:at] + data[at + size :]
                 if covers <= self.run(shorter):
                     data = shorter
@@ -295,7 +298,7 @@ def fuzz_here(name: str, parser: Parser, seconds: float, seed: int, folder: Path
     first = len(fuzzer.seen)
     fuzzer.search(seconds - (time.monotonic() - begun))
     runs, took = fuzzer.runs, time.monotonic() - begun
-    smallest = fuzzer.minimized()
+    smallest = fuzzer.minimized(seconds / 4)
     shutil.rmtree(corpus, ignore_errors=True)
     corpus.mkdir(parents=True)
     for data in smallest:

@@ -293,9 +293,6 @@ def bombs(mark: str) -> dict[str, bytes]:
     import os
     import subprocess
 
-    deep: list[object] = []
-    for _ in range(500):
-        deep = [deep]
     python = f"open({mark!r}, 'w')"
     return {
         "system": pickle.dumps({"version": 3, "weights": Bomb(os.system, f"touch {mark}")}, 2),
@@ -309,9 +306,9 @@ def bombs(mark: str) -> dict[str, bytes]:
         "instance": b"(X" + len(mark).to_bytes(4, "little") + mark.encode() + b"ios\nmkdir\n.",
         "numpy": pickle.dumps(np.arange(4), 2),
         "numpy_object": pickle.dumps(np.array([Bomb(os.mkdir, mark)], dtype=object), 2),
-        "deep": pickle.dumps(deep, 2),
-        "deeper": b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b".",
-        "marks": b"\x80\x02" + b"]" * 5_000_000 + b".",
+        "deep": b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b".",
+        "deeper": b"\x80\x02" + b"(" * 50_000 + b"t" * 50_000 + b".",
+        "marks": b"\x80\x02" + b"]" * 100_000 + b".",
         "long": b"\x80\x02\x8b" + (1 << 31).to_bytes(4, "little"),
         "text": b"\x80\x02X" + (0xFFFFFFF0).to_bytes(4, "little") + b"a.",
         "self": b"\x80\x02]q\x00h\x00a.",

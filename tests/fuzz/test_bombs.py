@@ -59,13 +59,13 @@ def test_the_bombs_are_live(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("member", ["storage", "pickle"])
 def test_a_zip_bomb(member: str, tmp_path: Path) -> None:
-    """Half a megabyte that unfolds to half a gigabyte: refused before it unfolds."""
-    big = bytes(512 << 20)
+    """A fifth of a megabyte that unfolds to 200: refused before it unfolds."""
+    big = bytes(200 << 20)
     data = samples.pickle_of(samples.checkpoint_state()) + (big if member == "pickle" else b"")
     content = samples.zipped(
         data, storages=1, compression=zipfile.ZIP_DEFLATED, storage=big if member == "storage" else bytes(64)
     )
-    assert len(content) < 1 << 20
+    assert len(content) < 1 << 18
     with pytest.raises(FormatError, match="compressed"):
         load_checkpoint(samples_file(tmp_path / CHECKPOINT, summed(content)))
 
@@ -75,8 +75,10 @@ def test_a_torn_file(cut: float, tmp_path: Path) -> None:
     whole = samples.checkpoint()
     data = whole[: int(cut * len(whole)) if isinstance(cut, float) else cut]
     path = samples_file(tmp_path / CHECKPOINT, data)
-    if cut == -40:
-        assert load_checkpoint(path)["step"] == 3  # whole but for its checksum: torch's own check of each part holds
+    if cut in (-40, -1):
+        assert (
+            load_checkpoint(path)["step"] == 3
+        )  # all but the checksum is there, and the zip file's own sums are right
         return
     with pytest.raises(FormatError):
         load_checkpoint(path)

@@ -20,6 +20,7 @@ from golfcore.run_folder import (
     REPORT,
     SCORE,
 )
+from golfcore.training.checkpoint import load_newest
 
 TEXT, RECIPE = "mini.jsonl", "t.toml"
 RUN = "runs/r"  # the finished run that other commands begin with
@@ -70,7 +71,7 @@ class Case:
         words: its words; paths are relative to the working folder.
         outputs: the files and folders that it makes; what is in them is compared.
         inputs: makes its inputs out of those of a finished run, in a folder; by default they are there.
-        resume: the words that go on with it, if it ends early, given the folder; by default the same words again.
+        resume: the words that go on with it, given the folder, none if it is done; by default the same words again.
         prints: whether standard output has the numbers that are compared, as JSON; ``ignored`` keys are left out.
         outlives: whether processes of it may go on after it was killed: a sweep's runs do, and the sweep finds them.
         once: whether it refuses to make what is there already.
@@ -87,12 +88,16 @@ class Case:
 
 
 def _resume(command: str, run_dir: str) -> Callable[[Path], list[str]]:
-    """The way on that golfcore names: --resume if there is a checkpoint; else the folder is removed, and again."""
+    """The way on that golfcore names: --resume if there is a checkpoint; else the folder is removed, and again.
+
+    A training that has ended is not gone on with.
+    """
 
     def words(folder: Path) -> list[str]:
         at = folder / run_dir
         if (at / CONFIG).is_file() and ((at / CHECKPOINT).is_file() or (at / PREVIOUS_CHECKPOINT).is_file()):
-            return [command, "--resume", run_dir]
+            ended = command == "train" and load_newest(at)[0]["final"]
+            return [] if ended else [command, "--resume", run_dir]
         shutil.rmtree(at, ignore_errors=True)
         return [command, RECIPE, "--text", TEXT, "--run-id", Path(run_dir).name]
 

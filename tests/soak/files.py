@@ -50,8 +50,9 @@ def is_temporary(path: Path) -> bool:
 def torn(folder: Path) -> Iterator[str]:
     """One line for each file under its final name that cannot be read, or that this module does not know."""
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() or any(is_temporary(part) for part in (path, *path.relative_to(folder).parents)):
-            continue
+        parents = path.relative_to(folder).parents
+        if path.is_dir() or any(map(is_temporary, (path, *parents))) or {"tmp", "home"} & {p.name for p in parents}:
+            continue  # the last two are other programs' too
         reader = _reader(path)
         if reader is None:
             yield f"{path}: a file of an unknown kind"

@@ -84,6 +84,17 @@ class Command:
             raise TimeoutError(f"golfcore {' '.join(self.words)} hangs: {err.strip()[-300:]}") from None
         return Ended(self.process.returncode, out, err, time.monotonic() - self.began)
 
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait until golfcore has the signals in hand: before that the end, and its words, are Python's own."""
+        until = time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            while self.process.poll() is None and time.monotonic() < until:
+                status = (Path("/proc") / str(self.process.pid) / "status").read_text()
+                caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+                if int(caught.split()[1], 16) >> signal.SIGTERM - 1 & 1:
+                    return
+                time.sleep(0.01)
+
     def send(self, number: int, *, group: bool) -> None:
         """Send a signal to the process, or to its group as a terminal does."""
         with contextlib.suppress(ProcessLookupError):

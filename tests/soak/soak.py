@@ -33,6 +33,7 @@ PATIENCE_S = 240.0  # for any command
 GRACE_S = 20.0  # for what a killed command leaves running, to end by itself
 TROUBLES = ("kill", "terminate", "interrupt", "stop", "disk", "limit", "clock", "twice", "none")
 WEIGHTS = (4, 2, 2, 1, 3, 2, 2, 3, 0)
+ENDS = (1, 2, 75)  # exit codes of a failure that is told: 75 if the machine lacks something
 SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
 
 
@@ -167,6 +168,8 @@ class Soak:
         count = 2 if what.trouble == "twice" else 1
         tried = [Command(case.words, folder, tuple(before), limit).start() for _ in range(count)]
         if what.trouble in SIGNALS or what.trouble == "stop":
+            if what.trouble != "kill":
+                tried[0].wait_until_ready(PATIENCE_S)
             time.sleep(what.share * whole.seconds)
             self._signal(what, tried[0])
         ends = [command.wait(PATIENCE_S) for command in tried]
@@ -218,8 +221,8 @@ class Soak:
             if case.once and (folder / case.outputs[0]).exists():
                 return None  # whole, or it would not be there; the command would say that it exists
             words = list(case.words)
-        else:
-            words = case.resume(folder)
+        elif not (words := case.resume(folder)):
+            return None
         ended = golfcore(words, folder, PATIENCE_S)
         if ended.code != whole.code:
             problems.append(f"golfcore {' '.join(words)} afterwards ends with {ended.code}: {ended.last_words()}")
@@ -261,7 +264,7 @@ def _bad_end(what: Scenario, whole: Undisturbed, ended: Ended) -> Iterator[str]:
     elif ended.code == -number or (number and ended.code in (1, 128 + number)):
         if number != signal.SIGKILL and len(lines) > 1:
             yield f"{len(lines)} lines on one signal: {lines}"
-    elif ended.code not in (1, 2) or number:
+    elif ended.code not in ENDS or number:
         yield f"ends with {ended.code}: {ended.last_words()}"
     elif len(lines) != 1 or ended.err.strip().splitlines()[-1] != lines[0]:
         yield f"ends with {ended.code} and {len(lines)} lines of error, expected one, the last: {ended.last_words()}"
@@ -269,7 +272,8 @@ def _bad_end(what: Scenario, whole: Undisturbed, ended: Ended) -> Iterator[str]:
 
 def _leftovers(folder: Path) -> Iterator[str]:
     for path in (*folder.rglob(".*.tmp"), *(folder / "tmp").glob("*")):
-        yield f"left behind: {path}"
+        if not path.name.startswith("torchinductor_"):  # torch's own cache, made when torch is imported
+            yield f"left behind: {path}"
 
 
 def differences(expected: Any, found: Any, where: str = "") -> Iterator[str]:

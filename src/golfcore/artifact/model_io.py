@@ -134,10 +134,15 @@ def load_model(path: Path) -> LoadedModel:
         bits = {name: (info.bits, info.trellis) for name, info in file.tensors.items()}
     try:
         model = manifest["model"]
-        family = get_family(str(model["family"]))
+        family, vocab_size = get_family(str(model["family"])), int(model["vocab_size"])
         config: Any = from_mapping(family.config, model["config"], "model")
-        module = family.build(config, int(model["vocab_size"]), 0)
-    except (KeyError, TypeError, ValueError, GolfError) as error:
+        parameters = sum(count for _, count, _ in family.counts(config, vocab_size).values())
+        if parameters > (held := sum(array.size for array in arrays.values())):
+            raise ValueError(
+                f"{parameters:,} parameters, and the file holds {held:,} values"
+            )  # before they fill memory
+        module = family.build(config, vocab_size, 0)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, GolfError) as error:
         raise FormatError(f"{path}: the manifest does not describe a model that golfcore knows: {error}") from error
     with torch.no_grad():
         for name, parameter in module.named_parameters():

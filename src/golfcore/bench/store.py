@@ -92,6 +92,8 @@ def read(path: Path) -> list[dict[str, str]]:
             rows = list(reader)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; save a run first with --save {path.stem}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path}: not a table of numbers ({error}); move it away or use another name") from error
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise FormatError(f"{path}: its columns are not those of a bench result; move it away or use another name")
     return rows

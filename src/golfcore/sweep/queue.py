@@ -59,7 +59,7 @@ class Queue:
             self._db.executescript(_TABLES)
         except (OSError, sqlite3.OperationalError) as error:
             raise InputError(f"cannot open the sweep's journal {path}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise FormatError(f"{path} is not a sweep's journal ({error}): choose another folder") from error
 
     def close(self) -> None:
@@ -75,9 +75,24 @@ class Queue:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise InputError(f"cannot write the sweep's journal {self.path}: {error}") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "UTF-8" in str(error):
+                raise self._damaged(error) from error
+            raise InputError(f"cannot read the sweep's journal {self.path}: {error}") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> FormatError:
+        return FormatError(f"{self.path} is a damaged journal ({error}): restore it, or choose another folder")
 
     def meta(self, key: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = next(iter(self._rows("SELECT value FROM meta WHERE key = ?", key)), None)
         return None if row is None else str(row[0])
 
     def begin(self, spec: str, jobs: Iterable[Job]) -> None:
@@ -99,18 +114,22 @@ class Queue:
 
     def entries(self) -> list[Entry]:
         """Return every job, in the order in which they were added."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT id, name, variant, sets, seed, state, slot, remote, attempts, trial, result, note, began, ended "
             "FROM jobs ORDER BY id"
-        ).fetchall()
-        return [
-            Entry(
-                id=row[0], job=Job(row[1], row[2], tuple(json.loads(row[3])), row[4]), state=row[5], slot=row[6],
-                remote=row[7], attempts=row[8], trial=row[9], result=None if row[10] is None else json.loads(row[10]),
-                note=row[11], began=row[12], ended=row[13],
-            )
-            for row in rows
-        ]  # fmt: skip
+        )
+        try:
+            return [
+                Entry(
+                    id=row[0], job=Job(row[1], row[2], tuple(json.loads(row[3])), row[4]), state=row[5], slot=row[6],
+                    remote=row[7], attempts=row[8], trial=row[9],
+                    result=None if row[10] is None else json.loads(row[10]),
+                    note=row[11], began=row[12], ended=row[13],
+                )
+                for row in rows
+            ]  # fmt: skip
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(error) from error
 
     def start(self, job_id: int, slot: int) -> None:
         """Mark a waiting job as running; call this before its process starts, so that every process has a mark."""

@@ -14,6 +14,7 @@ import io
 import os
 import threading
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def _versioned(data: bytes, path: Path, what: str, version: int, device: torch.d
     try:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in zipfile.ZipFile(io.BytesIO(data)).infolist()):
             raise ValueError("its parts are compressed, and torch never compresses them")  # a bomb, then
-        state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except Exception as error:  # there is hardly one that hostile bytes cannot raise inside of torch
         raise FormatError(f"{path} is not {what}: {_first_line(error)}") from error
     found = state.get("version") if isinstance(state, dict) else None
