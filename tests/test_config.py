@@ -152,3 +152,22 @@ def test_parts_of_the_command_line() -> None:
             set_key(tree, key, 1)
     with pytest.raises(UsageError, match=r"expected section\.key=value"):
         parse_set("train.seed")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "seed = " + "9" * 5000, "a = {" * 3000, "[train]\nseed = \x00"])
+def test_a_file_that_toml_cannot_stand_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_recipe(str(tmp_path / "t.toml"), environment={})
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000, "{a=" * 3000])
+def test_a_value_that_toml_cannot_stand_is_one_line(value: str) -> None:
+    with pytest.raises(UsageError, match=r"train\.batch_ramp"):
+        load_recipe("pocket", environment={}, sets=[f"train.batch_ramp={value}"])
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text("\ufeff[train]\nseed = 5\n", encoding="utf-8")
+    assert load_recipe(str(tmp_path / "t.toml"), environment={}).config.train.seed == 5

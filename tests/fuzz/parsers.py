@@ -28,6 +28,7 @@ JSON = words('{ } [ ] " : , null true NaN Infinity -1 1e999 "\\ud800" {} [[[[[[[
 TOML = (
     *words('[ ] = nan inf -inf """ \' [[ { } 1979-05-27 0x10 true "all" 0-5'),
     b"\n[model]\n", b"\n[train]\n", b"\n[quant]\n", b"\n[optim]\n",
+    b"[" * 3000, b"9" * 5000, b"\xef\xbb\xbf",
 )  # fmt: skip
 PICKLE = (
     b"cos\nsystem\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ctorch\nDevice\n",

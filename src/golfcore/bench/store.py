@@ -89,12 +89,12 @@ def read(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as f:
             reader = csv.DictReader(f)
-            rows = list(reader)
+            rows, columns = list(reader), tuple(reader.fieldnames or ())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; save a run first with --save {path.stem}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"{path}: not a table of numbers ({error}); move it away or use another name") from error
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if columns != COLUMNS:
         raise FormatError(f"{path}: its columns are not those of a bench result; move it away or use another name")
     return rows
 
@@ -130,7 +130,7 @@ def compare(before: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> list[Ch
             continue
         try:
             p20, p50, p80 = (float(old[name]) for name in ("p20_us", "p50_us", "p80_us"))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise FormatError(f"{row.case}: a saved time is not a number ({error})") from error
         verdict = "faster" if row.p80_us < p20 else "slower" if row.p20_us > p80 else "same"
         who = (row.case, row.dtype, row.shape, row.backend)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import CONTEST_ENV, GivenText, RecipeConfig, build_recipe, parse_set, set_key, to_tree
+from golfcore.config import CONTEST_ENV, GivenText, RecipeConfig, build_recipe, from_toml, parse_set, set_key, to_tree
 from golfcore.errors import UsageError
 from golfcore.model import family_configs
 from golfcore.suggest import nearest
@@ -56,8 +55,8 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
     """
     text = recipe_text(name_or_path)
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return from_toml(text)
+    except ValueError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
 
 
