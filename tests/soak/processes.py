@@ -10,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).parent
 MARK = "GOLFCORE_SOAK"  # a variable that every process of one command inherits
@@ -65,7 +67,19 @@ class Command:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
             preexec_fn=self._limit if self.file_bytes else None,
         )  # fmt: skip
+        # Not communicate: it waits for every process that has the pipe, also for one that should not be there.
+        self.printed: dict[str, str] = {"out": "", "err": ""}
+        self.readers = [
+            threading.Thread(target=self._read, args=(name, pipe), daemon=True)
+            for name, pipe in (("out", self.process.stdout), ("err", self.process.stderr))
+        ]
+        for reader in self.readers:
+            reader.start()
         return self
+
+    def _read(self, name: str, pipe: IO[str]) -> None:
+        for line in pipe:
+            self.printed[name] += line
 
     def _limit(self) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes))
@@ -77,12 +91,16 @@ class Command:
             TimeoutError: it has not ended after ``seconds``; it and its descendants are killed.
         """
         try:
-            out, err = self.process.communicate(timeout=seconds)
+            self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill_all()
-            _, err = self.process.communicate()
-            raise TimeoutError(f"golfcore {' '.join(self.words)} hangs: {err.strip()[-300:]}") from None
-        return Ended(self.process.returncode, out, err, time.monotonic() - self.began)
+            self.process.wait()
+            last = self.printed["err"].strip()[-300:]
+            raise TimeoutError(f"golfcore {' '.join(self.words)} hangs: {last}") from None
+        took = time.monotonic() - self.began
+        for reader in self.readers:
+            reader.join(2.0)
+        return Ended(self.process.returncode, self.printed["out"], self.printed["err"], took)
 
     def wait_until_ready(self, seconds: float) -> None:
         """Wait until golfcore has the signals in hand: before that the end, and its words, are Python's own."""

@@ -31,8 +31,8 @@ from processes import Command, Ended, golfcore, small_disk, with_jumping_clock
 
 PATIENCE_S = 240.0  # for any command
 GRACE_S = 20.0  # for what a killed command leaves running, to end by itself
-TROUBLES = ("kill", "terminate", "interrupt", "stop", "disk", "limit", "clock", "twice", "none")
-WEIGHTS = (4, 2, 2, 1, 3, 2, 2, 3, 0)
+TROUBLES = ("kill", "terminate", "interrupt", "stop", "disk", "limit", "clock", "twice")
+WEIGHTS = (4, 2, 2, 1, 3, 2, 2, 3)
 ENDS = (1, 2, 75)  # exit codes of a failure that is told: 75 if the machine lacks something
 SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
 
@@ -259,9 +259,9 @@ def _bad_end(what: Scenario, whole: Undisturbed, ended: Ended) -> Iterator[str]:
     if ended.code == whole.code:
         if lines and not ended.code:
             yield f"ends well, with an error: {lines}"
-    elif what.trouble in ("stop", "clock", "none"):
+    elif what.trouble in ("stop", "clock"):
         yield f"ends with {ended.code}: {ended.last_words()}"
-    elif ended.code == -number or (number and ended.code in (1, 128 + number)):
+    elif ended.code == -number or (number != signal.SIGKILL and number and ended.code in (1, 128 + number)):
         if number != signal.SIGKILL and len(lines) > 1:
             yield f"{len(lines)} lines on one signal: {lines}"
     elif ended.code not in ENDS or number:

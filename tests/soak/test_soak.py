@@ -28,8 +28,8 @@ def soak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soak]:
 @pytest.mark.parametrize(
     ("case", "trouble", "share"),
     [
-        ("run", "kill", 0.75), ("train", "interrupt", 0.8), ("quantize", "disk", 0.3), ("prepare", "twice", 0.5),
-        ("tok train", "limit", 0.2), ("eval", "clock", 0.5),
+        ("run", "kill", 0.75), ("prepare", "twice", 0.5), ("tok train", "limit", 0.2), ("unpack", "disk", 0.3),
+        ("inspect", "clock", 0.5), ("verify", "interrupt", 0.5), ("diff", "stop", 0.5),
     ],
 )  # fmt: skip
 def test_trouble(case: str, trouble: str, share: float, soak: Soak) -> None:
