@@ -64,7 +64,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         value = read_text(value, kind)
     try:
         return msgspec.convert(_adapted(value, kind), kind)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter: bytes of an argument that are not UTF-8
         hint = nearest(value, _choices(kind)) if isinstance(value, str) else ""
         raise UsageError(f"{key} = {value!r}: expected {describe(kind)}{hint}") from None
 
