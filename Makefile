@@ -2,6 +2,8 @@
 # make test: everything that is checked.   make bench: a training step against plain torch.
 # make test-avx2: the suite and the bench as on a processor without AVX-512. ISA=avx2 does so for any target.
 # make test-sanitize: its last part alone, the kernels for GPUs on the host with sanitizers.
+# make soak MINUTES=60 SEED=1: random trouble over every command: kills, stops, full disks, clock jumps, two at once.
+# make fuzz SECONDS=3600 PARSERS="text recipe": searches for bytes that a parser cannot stand; without names, all of them.
 # make docs: the documents as a site, in build/docs.
 # make simt: builds the module that runs the kernels for GPUs on the host; tests need it, nothing else does.
 # make test-arm: the same core for aarch64, emulated; an hour or two.
@@ -43,7 +45,7 @@ else ifneq ($(ISA),)
 $(error ISA=$(ISA): expected avx2 or avx512, or nothing for all that the processor has)
 endif
 
-.PHONY: run install simt bench docs test test-avx2 test-arm test-kills test-sanitize lint clean
+.PHONY: run install simt bench docs test test-avx2 test-arm test-kills test-sanitize soak fuzz lint clean
 
 run: $(INSTALLED)
 	@$(BIN)/golfcore run
@@ -78,6 +80,20 @@ test-arm: $(INSTALLED) $(TESTABLE)
 
 test-kills: $(INSTALLED) $(TESTABLE)
 	@PYTHONPATH=tests $(BIN)/python tests/training/kills.py --times 20
+
+# The suite has a few scenarios of it. A line that it prints says how to repeat that scenario.
+MINUTES ?= 60
+SEED ?= 1
+
+soak: $(INSTALLED) $(TESTABLE)
+	@$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) --seed $(SEED)
+
+# Rewrites tests/fuzz/corpus, which the suite replays; findings are in build/fuzz.
+SECONDS ?= 60
+PARSERS ?=
+
+fuzz: $(INSTALLED) $(TESTABLE)
+	@$(BIN)/python tests/fuzz/guided.py --seconds $(SECONDS) --seed $(SEED) $(PARSERS)
 
 # Every kernel for GPUs on the host (csrc/simt) once, with AddressSanitizer and UBSan; other orders of threads, and the
 # faults that only the model itself finds, are the suite's. Leaks are not looked for: Python's.

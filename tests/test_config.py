@@ -201,3 +201,17 @@ def test_a_recipe_in_another_encoding_says_so(content: bytes, expected: str, tmp
     (tmp_path / "config.toml").write_bytes(content)
     with pytest.raises(UsageError, match=expected):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "seed = " + "9" * 5000, "a = {" * 3000, "[train]\nseed = \x00"])
+def test_a_file_that_toml_cannot_stand_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_recipe(str(tmp_path / "t.toml"), environment={})
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000, "{a=" * 3000])
+def test_a_value_that_toml_cannot_stand_is_one_line(value: str) -> None:
+    with pytest.raises(UsageError, match=r"train\.batch_ramp"):
+        load_recipe("pocket", environment={}, sets=[f"train.batch_ramp={value}"])

@@ -31,6 +31,11 @@ class GolfError(Exception):
         """Return whether the process with torchrun's ``environment`` prints the error."""
         return not self.everywhere or environment.get("LOCAL_RANK", "0") == "0"
 
+    def __str__(self) -> str:
+        """Return the message as one line of printable characters, since a file or an argument may hold any others."""
+        text = super().__str__()
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class UsageError(GolfError):
     """An unknown option, key or recipe, or a value outside its range."""

@@ -66,7 +66,7 @@ def target_of(file: Path) -> str:
     if head[:4] == b"\x7fELF" and len(head) >= 20:
         (number,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)
         return f"Linux {ELF.get(number, f'processor {number}')}"
-    if head[:4] == b"\xcf\xfa\xed\xfe":
+    if head[:4] == b"\xcf\xfa\xed\xfe" and len(head) >= 8:
         (number,) = struct.unpack_from("<I", head, 4)
         return f"Darwin {MACH_O.get(number, f'processor {number}')}"
     if head[:2] == b"MZ" and len(head) >= 64:

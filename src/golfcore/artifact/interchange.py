@@ -82,7 +82,7 @@ def _described(path: Path, text: str) -> tuple[list[dict[str, Any]], dict[str, A
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: metadata {KEY!r} is not JSON: {error}") from error
     rows = tree.get("tensors") if isinstance(tree, dict) and tree.get("version") == VERSION else None
-    if not isinstance(rows, list) or not isinstance(tree["manifest"], dict):
+    if not isinstance(rows, list) or not isinstance(tree.get("manifest"), dict):
         raise FormatError(f'{path}: metadata {KEY!r}: expected "version": {VERSION}, a manifest and a list of tensors')
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or not all(type(row.get(key)) is kind for key, kind in _KEYS.items()):

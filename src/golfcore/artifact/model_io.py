@@ -136,13 +136,12 @@ def load_model(path: Path) -> LoadedModel:
         bits = {name: (info.bits, info.trellis) for name, info in file.tensors.items()}
     try:
         model = manifest["model"]
-        family = get_family(str(model["family"]))
+        family, vocab_size = get_family(str(model["family"])), int(model["vocab_size"])
         config: Any = from_mapping(family.config, model["config"], "model")
-        vocab_size = model["vocab_size"]
-        SOME_SIZE.check("vocab_size", vocab_size)
+        SOME_SIZE.check("vocab_size", model["vocab_size"])
         _require_as_large(family.counts(config, vocab_size), arrays)
         module = family.build(config, vocab_size, 0)
-    except (KeyError, TypeError, ValueError, GolfError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, GolfError) as error:
         raise FormatError(f"{path}: the manifest does not describe a model that golfcore knows: {error}") from error
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -91,10 +91,12 @@ def read(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as f:
             reader = csv.DictReader(f)
-            rows = list(reader)
+            rows, columns = list(reader), tuple(reader.fieldnames or ())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; save a run first with --save {path.stem}") from error
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path}: not a table of numbers ({error}); move it away or use another name") from error
+    if columns != COLUMNS:
         raise FormatError(f"{path}: its columns are not those of a bench result; move it away or use another name")
     return rows
 

@@ -246,15 +246,15 @@ def evaluate(
         mix: count the tokens that were already scored, and mix the counts into the model's distributions; default: as
         the artifact says.
     began
-        The Unix time at which the budget began; default: now. golfcore run gives it, so that the start of this process
-        counts.
+        The reading of time.monotonic() at which the budget began; default: now. golfcore run gives it, so that the
+        start of this process counts.
     json
         Print one JSON document instead of a table.
     """
     from golfcore import api
 
-    # Of the two clocks only the wall's is shared by processes, and only the other never jumps.
-    started = time.perf_counter() - (max(0.0, time.time() - began) if began else 0.0)
+    # All processes of a machine share this clock, and unlike the wall's it never jumps.
+    started = time.perf_counter() - (max(0.0, time.monotonic() - began) if began else 0.0)
     result = api.score(
         artifact, data=data, text=text, tokenizer=tokenizer or "", context=context, stride=stride, budget_s=budget,
         batch_tokens=batch_tokens, began=started, adapt=adapt, tell=_say, progress=progress,

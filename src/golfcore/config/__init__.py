@@ -9,7 +9,7 @@ from golfcore.config.learning import OptimConfig, TrainConfig
 from golfcore.config.quantization import QuantConfig, parse_group_k
 from golfcore.config.recipe import build_recipe, to_tree
 from golfcore.config.sections import DATA_HASHES, SECTIONS, DataConfig, EvalConfig, RecipeConfig, TrackConfig
-from golfcore.config.toml import decode_toml, to_toml
+from golfcore.config.toml import decode_toml, from_toml, to_toml
 from golfcore.config.values import GivenText, describe, from_mapping, parse_set, parse_value, require, set_key
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "decode_toml",
     "describe",
     "from_mapping",
+    "from_toml",
     "parse_group_k",
     "parse_set",
     "parse_value",

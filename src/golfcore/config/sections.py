@@ -37,9 +37,6 @@ class TrackConfig:
     def __post_init__(self) -> None:
         check_fields(self, "track")
 
-
-DATA_HASHES = ("text_sha256", "tokenizer_sha256", "tokens_sha256")
-
     @property
     def plan_s(self) -> float:
         """Return the seconds by which all work on the training clock is planned to end, 0 for no limit.
@@ -47,6 +44,9 @@ DATA_HASHES = ("text_sha256", "tokenizer_sha256", "tokens_sha256")
         The margin is for what no plan knows: a step or a pass that the machine holds up.
         """
         return self.train_s - min(MARGIN_S, self.train_s / 12)
+
+
+DATA_HASHES = ("text_sha256", "tokenizer_sha256", "tokens_sha256")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,8 @@
-"""Write a tree of tables as TOML text, and decode the bytes of a TOML file."""
+"""Write a tree of tables as TOML text, decode the bytes of a TOML file, and parse TOML text."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,3 +29,15 @@ def decode_toml(content: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         byte = content[error.start]
         raise UsageError(f"{where}: not UTF-8, byte 0x{byte:02x} at offset {error.start}; save it in UTF-8") from error
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """Parse TOML text.
+
+    Raises:
+        ValueError: the text is not TOML; the message has the place.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("brackets nested too deeply") from error

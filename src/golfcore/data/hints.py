@@ -32,8 +32,8 @@ def how_to_prepare(folder: Path, data: DataConfig | None = None) -> str:
 
     A folder in the cache belongs to one text, so the command for it names that text and no folder: ``golfcore data
     prepare`` finds the place by itself, and never fills the place of one text with another. A text that is not known
-    is called YOUR_TEXT, so that the command never takes the default text for it. A folder that is named as the contest's
-    is downloaded.
+    is called YOUR_TEXT, so that the command never takes the default text for it. A folder that is named as one of the
+    contest is downloaded.
 
     Args:
         folder: the folder of tokens.

@@ -19,6 +19,7 @@ from golfcore.paths import atomic_write
 MAX_BYTES = 2 << 30
 _MAGIC = b"GOLFTXT1"
 _PREFIX = len(_MAGIC) + 8
+_MOST = 1 << 15  # bytes that one byte of zstd can stand for: a block of 4 stands for 128 KiB at most
 
 
 def write_val_text(path: Path, documents: Sequence[bytes]) -> None:
@@ -51,8 +52,9 @@ def read_val_text(path: Path) -> list[bytes]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         size = zstandard.frame_content_size(packed)
-        if not _PREFIX <= size <= MAX_BYTES:
-            raise FormatError(f"{path}: claims {size} bytes of text, expected {_PREFIX} to {MAX_BYTES}")
+        most = min(MAX_BYTES, _MOST * len(packed))  # or a few bytes could claim all memory
+        if not _PREFIX <= size <= most:
+            raise FormatError(f"{path}: claims {size} bytes of text, expected {_PREFIX} to {most}")
         plain = zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise FormatError(f"{path}: damaged ({error}); prepare the data again") from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from golfcore.config import RecipeConfig, build_recipe, decode_toml, set_key, to_toml, to_tree
+from golfcore.config import RecipeConfig, build_recipe, decode_toml, from_toml, set_key, to_toml, to_tree
 from golfcore.errors import FormatError, InputError, RuleError
 from golfcore.model import family_configs, get_family
 from golfcore.paths import atomic_write
@@ -30,12 +29,12 @@ def read_config(run_dir: Path) -> RecipeConfig:
     """
     path = run_dir / CONFIG
     try:
-        tree = tomllib.loads(decode_toml(path.read_bytes(), str(path)))
+        tree = from_toml(decode_toml(path.read_bytes(), str(path)))
     except OSError as error:
         raise InputError(
             f"{run_dir} is not a run folder: {CONFIG} cannot be read ({error.strerror}); {next_step(run_dir)}"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
     return build_recipe(tree, family_configs(), str(path))
 

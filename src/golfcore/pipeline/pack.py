@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from golfcore.artifact.inspect import summary
 from golfcore.artifact.model_io import StoredTensor, save_model
@@ -20,9 +21,11 @@ from golfcore.model import Family, get_family
 from golfcore.progress import Tick, silent
 from golfcore.run_folder import QUANTIZED
 from golfcore.tokenizer import Tokenizer
+from golfcore.training.checkpoint import load_tensors
 from golfcore.training.next_step import next_step
 
 QUANTIZED_VERSION = 2  # of quantised.pt
+_STORED = (torch.int8, torch.uint8, torch.float16)
 
 
 def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, tick: Tick = silent) -> dict[str, Any]:
@@ -31,20 +34,43 @@ def pack_stage(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, out: Path, t
     Raises:
         InputError: the run was not quantized yet, or on other data.
     """
-    path, again = run_dir / QUANTIZED, f"quantize the run again: {command('quantize', run_dir)}"
+    path = run_dir / QUANTIZED
     if not path.is_file():
         raise InputError(f"{path} is missing; {next_step(run_dir)}")
-    try:
-        saved = torch.load(path, weights_only=True)
-        if saved["version"] != QUANTIZED_VERSION:
-            raise FormatError(f"{path}: version {saved['version']}, expected {QUANTIZED_VERSION}; {again}")
-        stored = [StoredTensor.from_tuple(item) for item in saved["tensors"]]
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise FormatError(f"{path} is not readable ({why}); {again}") from error
-    require_same(recipe.data.identity(), saved.get("data", {}), recipe.data.path, again)
+    stored, data = read_quantized(path)
+    require_same(recipe.data.identity(), data, recipe.data.path, _again(path))
     save_model(out, *packing(recipe, tokens, stored), coder=recipe.quant.coder, tick=tick)
     return summary(out, recipe.track.cap_bytes)
+
+
+def read_quantized(path: Path) -> tuple[list[StoredTensor], dict[str, str]]:
+    """Read a ``quantised.pt``: the tensors of the model, and the hashes of the data that it was quantized on.
+
+    Raises:
+        InputError: it cannot be read.
+        FormatError: it is damaged, or of another version.
+    """
+    saved = load_tensors(path, QUANTIZED_VERSION)
+    with contextlib.suppress(LookupError, TypeError, ValueError, RecursionError):
+        stored, data = [StoredTensor.from_tuple(item) for item in saved["tensors"]], dict(saved.get("data", {}))
+        if all(map(_is_sound, stored)) and all(isinstance(text, str) for text in (*data, *data.values())):
+            return stored, data
+    raise FormatError(f"{path} does not hold the tensors of a model; {_again(path)}")
+
+
+def _again(path: Path) -> str:
+    return f"quantize the run again: {command('quantize', path.parent)}"
+
+
+def _is_sound(item: StoredTensor) -> bool:
+    """Say whether every field is of its type: a file may hold anything."""
+    plain = all(
+        isinstance(part, Tensor) and part.dtype in _STORED and part.layout == torch.strided and not part.requires_grad
+        for part in (item.values, *(part for part in (item.scale, item.column_I) if part is not None))
+    )
+    numbers = type(item.bits) is int and type(item.trellis) is int
+    names = isinstance(item.name, str) and isinstance(item.group, str)
+    return plain and numbers and names and all(map(_is_sound, item.low_rank or ()))
 
 
 def packing(

@@ -256,7 +256,7 @@ def score_in_new_process(artifact: Path, config: RecipeConfig, *, ranks: int = 1
         words += ["--tokenizer", config.data.tokenizer]
     started = [
         *python_command("golfcore"), "eval", *words, "--json", "--batch-tokens", str(config.eval.batch_tokens),
-        "--began", repr(time.time()),
+        "--began", repr(time.monotonic()),
     ]  # fmt: skip
     environment = environment_of_children(os.environ) if ranks > 1 else None
     done = subprocess.run(started, stdout=subprocess.PIPE, encoding="utf-8", check=False, env=environment)

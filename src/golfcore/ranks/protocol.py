@@ -39,7 +39,10 @@ class Lines:
         *lines, self._read = (self._read + data).split(b"\n")
         if len(self._read) > MAX_LINE:
             raise ValueError("a line without end")
-        messages = [json.loads(line) for line in lines]
+        try:
+            messages = [json.loads(line) for line in lines]
+        except RecursionError as error:
+            raise ValueError("brackets without end") from error
         if not all(isinstance(message, dict) for message in messages):
             raise ValueError("not an object")
         return messages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,6 +15,7 @@ from golfcore.config import (
     RecipeConfig,
     build_recipe,
     decode_toml,
+    from_toml,
     parse_set,
     set_key,
     to_tree,
@@ -66,8 +66,8 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
     """
     text = recipe_text(name_or_path)
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return from_toml(text)
+    except ValueError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from golfcore.config import from_toml
 from golfcore.contest.logs import parse_log
 from golfcore.errors import GolfError, InputError
 from golfcore.paths import sha256_file
@@ -94,8 +94,8 @@ def _read_text(path: Path) -> str:
 
 def _parse_config(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return from_toml(text)
+    except ValueError as error:
         raise InputError(f"{CONFIG}: not TOML ({error})") from error
 
 

@@ -60,7 +60,7 @@ class Queue:
             self._db.executescript(_TABLES)
         except (OSError, sqlite3.OperationalError) as error:
             raise MachineError(f"cannot open the sweep's journal {path}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise FormatError(f"{path} is not a sweep's journal ({error}): choose another folder") from error
 
     def close(self) -> None:
@@ -77,12 +77,21 @@ class Queue:
                 with contextlib.suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
             raise MachineError(f"cannot write the sweep's journal {self.path}: {error}") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.OperationalError as error:
+            if "UTF-8" in str(error):
+                raise self._damaged(error) from error
             raise MachineError(f"cannot read the sweep's journal {self.path}: {error}") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> FormatError:
+        return FormatError(f"{self.path} is a damaged journal ({error}): restore it, or choose another folder")
 
     def meta(self, key: str) -> str | None:
         row = next(iter(self._rows("SELECT value FROM meta WHERE key = ?", key)), None)
@@ -111,14 +120,18 @@ class Queue:
             "SELECT id, name, variant, sets, seed, state, slot, remote, attempts, trial, result, note, began, ended "
             "FROM jobs ORDER BY id"
         )
-        return [
-            Entry(
-                id=row[0], job=Job(row[1], row[2], tuple(json.loads(row[3])), row[4]), state=row[5], slot=row[6],
-                remote=row[7], attempts=row[8], trial=row[9], result=None if row[10] is None else json.loads(row[10]),
-                note=row[11], began=row[12], ended=row[13],
-            )
-            for row in rows
-        ]  # fmt: skip
+        try:
+            return [
+                Entry(
+                    id=row[0], job=Job(row[1], row[2], tuple(json.loads(row[3])), row[4]), state=row[5], slot=row[6],
+                    remote=row[7], attempts=row[8], trial=row[9],
+                    result=None if row[10] is None else json.loads(row[10]),
+                    note=row[11], began=row[12], ended=row[13],
+                )
+                for row in rows
+            ]  # fmt: skip
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(error) from error
 
     def start(self, job_id: int, slot: int) -> None:
         """Mark a waiting job as running; call this before its process starts, so that every process has a mark."""

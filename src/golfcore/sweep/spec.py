@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from golfcore.config import parse_value
-from golfcore.errors import UsageError
+from golfcore.errors import FormatError, UsageError
 
 MAX_JOBS = 10_000
 _RANGE = re.compile(r"([-+.\deE_]{0,40}?)\.\.([-+.\deE_]{0,40})(:log)?")
@@ -134,7 +134,11 @@ def spec_text(
 
 
 def differences(old: str, new: str) -> list[str]:
-    """Return the differences of two texts of ``spec_text``, such as ``"recipe.train.seq_len: 256, now 512"``."""
+    """Return the differences of two texts of ``spec_text``, such as ``"recipe.train.seq_len: 256, now 512"``.
+
+    Raises:
+        FormatError: a text is not JSON.
+    """
 
     def flat(value: Any, path: str) -> dict[str, Any]:
         if isinstance(value, dict):
@@ -143,7 +147,10 @@ def differences(old: str, new: str) -> list[str]:
             }
         return {path: value}
 
-    before, after = flat(json.loads(old), ""), flat(json.loads(new), "")
+    try:
+        before, after = flat(json.loads(old), ""), flat(json.loads(new), "")
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the spec in the sweep's journal is damaged ({error}): choose another folder") from error
     return [
         f"{key}: {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
         for key in sorted({*before, *after})

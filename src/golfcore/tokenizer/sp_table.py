@@ -9,6 +9,7 @@ variant) are pieces like any other here: count the bytes of such data by the fil
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,12 @@ def sp_byte_table(model_path: Path | str) -> NDArray[np.void]:
     model = sentencepiece.SentencePieceProcessor()
     try:
         model.LoadFromSerializedProto(content)
-    except RuntimeError as error:
+        return _rows(model)
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise FormatError(f"{model_path}: not a SentencePiece model") from error
 
+
+def _rows(model: Any) -> NDArray[np.void]:
     table = np.zeros(model.vocab_size(), ROW)
     for i, row in enumerate(table):
         if model.is_control(i) or model.is_unknown(i) or model.is_unused(i):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from golfcore.config import from_toml
 from golfcore.hints import command
 from golfcore.paths import sha256_file
 from golfcore.run_folder import ARTIFACT, CHECKPOINT, CONFIG, PREVIOUS_CHECKPOINT, QUANTIZED, SCORE, STOPPED, owner
@@ -108,7 +108,7 @@ def _scored(run_dir: Path) -> str:
 def data_words(run_dir: Path) -> list[str | Path]:
     """Return the options of ``golfcore eval`` that name a run's tokens; none if its config cannot be read."""
     try:
-        data: Any = tomllib.loads((run_dir / CONFIG).read_text(encoding="utf-8"))["data"]
+        data: Any = from_toml((run_dir / CONFIG).read_text(encoding="utf-8-sig"))["data"]
         path, tokenizer = str(data["path"]), str(data.get("tokenizer", ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
