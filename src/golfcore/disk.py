@@ -25,10 +25,13 @@ _TAKEN = "{} exists and is not an empty folder; name another or remove it"
 def check_writable(folder: Path) -> None:
     """Write a file into ``folder``, replace it by another, and remove it, as every stage will do with its own.
 
+    A folder that does not exist is made.
+
     Raises:
         MachineError: that does not work; the message has the reason.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".preflight.", suffix=".tmp") as place:
             old, new = Path(place) / "old", Path(place) / "new"
             old.write_bytes(b"old")

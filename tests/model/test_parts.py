@@ -208,7 +208,7 @@ def test_compiled_and_eager_agree_in_every_phase() -> None:
         ({"loop_layers": "3-5", "loop_starts": (0.5,)}, "layers of 0 to 3"),
         ({"loop_layers": "1"}, "model.loop_starts"),
         ({"loop_starts": (0.5,)}, "model.loop_starts"),
-        ({"loop_layers": "1", "loop_starts": (1.0,)}, "0 <= x < 1"),
+        ({"loop_layers": "1", "loop_starts": (1.0,)}, "at least 0 and below 1"),
         ({"loop_layers": "1", "loop_starts": (0.5, 0.2)}, "rising shares"),
     ],
 )

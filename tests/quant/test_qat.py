@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from tiny import TINY, recipe
 from torch import Tensor
 from toys import looped
 
 from golfcore.artifact.model_io import StoredTensor
 from golfcore.config import QuantConfig, RecipeConfig
+from golfcore.data.contracts import Documents, TokenBatch
 from golfcore.errors import UsageError
 from golfcore.model import get_family
 from golfcore.model.interface import Batch, Context
@@ -33,14 +33,17 @@ class Repeats:
     def __init__(self, rows: int, seq_len: int, vocab_size: int) -> None:
         self.shape, self.vocab_size, self.step = (rows, seq_len), vocab_size, 0
 
-    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rng = np.random.default_rng(self.step)
-        self.step += 1
-        start = rng.integers(0, 16, (self.shape[0], 1))
-        ids = 4 + (start + np.arange(self.shape[1] + 1)) % 16
-        return ids[:, :-1].copy(), ids[:, 1:].copy()
+    def peek(self) -> TokenBatch:
+        start = np.random.default_rng(self.step).integers(0, 16, (self.shape[0], 1))
+        ids = (4 + (start + np.arange(self.shape[1] + 1)) % 16).astype(np.uint16)
+        return TokenBatch(ids[:, :-1].copy(), ids[:, 1:].copy())
 
-    def reshape(self, batch_tokens: int, seq_len: int) -> None:
+    def __next__(self) -> TokenBatch:
+        batch = self.peek()
+        self.step += 1
+        return batch
+
+    def reshape(self, batch_tokens: int, seq_len: int, documents: Documents | None = None) -> None:
         self.shape = (batch_tokens // seq_len, seq_len)
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +166,7 @@ def test_low_bit_recipes_learn_and_lose_nothing_when_stored(name: str, tmp_path:
     module = get_family("gpt").build(small.model, small.data.vocab_size, 0)
     module.load_state_dict(weights, strict=False)
     stored = quantize_state(module.state_dict(), module.parameter_roles(), small.quant)
-    ids = torch.from_numpy(next(Repeats(8, 32, 260))[0])
+    ids = torch.from_numpy(next(Repeats(8, 32, 260)).inputs_BT).long()
     batch, context = Batch(ids[:, :-1], ids[:, 1:]), Context(torch.ones(()))
     with torch.no_grad():
         as_trained = float(aware_loss(module, module.parameter_roles(), small.quant)(batch, context)[0])

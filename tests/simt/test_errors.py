@@ -115,11 +115,11 @@ def test_long_lists_of_tensors_are_cut() -> None:
 
 def test_a_gpu_that_kernels_cannot_use_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "why_not", lambda index: "the driver is older")
-    registry._kernels_run.cache_clear()
+    registry._told_once.cache_clear()
     with pytest.warns(UserWarning, match=r"cannot run on cuda:3, so plain torch serves it.*the driver is older"):
         assert not registry._kernels_run(3)
     registry._kernels_run(3)  # from the cache: no second warning
-    registry._kernels_run.cache_clear()
+    registry._told_once.cache_clear()
 
 
 def test_unknown_moments_are_refused() -> None:

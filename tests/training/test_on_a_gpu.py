@@ -16,7 +16,7 @@ from tiny import VOCAB
 
 from golfcore.config import RecipeConfig, TrackConfig
 from golfcore.data.contracts import TokenBatch
-from golfcore.evaluate.booking import _losses_of
+from golfcore.evaluate.booking import log_probabilities
 from golfcore.pipeline.measure import RandomTokens
 from golfcore.recipes import load_recipe, recipe_names
 from golfcore.training.feed import Feed, RunAhead, batches_of
@@ -98,7 +98,8 @@ def test_an_evaluation_of_a_recipe_stays_on_its_device(name: str, gpu: FakeGpu) 
             logits_BSV = module.last_logits(ids_BT[:, :-1], last)
             assert logits_BSV.shape == (3, last, VOCAB)
             assert logits_BSV.is_cuda
-            assert _losses_of(logits_BSV.flatten(0, 1), ids_BT[:, -last:].flatten()).is_cuda
+            found = log_probabilities(logits_BSV.flatten(0, 1), ids_BT[:, -last:].flatten(), tops=True)
+            assert all(tensor.is_cuda for tensor in found)
         logits_BTV, state = module.logits(module.new_state(3), ids_BT)
     assert logits_BTV.is_cuda
     assert all(t.is_cuda for t in state.values())
@@ -206,25 +207,23 @@ def test_near_the_end_the_clock_is_read_of_a_gpu_at_rest(
     trainer.budget_s = 100.0
     now = 0.0
     monkeypatch.setattr("golfcore.training.trainer.time.perf_counter", lambda: now)
-    for now, waits in ((50.0, 0), (97.5, 0), (98.5, 1)):
+    for now, near in ((50.0, False), (91.5, False), (92.5, True)):
         gpu.calls.clear()
         trainer.ahead.note_step()
-        assert trainer._elapsed(0.0, [0.5, 1.0]) == now
-        assert gpu.calls.count("wait for all") == waits
-    trainer._elapsed(0.0, [1.0])  # at rest already
-    assert gpu.calls.count("wait for all") == 1
+        assert trainer._look(0.0, 1.0) == (now, False, near)
+        assert gpu.calls.count("wait for all") == near
     trainer.budget_s = 0.0  # no clock
     trainer.ahead.note_step()
     gpu.calls.clear()
-    trainer._elapsed(0.0, [1.0])
+    assert trainer._look(0.0, 1.0) == (now, False, False)
     assert gpu.calls == []
 
 
 def test_the_clock_ends_with_the_last_step(gpu: FakeGpu, tmp_path: Path) -> None:
     trainer = trainer_of(cut("pocket", iterations=12), tmp_path)
     trainer._steps()
-    assert gpu.calls[-1] == "wait for all"
-    assert gpu.calls.count("wait for all") == 1
+    assert gpu.calls[0] == gpu.calls[-1] == "wait for all"
+    assert gpu.calls.count("wait for all") == 2
 
 
 def test_on_a_cpu_no_step_is_ahead() -> None:

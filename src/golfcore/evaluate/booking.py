@@ -233,7 +233,10 @@ class Booking:
                 f"the model gave logits {tuple(logits_BSV.shape)} for ids up to {int(ids.max())}; expected "
                 f"{(len(windows), scored)} rows of a larger vocabulary"
             )
-        return _predictions_of(logits_BSV.flatten(0, 1), ids[:, -scored:].flatten(), tops=self._mixture is not None)
+        tops = self._mixture is not None
+        found = log_probabilities(logits_BSV.flatten(0, 1), ids[:, -scored:].flatten(), tops=tops)
+        log_p_N, top_log_p_N, top_N = (tensor.cpu().numpy() for tensor in found)
+        return Predictions(log_p_N, top_log_p_N, top_N.astype(np.uint16))
 
 
 def _first(batch: Sequence[Window]) -> int:
@@ -258,8 +261,8 @@ def _groups(batches: Sequence[list[Window]], targets: int) -> Iterator[list[list
         yield group
 
 
-def _predictions_of(logits_NV: Tensor, target_N: Tensor, *, tops: bool) -> Predictions:
-    """Return ``log softmax(logits)`` of the targets and, if asked for, of the likeliest tokens.
+def log_probabilities(logits_NV: Tensor, target_N: Tensor, *, tops: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``log softmax(logits)`` [N] of the targets and, if asked for, of the likeliest tokens, and these tokens.
 
     This is the only place where logits become probabilities.
     """
@@ -272,10 +275,7 @@ def _predictions_of(logits_NV: Tensor, target_N: Tensor, *, tops: bool) -> Predi
             largest = logits.max(-1)
             top.append(largest.indices)
             top_log_p.append(largest.values - logits.gather(-1, target[:, None])[:, 0] - loss)
+    log_p_N = torch.cat(log_p)
     if not tops:
-        return Predictions(_numpy(log_p), np.empty(0, np.float32), np.empty(0, np.uint16))
-    return Predictions(_numpy(log_p), _numpy(top_log_p), _numpy(top).astype(np.uint16))
-
-
-def _numpy(pieces: Sequence[Tensor]) -> np.ndarray:
-    return torch.cat(list(pieces)).cpu().numpy()
+        return log_p_N, log_p_N[:0], target_N[:0]
+    return log_p_N, torch.cat(top_log_p), torch.cat(top)

@@ -44,7 +44,7 @@ def check_run(
     """Check all that training will need and, with ``whole``, what quantizing, packing, scoring and the report will.
 
     Args:
-        run_dir: the run's folder, which exists.
+        run_dir: the run's folder, which is made if it does not exist.
         recipe: the resolved recipe.
         tokens: the run's tokens.
         trained: whether the training of the run has ended.
