@@ -32,8 +32,14 @@ def program(work: str, *, before: str = "") -> list[str]:
 def ended(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=60,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+        preexec_fn=heed_signals,
     )  # fmt: skip
+
+
+def heed_signals() -> None:
+    """A suite in the background ignores interrupts, and one under nohup hang-ups."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -57,19 +63,19 @@ def raising(error: BaseException) -> int:
         (KeyError("model"), 70, r"a fault in golfcore \(KeyError: 'model'\)"),
         (RecursionError("maximum recursion depth exceeded"), 70, r"a fault in golfcore \(RecursionError: max"),
         (RuntimeError("first\nsecond\n" * 100), 70, r"a fault in golfcore \(RuntimeError: first\)"),
-        (MemoryError(), 1, r"not enough memory \(MemoryError\): .* lower train\.micro_batch_tokens"),
+        (MemoryError(), 75, r"not enough memory \(MemoryError\): .* lower train\.micro_batch_tokens"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to"),
-         1, r"not enough memory .* model\.model_dim"),
-        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), 1, r"not enough memory"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, r"not enough memory"),
-        (ImportError("libtorch_cpu.so: failed to map segment from shared object", name="torch"), 1, "not enough mem"),
-        (RuntimeError("can't start new thread"), 1, r"no thread or process can be started .*ulimit -u"),
-        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), 1, r"no thread or process .*ulimit -u"),
-        (OSError(errno.EMFILE, "Too many open files"), 1, r"too many open files .*ulimit -n 4096"),
-        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 1, r".*set TMPDIR to one"),
+         75, r"not enough memory .* model\.model_dim"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), 75, r"not enough memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 75, r"not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object", name="torch"), 75, "not enough mem"),
+        (RuntimeError("can't start new thread"), 75, r"no thread or process can be started .*ulimit -u"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), 75, r"no thread or process .*ulimit -u"),
+        (OSError(errno.EMFILE, "Too many open files"), 75, r"too many open files .*ulimit -n 4096"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 75, r".*set TMPDIR to one"),
         (ImportError("cannot import name 'zeros' from 'numpy'", name="numpy.core"), 1,
          r"numpy cannot be imported .*pip install --force-reinstall numpy"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 1, r".*Permission denied: '/root/x'"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 75, r".*Permission denied: '/root/x'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )  # fmt: skip
@@ -241,7 +247,7 @@ WAITING = "try:\n    print('ready', flush=True)\n    time.sleep(60)\nfinally:\n 
 def started(work: str, before: str = "") -> subprocess.Popen[str]:
     process = subprocess.Popen(
         program(work, before=before), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_signals,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -312,7 +318,7 @@ def test_ctrl_c_ends_a_loop_of_the_shell(tmp_path: Path) -> None:
     loop = f"for i in 1 2 3; do {sys.executable} {script}; done; echo went on"
     process = subprocess.Popen(
         ["bash", "-c", loop], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_signals,
     )  # fmt: skip
     until = time.monotonic() + 30
     began = tmp_path / "began"

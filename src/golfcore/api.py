@@ -153,7 +153,7 @@ def _train(
     config, tokens = open_run(config)
     require_alike(config, tokens, world)
     saved, note = resume_point(run_dir, config, world) if start.resumed else (None, "")
-    world.on_primary(lambda: check_run(run_dir, config, tokens, whole=False))
+    world.on_primary(lambda: check_run(run_dir, config, tokens, world, whole=False))
     if world.primary:
         write_config(run_dir, config)
     log = RunLog(run_dir, primary=world.primary, resume_step=saved["step"] if saved else None)
@@ -202,13 +202,11 @@ def quantize(
     from golfcore.ranks.heartbeat import with_heartbeat
     from golfcore.ranks.world import join_world
 
-    BYTES.check("fit", fit)
-    BYTES.check("margin", margin)
     run_dir = user_path(run_dir, "run_dir")
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
         config = dataclasses.replace(config, quant=fitted(config.quant))
-    cap = _cap(config, fit, margin)
+    cap = _room(fit or config.track.cap_bytes, margin or config.quant.margin)
     config, tokens = open_run(config)
     module = load_weights(run_dir, config, tokens.vocab_size)
     result: dict[str, Any] = {}
@@ -227,14 +225,6 @@ def quantize(
                 result = quantize_stage(run_dir, module, config, tokens, calibration, cap, ranks=world.size, tick=tick)
             world.barrier()
     return result
-
-
-def _cap(config: RecipeConfig, fit: int, margin: int) -> int:
-    """Return the bytes that the packed file may fill; raise UsageError if there are none."""
-    cap = (fit or config.track.cap_bytes) - (margin or config.quant.margin)
-    if fit < 0 or margin < 0 or cap <= 0:
-        raise UsageError(f"--fit {fit} --margin {margin}: expected bytes above the margin, which is 0 or more")
-    return cap
 
 
 def pack(
@@ -302,8 +292,7 @@ def score(
         budget_s: seconds that the evaluation may take, 0 for no limit; default: as the artifact says.
         batch_tokens: tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
         began: the reading of ``time.perf_counter`` at which the budget began; default: now.
-        adapt: ``"mix"``: mix counts of the tokens that were already scored into the model's distributions;
-            ``"none"``: do not; default: as the artifact says.
+        adapt: whether counts of scored tokens are mixed in (``eval.adapt``); default: as the artifact says.
         tell: called with each warning before the long work, and with the stride that was taken.
         progress: shows how far the evaluation is.
 
@@ -312,8 +301,7 @@ def score(
         ``bytes`` and the facts behind the score (hashes, windows, times). Empty on every rank but 0.
 
     Raises:
-        UsageError: neither or both of ``data`` and ``text``, a number out of range, or a stride larger than the
-            context.
+        UsageError: neither or both of ``data`` and ``text``, or a number out of range.
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
@@ -339,6 +327,9 @@ def score(
 
 
 def _room(fit: int, margin: int) -> int:
+    """Return the bytes that the packed file may fill."""
+    BYTES.check("fit", fit)
+    BYTES.check("margin", margin)
     if fit <= margin:
         raise UsageError(f"--fit {fit} --margin {margin}: expected more bytes than the margin")
     return fit - margin

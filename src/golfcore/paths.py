@@ -67,8 +67,7 @@ def cache_dir() -> Path:
     """
     if own := os.environ.get("GOLFCORE_CACHE"):
         return user_path(own, "GOLFCORE_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if base.is_absolute():
+    if (given := os.environ.get("XDG_CACHE_HOME")) and (base := user_path(given, "XDG_CACHE_HOME")).is_absolute():
         return base / "golfcore"
     home = machine.home()
     if home is None:

@@ -133,7 +133,7 @@ def test_a_file_system_without_locks_keeps_all(tmp_path: Path, monkeypatch: pyte
 
     torn = tmp_path / ".a.txt.a1b2c3d4.tmp"
     torn.touch()
-    monkeypatch.setattr("golfcore.data.leftovers.fcntl.flock", no_locks)
+    monkeypatch.setattr("golfcore.disk.fcntl.flock", no_locks)
     (found,) = leftovers([tmp_path])
     assert "no locks" in found.used and "no locks" in remove(found) and torn.exists()
     with temporary_folder(tmp_path / "b") as folder, atomic_write(folder / "c") as f:

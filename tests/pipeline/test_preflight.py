@@ -35,6 +35,8 @@ from golfcore.tokenizer import Tokenizer
 from golfcore.training.checkpoint import save_checkpoint
 from golfcore.training.runlog import RunLog
 
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
@@ -73,7 +75,7 @@ def shards(folder: Path, *, val: int, vocab_size: int = 260) -> tuple[Tokens, Re
 
 
 def test_a_run_that_can_end_passes_and_leaves_nothing(data: Path, run_dir: Path) -> None:
-    check_run(run_dir, recipe(), open_tokens(str(data)))
+    check_run(run_dir, recipe(), open_tokens(str(data)), ALONE)
     check_quantizing(run_dir, recipe(), open_tokens(str(data)), text=True, dry_run=False)
     assert not list(run_dir.iterdir())
 
@@ -97,25 +99,25 @@ def other_text(path: Path) -> None:
 def test_a_file_that_a_later_stage_reads(data: Path, run_dir: Path, name: str, spoil: Callable[[Path], None]) -> None:
     spoil(data / name)
     with pytest.raises(GolfError, match=name[:11]):
-        check_run(run_dir, recipe(), open_tokens(str(data)))
+        check_run(run_dir, recipe(), open_tokens(str(data)), ALONE)
 
 
 def test_a_validation_split_that_is_missing_or_too_short(tmp_path: Path, run_dir: Path) -> None:
     tokens, config = shards(tmp_path / "short", val=32)  # a row of 32 has 33 tokens
     with pytest.raises(InputError, match="32 validation tokens, expected at least one window, 33"):
-        check_run(run_dir, config, tokens)
-    check_run(run_dir, config, tokens, whole=False)  # training alone reads none of it
+        check_run(run_dir, config, tokens, ALONE)
+    check_run(run_dir, config, tokens, ALONE, whole=False)  # training alone reads none of it
     with pytest.raises(InputError, match="32 validation tokens"):
         validating = dataclasses.replace(config, train=dataclasses.replace(config.train, val_every=2))
-        check_run(run_dir, validating, tokens, whole=False)
+        check_run(run_dir, validating, tokens, ALONE, whole=False)
     (tmp_path / "short" / "fineweb_val_000000.bin").unlink()
     with pytest.raises(InputError, match="fineweb_val"):
-        check_run(run_dir, config, tokens)
+        check_run(run_dir, config, tokens, ALONE)
     tokens, config = shards(tmp_path / "whole", val=33)
-    check_run(run_dir, config, tokens)
+    check_run(run_dir, config, tokens, ALONE)
     wide = dataclasses.replace(config, eval=dataclasses.replace(config.eval, context=64))
     with pytest.raises(InputError, match="one window, 65"):
-        check_run(run_dir, wide, tokens)
+        check_run(run_dir, wide, tokens, ALONE)
 
 
 def test_settings_of_the_evaluation(data: Path, run_dir: Path) -> None:
@@ -128,7 +130,7 @@ def test_settings_of_the_evaluation(data: Path, run_dir: Path) -> None:
 def test_another_vocabulary(tmp_path: Path, run_dir: Path, data: Path) -> None:
     tokens, config = shards(tmp_path / "shards", val=100, vocab_size=1024)
     with pytest.raises(InputError, match=r"has 260 ids, data.vocab_size"):
-        check_run(run_dir, config, tokens)
+        check_run(run_dir, config, tokens, ALONE)
     small = dataclasses.replace(open_tokens(str(data)), vocab_size=40)
     with pytest.raises(FormatError, match=r"training split: id .* expected below vocab_size = 40"):
         check_run(run_dir, recipe(), small)
@@ -140,7 +142,7 @@ def test_tokens_that_cannot_be_read(data: Path, run_dir: Path, monkeypatch: pyte
 
     monkeypatch.setattr(preflight, "sha256_file", fail)
     with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)"):
-        check_run(run_dir, recipe(), open_tokens(str(data)))
+        check_run(run_dir, recipe(), open_tokens(str(data)), ALONE)
 
 
 @pytest.mark.parametrize("name", ["matplotlib", "jinja2"])
@@ -148,7 +150,7 @@ def test_a_package_of_the_last_stage(data: Path, run_dir: Path, monkeypatch: pyt
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda word, *a: None if word == name else real(word, *a))
     with pytest.raises(BuildError, match=f"pip install {name}"):
-        check_run(run_dir, recipe(), open_tokens(str(data)))
+        check_run(run_dir, recipe(), open_tokens(str(data)), ALONE)
     check_run(run_dir, recipe(), open_tokens(str(data)), whole=False)
 
 
@@ -189,14 +191,14 @@ def test_a_disk_that_is_clearly_too_small(data: Path, run_dir: Path, monkeypatch
     check_run(run_dir, recipe(), tokens)  # one checkpoint, at the end
     often = recipe(checkpoint_every_s=1.0)
     with pytest.raises(MachineError, match=rf"bytes are needed and {spare + 2 * one:,} are free; make room"):
-        check_run(run_dir, often, tokens)  # the newest, the one before it, and one that is written
+        check_run(run_dir, often, tokens, ALONE)  # the newest, the one before it, and one that is written
     assert checkpoints_to_write(run_dir, often, 260) == 3 * one
     save_checkpoint(run_dir, {"w": torch.zeros(one // 4)})
     assert checkpoints_to_write(run_dir, often, 260) < 2 * one  # what is there is replaced
     room_for(monkeypatch, spare + one // 2)
     with pytest.raises(MachineError, match="too small"):
-        check_run(run_dir, often, tokens, whole=False)
-    check_run(run_dir, often, tokens, trained=True)
+        check_run(run_dir, often, tokens, ALONE, whole=False)
+    check_run(run_dir, often, tokens, ALONE, trained=True)
     room_for(monkeypatch, spare - 1)
     with pytest.raises(MachineError, match="too small"):
         check_quantizing(run_dir, recipe(), tokens, text=False, dry_run=False)
@@ -259,7 +261,7 @@ def small(world: World, data: Path, run_dir: Path) -> None:
     """A disk that only rank 0 sees, and that is full."""
     if world.primary:
         preflight.check_writable = refuse  # type: ignore[assignment]
-    world.on_primary(lambda: check_run(run_dir, recipe(), open_tokens(str(data))))
+    world.on_primary(lambda: check_run(run_dir, recipe(), open_tokens(str(data)), ALONE))
 
 
 def refuse(folder: Path) -> None:

@@ -37,7 +37,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     folder = tmp_path_factory.mktemp("tokens")
     with ShardWriter(folder, "train") as writer:
         writer.append(np.random.default_rng(0).integers(4, VOCAB, 40_000).astype(np.uint16))
-    return Tokens(folder, VOCAB, Words(), "", prepared=False)  # type: ignore[arg-type]
+    return Tokens(folder, VOCAB, Words(), "", None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["rtn", "gptq"])

@@ -117,7 +117,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     folder = tmp_path_factory.mktemp("tokens")
     with ShardWriter(folder, "train") as writer:
         writer.append(np.random.default_rng(0).integers(4, 260, 20_000).astype(np.uint16))
-    return Tokens(folder, 260, None, "", prepared=False)  # type: ignore[arg-type]
+    return Tokens(folder, 260, None, "", None)  # type: ignore[arg-type]
 
 
 def config_of(quant: QuantConfig, train_s: float = CLOCK_S) -> RecipeConfig:

@@ -43,8 +43,7 @@ def test_a_rank_on_a_gpu_sums_split_products_in_fp32(monkeypatch: pytest.MonkeyP
     switches = torch.backends.cuda.matmul
     names = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
     before = {name: getattr(switches, name) for name in names}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(world_module, "own_device", lambda *_: (torch.device("cuda", 0), ""))
     try:
         for name in names:
             setattr(switches, name, True)

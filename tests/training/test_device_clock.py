@@ -20,6 +20,7 @@ from golfcore.data.shards import ShardSet, ShardWriter
 from golfcore.model import get_family
 from golfcore.ranks.world import World
 from golfcore.training import trainer
+from golfcore.training.feed import RunAhead
 from golfcore.training.runlog import RunLog
 from golfcore.training.trainer import Trainer
 
@@ -48,7 +49,7 @@ class Device:
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     found = Device()
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: found.now))
-    monkeypatch.setattr(World, "synchronize", lambda self: found.wait())
+    monkeypatch.setattr(RunAhead, "finish", lambda self: found.wait())
 
     def backward(self: Trainer) -> torch.Tensor:
         found.give(STEP_S)

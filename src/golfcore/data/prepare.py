@@ -73,11 +73,7 @@ def prepare(
         UsageError: a value outside its range, or a folder within the cache that ``cached_prepare`` did not name.
         InputError: unreadable text, fewer than two different documents, ``out_dir`` in the way, a full disk.
     """
-    SOME_PART.check("val_fraction", val_fraction)
-    THREADS.check("threads", threads)
-    if tokenizer is None:
-        VOCAB.check("vocab_size", vocab_size)  # before the text is read
-    _check_place(out_dir, cache_key)
+    _check(out_dir, cache_key, val_fraction, threads, vocab_size if tokenizer is None else None)
     texts = Texts(paths, skip_invalid=skip_invalid)
     survey = _survey(texts, _describe(paths), val_fraction, sample=tokenizer is None, tick=tick)
     if tokenizer is None:
@@ -106,7 +102,11 @@ def prepare(
     return manifest
 
 
-def _check_place(out_dir: Path, cache_key: str) -> None:
+def _check(out_dir: Path, cache_key: str, val_fraction: float, threads: int, vocab_size: int | None) -> None:
+    SOME_PART.check("val_fraction", val_fraction)
+    THREADS.check("threads", threads)
+    if vocab_size is not None:
+        VOCAB.check("vocab_size", vocab_size)  # before the text is read
     if in_cache(out_dir) and not cache_key:
         raise UsageError(
             f"{out_dir} is in golfcore's cache, where folders are named after their text: leave out -o to prepare into "

@@ -71,7 +71,7 @@ def rows_of(length: int, batch_tokens: int) -> int:
 
 
 class Predictions(NamedTuple):
-    """What a model says of N consecutive targets, before any of them is known to it.
+    """A model's predictions of N consecutive targets, each made before it was known.
 
     Attributes:
         log_p_N: fp32 log-probability of each target.
@@ -223,7 +223,7 @@ class Booking:
 
     @torch.no_grad()
     def _predictions(self, windows: Sequence[Window]) -> Predictions:
-        """Return what the model says of the scored targets of windows of one shape, window by window."""
+        """Return the model's predictions of the scored targets of windows of one shape, window by window."""
         length, scored = windows[0].length, windows[0].scored
         ids_BT = np.stack([self._tokens[w.start : w.start + length + 1] for w in windows]).astype(np.int64)
         ids = torch.from_numpy(ids_BT).to(self._device)

@@ -126,8 +126,7 @@ def score(
         rank, world_size: this process scores every ``world_size``-th batch.
         combine: sums a tensor over the ranks, if there are several.
         tick: called with the number of tokens scored.
-        clock: the evaluation's budget. A stride that is a number stays even if the budget is too small for it; ``tell``
-            then gets a warning before the long work.
+        clock: the evaluation's budget. A stride that is a number stays if the budget is too small, with a warning.
         finest: the smallest stride that "auto" may take.
         tell: called with each warning, and with the stride that "auto" took.
         mixture: a new one, which is mixed into the model's predictions and learns the text as it is booked.
@@ -135,8 +134,6 @@ def score(
     Raises:
         RuleError: a token scored twice or never, a probability of 0, a vocabulary that does not cover the text.
     """
-    if world_size > 1 and combine is None:
-        raise RuleError("scoring on several ranks needs a way to combine their ledgers")
     _check_windows(context, stride, clock)
     model.eval()
     began = time.perf_counter()

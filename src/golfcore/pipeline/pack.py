@@ -50,7 +50,10 @@ def read_quantized(path: Path) -> tuple[list[StoredTensor], dict[str, str]]:
         InputError: it cannot be read.
         FormatError: it is damaged, or of another version.
     """
-    saved = load_tensors(path, QUANTIZED_VERSION)
+    try:
+        saved = load_tensors(path, QUANTIZED_VERSION)
+    except FormatError as error:
+        raise FormatError(f"{error}; {_again(path)}") from error
     with contextlib.suppress(LookupError, TypeError, ValueError, RecursionError):
         stored, data = [StoredTensor.from_tuple(item) for item in saved["tensors"]], dict(saved.get("data", {}))
         if all(map(_is_sound, stored)) and all(isinstance(text, str) for text in (*data, *data.values())):

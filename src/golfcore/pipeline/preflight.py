@@ -22,7 +22,9 @@ from golfcore.disk import check_room, check_writable
 from golfcore.errors import BuildError, FormatError, InputError, MachineError, UsageError
 from golfcore.model import get_family
 from golfcore.paths import sha256_file
+from golfcore.pipeline.setup import require_memory
 from golfcore.quant import predict_bytes
+from golfcore.ranks.world import World
 from golfcore.run_folder import ARTIFACT, CHECKPOINT, PREVIOUS_CHECKPOINT, QUANTIZED
 
 REPORT_PACKAGES = ("matplotlib", "jinja2")  # what the last stage of a run imports
@@ -39,7 +41,7 @@ def check_place(runs: Path) -> None:
 
 
 def check_run(
-    run_dir: Path, recipe: RecipeConfig, tokens: Tokens, *, trained: bool = False, whole: bool = True
+    run_dir: Path, recipe: RecipeConfig, tokens: Tokens, world: World, *, trained: bool = False, whole: bool = True
 ) -> None:  # fmt: skip
     """Check all that training will need and, with ``whole``, what quantizing, packing, scoring and the report will.
 
@@ -47,11 +49,12 @@ def check_run(
         run_dir: the run's folder, which is made if it does not exist.
         recipe: the resolved recipe.
         tokens: the run's tokens.
+        world: the ranks.
         trained: whether the training of the run has ended.
         whole: whether all stages follow, or training alone.
 
     Raises:
-        InputError, FormatError: tokens or text that a stage could not use.
+        InputError, FormatError: tokens or text that a stage could not use, or a model that memory cannot hold.
         UsageError: settings that contradict each other.
         MachineError: a folder that cannot be written, or a disk that is clearly too small.
         BuildError: a package is missing.
@@ -61,6 +64,8 @@ def check_run(
         check_scoring(tokens, recipe)
     if whole:
         require_packages(*REPORT_PACKAGES)
+    if not trained and world.device.type == "cpu":
+        require_memory(recipe, tokens.vocab_size, world.size)
     check_writable(run_dir)
     needed = 0 if trained else checkpoints_to_write(run_dir, recipe, tokens.vocab_size)
     needed += files_to_write(run_dir, recipe, tokens.vocab_size) if whole else 0

@@ -112,11 +112,7 @@ def score_artifact(
         text = text_for(loaded, windows.context)
         world.heartbeat("evaluation, the probe")
         moved = future_flip(module, text.tokens, context=windows.context, strides=windows.possible_strides())
-        vocab_size = int(loaded.manifest["model"]["vocab_size"])
-        mixture, mass = None, 0.0
-        if adapt == "mix":
-            mass = mixture_mass(module, NgramMixture(vocab_size), text.tokens, context=windows.context)
-            mixture = NgramMixture(vocab_size)
+        mixture, mass = _mixture(loaded, text, windows.context) if adapt == "mix" else (None, 0.0)
         world.barrier()
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
     pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
@@ -191,6 +187,13 @@ def _windows(
     if stride != "auto" and not 0 <= stride <= context:
         raise UsageError(f"--stride {stride}: expected at most the context of {context} tokens, 0 for all of it")
     return _Windows(context, stride, finest, budget_s)
+
+
+def _mixture(loaded: LoadedModel, text: ScoredText, context: int) -> tuple[NgramMixture, float]:
+    """Return a new mixture for the model, and the largest error that the mass probe found in one like it."""
+    vocab_size = int(loaded.manifest["model"]["vocab_size"])
+    mass = mixture_mass(loaded.module, NgramMixture(vocab_size), text.tokens, context=context)
+    return NgramMixture(vocab_size), mass
 
 
 def _adaptation(manifest: Mapping[str, Any]) -> Literal["none", "mix"]:

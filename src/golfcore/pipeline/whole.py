@@ -106,7 +106,7 @@ def run_stages(
     predicted = check_fits(config, tokens.vocab_size)
     require_alike(config, tokens, world)
     saved, note = resume_point(run_dir, config, world) if start.resumed else (None, "")
-    world.on_primary(lambda: check_run(run_dir, config, tokens, trained=saved is not None and saved["final"]))
+    world.on_primary(lambda: check_run(run_dir, config, tokens, world, trained=saved is not None and saved["final"]))
     if world.primary:
         write_config(run_dir, config)
     artifact = run_dir / ARTIFACT

@@ -72,13 +72,18 @@ class Queue:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except BaseException as error:
             if self._db.in_transaction:
                 with contextlib.suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
-            raise MachineError(f"cannot write the sweep's journal {self.path}: {error}") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise self._damaged(error) from error
+            if isinstance(error, sqlite3.OperationalError):
+                raise MachineError(f"cannot write the sweep's journal {self.path}: {error}") from error
+            if isinstance(error, (sqlite3.DatabaseError, UnicodeDecodeError)) and not isinstance(
+                error,
+                sqlite3.IntegrityError,  # of what is written, not of the file
+            ):
+                raise self._damaged(error) from error
+            raise
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
@@ -69,7 +70,7 @@ def _is_final(run_dir: Path) -> bool | None:
         try:
             with zipfile.ZipFile(path) as archive:
                 (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-                return bool(_Reader(archive.open(name)).load()["final"])
+                return bool(_Reader(io.BytesIO(archive.read(name))).load()["final"])
         except Exception:  # damaged in any way: it is none, and what reads the tensors says why
             continue
     return None
