@@ -72,7 +72,7 @@ def raising(error: BaseException) -> int:
         (RuntimeError("can't start new thread"), 75, r"no thread or process can be started .*ulimit -u"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), 75, r"no thread or process .*ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), 75, r"too many open files .*ulimit -n 4096"),
-        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 75, r".*set TMPDIR to one"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 75, ".*set TMPDIR to one"),
         (ImportError("cannot import name 'zeros' from 'numpy'", name="numpy.core"), 1,
          r"numpy cannot be imported .*pip install --force-reinstall numpy"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 75, r".*Permission denied: '/root/x'"),
