@@ -13,7 +13,9 @@ import pytest
 
 from golfcore import _core, machine, openmp
 from golfcore.cli import doctor as doctor_module
-from golfcore.cli.doctor import Row, check_data, check_gpus, diagnose, disk_row, doctor, fill_on_torch_stream
+from golfcore.cli import machine_rows
+from golfcore.cli.doctor import check_gpus, diagnose, doctor, fill_on_torch_stream
+from golfcore.cli.machine_rows import Row, check_data, disk_row
 from golfcore.machine import CoreInfo
 
 WITH_CUDA = CoreInfo(commit="abc", active_isa="avx2", detected_isa="avx2", has_cuda=True, cuda_reason="nvcc 13.0.1")
@@ -232,7 +234,7 @@ def test_a_lowered_instruction_set_is_slow() -> None:
 @pytest.mark.parametrize(("free", "status"), [(10**8, "missing"), (5 * 10**9, "ok"), (10**11, "ok")])
 def test_disk_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, status: str) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(doctor_module.shutil, "disk_usage", lambda path: usage(10**12, 0, free))
+    monkeypatch.setattr(machine_rows.shutil, "disk_usage", lambda path: usage(10**12, 0, free))
     row = disk_row("disk", tmp_path / "not" / "there")
     assert row.status == status
     assert f"{free / 1e9:.1f} GB free" in row.detail
