@@ -1,0 +1,143 @@
+"""Check that submission.json and README say what the logs say."""
+
+from __future__ import annotations
+
+import re
+
+from golfcore.contest.checks.context import MEAN_DIGITS, Context, by_seed
+from golfcore.contest.log_facts import SAME, finals
+
+BETTER = 5e-4  # bits per byte that a claim may be better than its evidence before it is a contradiction
+
+
+def check_claims(context: Context) -> None:
+    """Compare the claims of submission.json and README with each other and with the logs."""
+    _score(context)
+    _seeds(context)
+    _title(context)
+    _steps(context)
+    _hardware(context)
+
+
+def _score(context: Context) -> None:
+    """Compare the claimed score with the logs: a claim better than every final score rests on nothing."""
+    claimed = context.submission.number("val_bpb")
+    values = [event["val_bpb"] for log in context.logs for event in finals(log)]
+    if claimed is None or not values:
+        context.notes.skip(
+            "claimed score against the logs: " + ("no claim" if claimed is None else "no final score logged")
+        )
+        return
+    means = [log.val_bpb for log in context.logs if log.val_bpb is not None]
+    mean = sum(means) / len(means)
+    if claimed < min(values) - BETTER:
+        all_there = len(context.logs) >= _declared(context)
+        context.flag(
+            "I19", context.strict("LIKELY" if all_there else "REVIEW"),
+            f"submission.json claims {claimed:.5f} bits per byte; the best score in the logs is {min(values):.5f}.",
+            "Claim what the logs show, or add the log of the run that reached it.",
+            file=_file(context), line=_line(context, "val_bpb"), kind="meta",
+        )  # fmt: skip
+    elif not context.supported and abs(claimed - mean) >= MEAN_DIGITS:
+        context.flag(
+            "I19", "REVIEW", f"submission.json claims {claimed:.5f} bits per byte; the mean of the logs is {mean:.5f}.",
+            "Claim the mean of the seeds.", file=_file(context), line=_line(context, "val_bpb"), kind="meta",
+        )  # fmt: skip
+    elif len(means) >= 3 and abs(claimed - min(means)) < SAME and mean - claimed > BETTER:
+        context.flag(
+            "I18", "REVIEW", f"The claim {claimed:.5f} is the best of {len(means)} seeds; their mean is {mean:.5f}.",
+            "Claim the mean of the seeds.", file=_file(context), line=_line(context, "val_bpb"), kind="meta",
+        )  # fmt: skip
+
+
+def _seeds(context: Context) -> None:
+    """Compare the claim of each seed with the log of that seed."""
+    logs = by_seed(context.logs)
+    everywhere = [event["val_bpb"] for log in context.logs for event in finals(log)]
+    for seed, claims in context.submission.seeds.items():
+        claimed = claims.get("val_bpb")
+        own = [event["val_bpb"] for log in logs.get(seed, []) for event in finals(log)]
+        if claimed is None or not own or any(abs(value - claimed) < 10 * SAME for value in everywhere):
+            continue
+        better = claimed < min(own) - BETTER
+        context.flag(
+            "I19", context.strict("LIKELY" if better else "REVIEW"),
+            f"Seed {seed}: submission.json claims {claimed:.5f} bits per byte; its log shows {min(own):.5f}.",
+            "Claim what the log of the seed shows.", file=_file(context), kind="meta",
+        )  # fmt: skip
+    lacking = [str(seed) for seed in context.submission.declared_seeds if seed not in logs]
+    if lacking and logs:
+        context.flag(
+            "R17", "REVIEW", f"Seeds {', '.join(lacking[:6])} are claimed and have no log.", "Add their logs.",
+            file=_file(context), kind="meta",
+        )  # fmt: skip
+
+
+def _title(context: Context) -> None:
+    """Compare README and submission.json, and README's rows of seeds with their logs."""
+    claimed = context.submission.number("val_bpb")
+    readme = context.entry.named("README.md")
+    name = readme.name if readme is not None else ""
+    for score in context.readme:
+        logs = by_seed(context.logs)
+        if score.title and claimed is not None and abs(score.bpb - claimed) > 1e-3:
+            context.flag(
+                "I19", "REVIEW", f"README's title says {score.bpb}, submission.json {claimed:.5f} bits per byte.",
+                "Say one number.", file=name, line=score.line, kind="meta",
+            )  # fmt: skip
+        if score.seed in logs and score.seed is not None:
+            shown = [event["val_bpb"] for log in logs[score.seed] for event in log.events if event.get("val_bpb")]
+            if shown and score.bpb < min(shown) - BETTER:
+                context.flag(
+                    "I19", context.strict("LIKELY"),
+                    f"README says {score.bpb} bits per byte for seed {score.seed}; no line of its log is under "
+                    f"{min(shown):.5f}.",
+                    "Say what the log shows.", file=name, line=score.line, kind="meta", confidence=0.8,
+                )  # fmt: skip
+
+
+def _steps(context: Context) -> None:
+    claimed = context.submission.number("steps")
+    steps = [log.steps for log in context.logs if log.steps]
+    if claimed and steps and not 0.99 * min(steps) <= claimed <= 1.01 * max(steps):
+        context.flag(
+            "I19", "REVIEW", f"submission.json claims {claimed:,.0f} steps; the logs have {min(steps):,} to {max(steps):,}.",
+            "Claim the steps of the runs that are filed.", file=_file(context), kind="meta",
+        )  # fmt: skip
+
+
+def _hardware(context: Context) -> None:
+    """Check for a record on other hardware: a world size, or a device that the claims name."""
+    if not context.record:
+        return
+    sizes = {log.settings.get("world_size") for log in context.supporting} - {None}
+    if sizes and sizes != {"8"}:
+        context.flag(
+            "R7", "REVIEW", f"The logs have world_size {', '.join(sorted(str(size) for size in sizes))}; a record needs 8 GPUs.",
+            "Repeat the run on 8 H100, or file it as a non-record entry.",
+        )  # fmt: skip
+    named = str(context.submission.values.get("hardware", ""))
+    if re.search(r"\b[1-7]\s?x|4090|5090|A100|RTX|T4|L40", named) and "8x" not in named.replace(" ", ""):
+        context.flag(
+            "R7", "REVIEW", f"submission.json names the hardware {named[:60]!r}; a record needs 8 H100.",
+            "Repeat the run on 8 H100, or file it as a non-record entry.", file=_file(context), kind="meta",
+        )  # fmt: skip
+
+
+def _declared(context: Context) -> int:
+    counts = [len(context.submission.declared_seeds), len(context.submission.seeds)]
+    number = context.submission.raw.get("n_seeds") or context.submission.raw.get("num_seeds")
+    return max([*counts, number if isinstance(number, int) else 0])
+
+
+def _file(context: Context) -> str:
+    return context.submission_file.name if context.submission_file is not None else ""
+
+
+def _line(context: Context, name: str) -> int:
+    """Return the line of submission.json that has a claim."""
+    key = context.submission.keys.get(name)
+    file = context.submission_file
+    if key is None or file is None or file.text is None:
+        return 0
+    return next((n for n, line in enumerate(file.text.split("\n"), 1) if f'"{key}"' in line), 0)
