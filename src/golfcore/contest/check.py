@@ -19,6 +19,8 @@ from golfcore.contest.log_facts import seed_of
 from golfcore.contest.ruleset import RuleSet, load_rules
 from golfcore.contest.sources import read_programs
 from golfcore.contest.techniques.hypotheses import check_programs
+from golfcore.contest.techniques.native import check_native
+from golfcore.contest.techniques.patterns import check_patterns
 
 ALWAYS_OPEN = (
     "whether probabilities sum to 1, and whether later tokens move earlier losses: needs a run with probes",
@@ -46,8 +48,13 @@ class Report:
         """The verdict, from the most severe findings."""
         found = {finding.severity for finding in self.findings}
         if found & {"BLOCK", "LIKELY"}:
-            return "likely-invalid" if any(f.rule.startswith("I") and f.rule not in _FIXABLE and f.severity == "LIKELY"
-                                           for f in self.findings) else "needs-fix"  # fmt: skip
+            return (
+                "likely-invalid"
+                if any(
+                    f.rule.startswith("I") and f.rule not in _FIXABLE and f.severity == "LIKELY" for f in self.findings
+                )
+                else "needs-fix"
+            )
         if not self.recomputed and not self.claimed:
             return "unreadable"
         if "FORMAT" in found:
@@ -79,7 +86,9 @@ def check_entry(folder: Path, rules: RuleSet | None = None) -> Report:
     check_claims(context)
     check_validation(context)
     check_seeds(context)
-    check_programs(context, programs)
+    traces = check_programs(context, programs)
+    check_patterns(context, programs, traces)
+    check_native(context, programs)
     return Report(
         folder=entry.folder,
         rules=rules,
@@ -104,11 +113,18 @@ def _recomputed(context: Context) -> dict[str, Any]:
     """Return what the logs say, one row a log."""
     rows = [
         {
-            "log": log.name, "seed": seed_of(log), "val_bpb": log.val_bpb, "val_loss": log.val_loss, "final": log.final,
-            "bytes_total": log.bytes_total, "steps": log.steps, "train_s": log.train_s, "eval_s": log.eval_s,
+            "log": log.name,
+            "seed": seed_of(log),
+            "val_bpb": log.val_bpb,
+            "val_loss": log.val_loss,
+            "final": log.final,
+            "bytes_total": log.bytes_total,
+            "steps": log.steps,
+            "train_s": log.train_s,
+            "eval_s": log.eval_s,
         }
         for log in context.logs
-    ]  # fmt: skip
+    ]
     scores = [log.val_bpb for log in context.supporting if log.val_bpb is not None]
     made: dict[str, Any] = {"logs": rows} if rows else {}
     if scores:

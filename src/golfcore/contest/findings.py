@@ -61,7 +61,7 @@ class Notes:
 
 
 def clean(text: str, limit: int = MAX_LINE) -> str:
-    """Return text that is safe to print: no control characters, none that reorder text, at most ``limit`` characters."""
+    """Return text that is safe to print: at most ``limit`` characters, none of them control or reordering ones."""
     return shorten(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\t", "    ")), limit)
 
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from golfcore.contest.findings import Finding, clean
 from golfcore.errors import InputError, UsageError
@@ -32,7 +32,7 @@ class EntryFile:
 
     @property
     def suffix(self) -> str:
-        return os.path.splitext(self.name)[1].lower()
+        return PurePosixPath(self.name).suffix.lower()
 
     def lines(self, *numbers: int) -> tuple[str, ...]:
         """Return the lines with these numbers, from 1; a number outside the file is left out."""
@@ -102,7 +102,8 @@ def _entries(folder: Path) -> list[Path]:
             except OSError:
                 continue
         level = sorted(below)[:MAX_FILES]
-    return []
+    logs = any(path.suffix in (".log", ".txt", ".py", ".md") for path in folder.iterdir())
+    return [folder] if logs else []  # an entry without its two main files is one whose files are missing
 
 
 def _walk(entry: Entry, folder: Path, depth: int) -> Iterator[Path]:

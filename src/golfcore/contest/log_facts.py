@@ -13,6 +13,7 @@ SAME = 6e-5  # scores that differ by less are one score, printed with 4 and with
 DIVERGED = 0.05
 _SEED_NAME = re.compile(r"(?:seed|_s|train)[_=-]?(\d{1,10})(?!\d)", re.IGNORECASE)
 _SETTING = re.compile(r"^\s{0,8}([A-Za-z_]\w{0,60})\s{0,4}[:=]\s{0,4}(.{0,400})$")
+_STEP_LINE = re.compile(r"\s{0,4}(?:step:)?\d")
 _WORD = re.compile(r"(?<![\w./-])([A-Za-z_]\w{0,60})[:=]([^\s,|]{1,200})")
 _COLLECTED = re.compile(r"collected .{0,60}?hessians? .{0,40}?in (\d{1,7}(?:\.\d{1,6})?)\s?s", re.IGNORECASE)
 _CALIBRATION = re.compile(r"calibrat|collecting .{0,20}hessian", re.IGNORECASE)
@@ -99,7 +100,8 @@ def _claimed(facts: LogFacts) -> dict[str, Any] | None:
 def _read_line(facts: LogFacts, number: int, line: str) -> None:
     if "=" in line or ":" in line:
         setting = _SETTING.match(line)
-        pairs = [setting.groups()] if setting else []
+        plain = setting is not None and " " not in setting[2] and not _STEP_LINE.match(line)
+        pairs = [setting.groups()] if setting is not None and plain else []
         pairs += _WORD.findall(line) if len(facts.settings) < MAX_SETTINGS else []
         for key, value in pairs:
             if len(facts.settings) < MAX_SETTINGS or key in facts.settings:

@@ -25,7 +25,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Rule(_Part, frozen=True):
-    """A rule: ``severity`` is the highest that a finding of it may have, ``check`` the part of the checker that decides."""
+    """A rule: ``severity`` is the highest that a finding may have, ``check`` the part of the checker that decides."""
 
     id: str
     title: str
@@ -54,7 +54,7 @@ class Data(_Part, frozen=True):
 
 
 class Policy(_Part, frozen=True):
-    """When an entry counts as better than another: a floor in nats per token and a bound on p."""
+    """A policy that decides whether an entry is better: a floor in nats per token and a bound on p."""
 
     name: str
     text: str
@@ -169,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
     if path.parent == FOLDER and not path.is_file():
         known = [file.stem for file in sorted(FOLDER.glob("*.toml"))]
         raise UsageError(
-            f"no rule set {path.stem!r}; known: {', '.join(known)}, or the path of a .toml file{nearest(path.stem, known)}"
+            f"no rule set {path.stem!r}; known: {', '.join(known)}, or a .toml file{nearest(path.stem, known)}"
         )
     try:
         with path.open("rb") as file:

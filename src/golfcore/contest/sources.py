@@ -11,12 +11,15 @@ from golfcore.contest.findings import Finding
 from golfcore.contest.flow.state import SourceFile
 from golfcore.contest.folder import PYTHON, SCRIPT, SHELL, Entry, EntryFile
 from golfcore.contest.log_facts import LogFacts
+from golfcore.contest.ruleset import Severity
 from golfcore.contest.unpack import Unpacked, unpack
 
 MAX_NESTED = 180  # brackets within brackets that a file may have
 MAX_UNARY = 400  # operators in a row
+_REVIEW: Severity = "REVIEW"
+_FORMAT: Severity = "FORMAT"
 _VARIABLE = re.compile(r"(?<![\w.$-])([A-Z][A-Z0-9_]{2,60})=([\"']?)([^\s\"'`;&|\\]{0,200})\2(?=[\s\\;`&|]|$)")
-_ROWS = re.compile(r"[-+~!]{%d}|(?:not\s{1,4}){%d}|(?:lambda\s{0,3}:\s{0,3}){60}" % (MAX_UNARY, MAX_UNARY))
+_ROWS = re.compile(rf"[-+~!]{{{MAX_UNARY}}}|(?:not\s{{1,4}}){{{MAX_UNARY}}}|(?:lambda\s{{0,3}}:\s{{0,3}}){{60}}")
 
 
 @dataclass
@@ -61,9 +64,16 @@ def _expanded(result: Programs, file: EntryFile, source: SourceFile, unpacked: U
     result.expanded[file.name] = len(text.encode())
     result.findings.append(
         Finding(
-            "package", "INFO", f"{file.name} is packed {unpacked.layers} deep ({', '.join(unpacked.codecs)}); lines are "
-            f"those of the {len(text.encode()):,} bytes that it expands to.", "Nothing to do.", "static", 1.0, file.name, 1,
-        )  # fmt: skip
+            "package",
+            "INFO",
+            f"{file.name} is packed {unpacked.layers} deep ({', '.join(unpacked.codecs)}); lines are "
+            f"those of the {len(text.encode()):,} bytes that it expands to.",
+            "Nothing to do.",
+            "static",
+            1.0,
+            file.name,
+            1,
+        )
     )
     result.files[file.name] = SourceFile(file.name, text, inner) if inner is not None else source
 
@@ -83,13 +93,12 @@ def _parse(result: Programs, name: str, text: str, *, packed: bool) -> ast.Modul
             problem, line = f"is not Python: {error.msg}", error.lineno or 0
         except (ValueError, RecursionError, MemoryError) as error:
             problem = f"cannot be parsed: {type(error).__name__}"
-    severity = "REVIEW" if name == SCRIPT else "FORMAT"
+    main = name == SCRIPT
     lines = tuple(text.split("\n")[line - 1 : line]) if line else ()
-    result.findings.append(
-        Finding("R3", severity, f"{name}: {what} {problem}.", "Ship source that Python 3 compiles.", "static", 1.0, name, line, lines)
-        if severity == "REVIEW"
-        else Finding("package", severity, f"{name}: {what} {problem}.", "Ship source that Python 3 compiles.", "static", 1.0, name, line, lines)
-    )
+    text = f"{name}: {what} {problem}."
+    fix = "Ship source that Python 3 compiles."
+    rule, severity = ("R3", _REVIEW) if main else ("package", _FORMAT)
+    result.findings.append(Finding(rule, severity, text, fix, "static", 1.0, name, line, lines))
     result.not_checked.append(f"{name}: {what} {problem}, so its data flow was not followed")
     return None
 
@@ -105,7 +114,7 @@ def _nested(text: str) -> int:
 
 
 def settings_of(entry: Entry, logs: list[LogFacts]) -> dict[str, str]:
-    """Return variables of the environment: as scripts and README set them, and as the logs print them, which counts more."""
+    """Return variables of the environment: as scripts and README set them; what the logs print counts more."""
     found: dict[str, str] = {}
     for file in (*entry.with_suffix(SHELL), *entry.with_suffix((".md",))):
         for name, _, value in _VARIABLE.findall((file.text or "")[:400_000]):

@@ -14,8 +14,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "val_bpb": ("val_bpb", "mean_val_bpb", "val_bpb_mean", "mean_bpb", "final_val_bpb", "bpb", "val_bpb_exact"),
     "val_loss": ("val_loss", "mean_val_loss", "val_loss_mean", "mean_val_loss_nats", "val_loss_nats", "final_val_loss"),
     "bytes_total": (
-        "bytes_total", "artifact_bytes", "artifact_bytes_max", "artifact_size_bytes", "total_bytes", "bytes_total_max",
-        "submission_bytes", "artifact_bytes_total",
+        "bytes_total",
+        "artifact_bytes",
+        "artifact_bytes_max",
+        "artifact_size_bytes",
+        "total_bytes",
+        "bytes_total_max",
+        "submission_bytes",
+        "artifact_bytes_total",
     ),
     "bytes_code": ("bytes_code", "code_bytes", "bytes_code_max"),
     "author": ("author", "github_id", "github", "authors"),
@@ -25,10 +31,16 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "track": ("track",),
     "val_bpb_std": ("val_bpb_std", "std_bpb", "val_bpb_stdev", "bpb_std"),
     "steps": ("step_stop", "steps", "train_steps", "train_steps_mean", "steps_mean"),
-    "train_s": ("wallclock_seconds", "training_time_seconds", "train_time_seconds", "train_time_s", "train_time_s_mean"),
+    "train_s": (
+        "wallclock_seconds",
+        "training_time_seconds",
+        "train_time_seconds",
+        "train_time_s",
+        "train_time_s_mean",
+    ),
     "eval_s": ("eval_time_seconds", "eval_time_s", "eval_time_s_mean", "ttt_eval_time_s"),
     "hardware": ("hardware", "gpu", "platform"),
-}  # fmt: skip
+}
 MILLISECONDS = {"train_s": ("train_time_ms",), "eval_s": ("eval_time_ms", "ttt_time_ms")}
 _SEED_KEY = re.compile(r"^(?:seed[_ ]?)?(\d{1,20})$")
 _NUMBER = re.compile(r"[-+]?\d[\d_,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")

@@ -21,7 +21,7 @@ MAX_DEPTH = 60
 _EXECUTES = {"exec", "eval", "compile"}
 
 
-class Refused(Exception):  # noqa: N818 (it ends a decoding, and says why)
+class Refused(Exception):
     """Raised when a literal cannot be decoded, or not within bounds."""
 
 
@@ -60,13 +60,15 @@ def unpack(tree: ast.Module) -> Unpacked:
 
 
 def _executed(tree: ast.Module) -> ast.AST | None:
-    """Return what a shim passes to exec: a file of few statements that executes something which is no name of a function."""
+    """Return what a shim, a file of few statements, passes to exec."""
     if len(tree.body) > MAX_SHIM:
         return None
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "exec" and node.args:
             argument = node.args[0]
-            while isinstance(argument, ast.Call) and isinstance(argument.func, ast.Name) and argument.func.id == "compile":
+            while (
+                isinstance(argument, ast.Call) and isinstance(argument.func, ast.Name) and argument.func.id == "compile"
+            ):
                 argument = argument.args[0] if argument.args else argument
                 if not isinstance(argument, ast.Call):
                     break
@@ -85,7 +87,11 @@ class _Reader:
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 self.names.setdefault(node.targets[0].id, node.value)
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+            elif (
+                isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Tuple)
+                and isinstance(node.value, ast.Tuple)
+            ):
                 for target, value in zip(node.targets[0].elts, node.value.elts, strict=False):
                     if isinstance(target, ast.Name):
                         self.names.setdefault(target.id, value)
@@ -106,7 +112,9 @@ class _Reader:
                 raise Refused(f"it depends on {node.id}")
             return self.read(self.names[node.id], depth + 1)
         if isinstance(node, ast.JoinedStr):
-            return "".join(str(self.read(p.value if isinstance(p, ast.FormattedValue) else p, depth + 1)) for p in node.values)
+            return "".join(
+                str(self.read(p.value if isinstance(p, ast.FormattedValue) else p, depth + 1)) for p in node.values
+            )
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             left, right = self.read(node.left, depth + 1), self.read(node.right, depth + 1)
             return self.bounded(left + right) if type(left) is type(right) else self.refuse(node)
@@ -133,7 +141,10 @@ class _Reader:
     def sliced(self, node: ast.Subscript, depth: int) -> Any:
         value = self.read(node.value, depth + 1)
         if isinstance(node.slice, ast.Slice):
-            parts = [self.read(p, depth + 1) if p is not None else None for p in (node.slice.lower, node.slice.upper, node.slice.step)]
+            parts = [
+                self.read(p, depth + 1) if p is not None else None
+                for p in (node.slice.lower, node.slice.upper, node.slice.step)
+            ]
             if isinstance(value, (str, bytes, list)) and all(p is None or isinstance(p, int) for p in parts):
                 return value[slice(*parts)]
         return self.refuse(node)
@@ -143,6 +154,7 @@ class _Reader:
         arguments = [self.read(part, depth + 1) for part in node.args]
         named = {k.arg: self.option(k.value, depth) for k in node.keywords if k.arg}
         function = node.func
+        path: str | None
         if isinstance(function, ast.Name):
             path = self.modules.get(function.id, function.id)
             if path in ("__import__", "compile"):
@@ -154,7 +166,7 @@ class _Reader:
         else:
             return self.refuse(node)
         name = path.rpartition(".")[2]
-        decoder = _DECODERS.get(name) or (_decompressor(path) if name in ("decompress", "d") else None)
+        decoder = _DECODERS.get(name) or (_decompressor(path) if name == "decompress" else None)
         if decoder is None:
             raise Refused(f"it calls {path[:60]}")
         self.used.append(path if name == "decompress" else name)
@@ -172,14 +184,23 @@ class _Reader:
             return f"{self.modules[value.id]}.{function.attr}"
         if isinstance(value, ast.Name) and value.id == "bytes":
             return f"bytes.{function.attr}"
-        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "__import__" and value.args:
+        if (
+            isinstance(value, ast.Call)
+            and isinstance(value.func, ast.Name)
+            and value.func.id == "__import__"
+            and value.args
+        ):
             name = value.args[0]
-            return f"{name.value}.{function.attr}" if isinstance(name, ast.Constant) else None
+            return f"{name.value!s}.{function.attr}" if isinstance(name, ast.Constant) else None
         return None
 
     def option(self, node: ast.AST, depth: int) -> Any:
         """Return the value of a keyword: a literal, or a constant of lzma."""
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and self.modules.get(node.value.id) == "lzma":
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and self.modules.get(node.value.id) == "lzma"
+        ):
             return getattr(lzma, node.attr, None)
         if isinstance(node, (ast.List, ast.Tuple)):
             return [self.option(part, depth) for part in node.elts[:8]]
@@ -190,11 +211,22 @@ class _Reader:
 
     def method(self, value: Any, name: str, arguments: list[Any]) -> Any:
         """Return the result of a harmless method of bytes or text."""
-        if isinstance(value, (str, bytes)) and name in ("encode", "decode", "strip", "replace", "join", "translate", "lstrip", "rstrip"):
+        if isinstance(value, (str, bytes)) and name in (
+            "encode",
+            "decode",
+            "strip",
+            "replace",
+            "join",
+            "translate",
+            "lstrip",
+            "rstrip",
+        ):
             if name == "replace" and len(arguments) > 1 and len(value) * max(1, len(arguments[1])) > 64 * MAX_BYTES:
                 raise Refused("it expands too far")
             if name == "decode" and arguments and arguments[0] in ("base64", "hex", "zlib", "bz2", "rot13"):
-                return codecs.decode(value, arguments[0]) if arguments[0] in ("base64", "hex") else self.refuse(ast.Pass())
+                return (
+                    codecs.decode(value, arguments[0]) if arguments[0] in ("base64", "hex") else self.refuse(ast.Pass())
+                )
             return self.bounded(getattr(value, name)(*arguments))
         raise Refused(f"it calls the method {name}")
 
@@ -252,9 +284,16 @@ def _zstd(arguments: list[Any], named: dict[str, Any]) -> bytes:
 def _decompressor(path: str) -> Callable[[list[Any], dict[str, Any]], bytes] | None:
     module = path.partition(".")[0]
     return {
-        "lzma": _lzma, "zlib": _zlib, "bz2": _inflate(bz2.BZ2Decompressor), "brotli": _brotli, "brotlicffi": _brotli,
-        "gzip": _inflate(lambda: zlib.decompressobj(31)), "zstandard": _zstd, "zstd": _zstd, "pyzstd": _zstd,
-    }.get(module)  # fmt: skip
+        "lzma": _lzma,
+        "zlib": _zlib,
+        "bz2": _inflate(bz2.BZ2Decompressor),
+        "brotli": _brotli,
+        "brotlicffi": _brotli,
+        "gzip": _inflate(lambda: zlib.decompressobj(31)),
+        "zstandard": _zstd,
+        "zstd": _zstd,
+        "pyzstd": _zstd,
+    }.get(module)
 
 
 _DECODERS: dict[str, Callable[[list[Any], dict[str, Any]], Any]] = {

@@ -33,21 +33,34 @@ def _score(context: Context) -> None:
     if claimed < min(values) - BETTER:
         all_there = len(context.logs) >= _declared(context)
         context.flag(
-            "I19", context.strict("LIKELY" if all_there else "REVIEW"),
+            "I19",
+            context.strict("LIKELY" if all_there else "REVIEW"),
             f"submission.json claims {claimed:.5f} bits per byte; the best score in the logs is {min(values):.5f}.",
             "Claim what the logs show, or add the log of the run that reached it.",
-            file=_file(context), line=_line(context, "val_bpb"), kind="meta",
-        )  # fmt: skip
+            file=_file(context),
+            line=_line(context, "val_bpb"),
+            kind="meta",
+        )
     elif not context.supported and abs(claimed - mean) >= MEAN_DIGITS:
         context.flag(
-            "I19", "REVIEW", f"submission.json claims {claimed:.5f} bits per byte; the mean of the logs is {mean:.5f}.",
-            "Claim the mean of the seeds.", file=_file(context), line=_line(context, "val_bpb"), kind="meta",
-        )  # fmt: skip
+            "I19",
+            "REVIEW",
+            f"submission.json claims {claimed:.5f} bits per byte; the mean of the logs is {mean:.5f}.",
+            "Claim the mean of the seeds.",
+            file=_file(context),
+            line=_line(context, "val_bpb"),
+            kind="meta",
+        )
     elif len(means) >= 3 and abs(claimed - min(means)) < SAME and mean - claimed > BETTER:
         context.flag(
-            "I18", "REVIEW", f"The claim {claimed:.5f} is the best of {len(means)} seeds; their mean is {mean:.5f}.",
-            "Claim the mean of the seeds.", file=_file(context), line=_line(context, "val_bpb"), kind="meta",
-        )  # fmt: skip
+            "I18",
+            "REVIEW",
+            f"The claim {claimed:.5f} is the best of {len(means)} seeds; their mean is {mean:.5f}.",
+            "Claim the mean of the seeds.",
+            file=_file(context),
+            line=_line(context, "val_bpb"),
+            kind="meta",
+        )
 
 
 def _seeds(context: Context) -> None:
@@ -61,16 +74,23 @@ def _seeds(context: Context) -> None:
             continue
         better = claimed < min(own) - BETTER
         context.flag(
-            "I19", context.strict("LIKELY" if better else "REVIEW"),
+            "I19",
+            context.strict("LIKELY" if better else "REVIEW"),
             f"Seed {seed}: submission.json claims {claimed:.5f} bits per byte; its log shows {min(own):.5f}.",
-            "Claim what the log of the seed shows.", file=_file(context), kind="meta",
-        )  # fmt: skip
+            "Claim what the log of the seed shows.",
+            file=_file(context),
+            kind="meta",
+        )
     lacking = [str(seed) for seed in context.submission.declared_seeds if seed not in logs]
     if lacking and logs:
         context.flag(
-            "R17", "REVIEW", f"Seeds {', '.join(lacking[:6])} are claimed and have no log.", "Add their logs.",
-            file=_file(context), kind="meta",
-        )  # fmt: skip
+            "R17",
+            "REVIEW",
+            f"Seeds {', '.join(lacking[:6])} are claimed and have no log.",
+            "Add their logs.",
+            file=_file(context),
+            kind="meta",
+        )
 
 
 def _title(context: Context) -> None:
@@ -82,18 +102,28 @@ def _title(context: Context) -> None:
         logs = by_seed(context.logs)
         if score.title and claimed is not None and abs(score.bpb - claimed) > 1e-3:
             context.flag(
-                "I19", "REVIEW", f"README's title says {score.bpb}, submission.json {claimed:.5f} bits per byte.",
-                "Say one number.", file=name, line=score.line, kind="meta",
-            )  # fmt: skip
+                "I19",
+                "REVIEW",
+                f"README's title says {score.bpb}, submission.json {claimed:.5f} bits per byte.",
+                "Say one number.",
+                file=name,
+                line=score.line,
+                kind="meta",
+            )
         if score.seed in logs and score.seed is not None:
             shown = [event["val_bpb"] for log in logs[score.seed] for event in log.events if event.get("val_bpb")]
             if shown and score.bpb < min(shown) - BETTER:
                 context.flag(
-                    "I19", context.strict("LIKELY"),
+                    "I19",
+                    context.strict("LIKELY"),
                     f"README says {score.bpb} bits per byte for seed {score.seed}; no line of its log is under "
                     f"{min(shown):.5f}.",
-                    "Say what the log shows.", file=name, line=score.line, kind="meta", confidence=0.8,
-                )  # fmt: skip
+                    "Say what the log shows.",
+                    file=name,
+                    line=score.line,
+                    kind="meta",
+                    confidence=0.8,
+                )
 
 
 def _steps(context: Context) -> None:
@@ -101,9 +131,13 @@ def _steps(context: Context) -> None:
     steps = [log.steps for log in context.logs if log.steps]
     if claimed and steps and not 0.99 * min(steps) <= claimed <= 1.01 * max(steps):
         context.flag(
-            "I19", "REVIEW", f"submission.json claims {claimed:,.0f} steps; the logs have {min(steps):,} to {max(steps):,}.",
-            "Claim the steps of the runs that are filed.", file=_file(context), kind="meta",
-        )  # fmt: skip
+            "I19",
+            "REVIEW",
+            f"submission.json claims {claimed:,.0f} steps; the logs have {min(steps):,} to {max(steps):,}.",
+            "Claim the steps of the runs that are filed.",
+            file=_file(context),
+            kind="meta",
+        )
 
 
 def _hardware(context: Context) -> None:
@@ -113,15 +147,21 @@ def _hardware(context: Context) -> None:
     sizes = {log.settings.get("world_size") for log in context.supporting} - {None}
     if sizes and sizes != {"8"}:
         context.flag(
-            "R7", "REVIEW", f"The logs have world_size {', '.join(sorted(str(size) for size in sizes))}; a record needs 8 GPUs.",
+            "R7",
+            "REVIEW",
+            f"The logs have world_size {', '.join(sorted(str(size) for size in sizes))}; a record needs 8 GPUs.",
             "Repeat the run on 8 H100, or file it as a non-record entry.",
-        )  # fmt: skip
+        )
     named = str(context.submission.values.get("hardware", ""))
     if re.search(r"\b[1-7]\s?x|4090|5090|A100|RTX|T4|L40", named) and "8x" not in named.replace(" ", ""):
         context.flag(
-            "R7", "REVIEW", f"submission.json names the hardware {named[:60]!r}; a record needs 8 H100.",
-            "Repeat the run on 8 H100, or file it as a non-record entry.", file=_file(context), kind="meta",
-        )  # fmt: skip
+            "R7",
+            "REVIEW",
+            f"submission.json names the hardware {named[:60]!r}; a record needs 8 H100.",
+            "Repeat the run on 8 H100, or file it as a non-record entry.",
+            file=_file(context),
+            kind="meta",
+        )
 
 
 def _declared(context: Context) -> int:

@@ -29,10 +29,14 @@ def _training(context: Context, log: LogFacts) -> None:
     if log.train_s is None or log.train_s <= limits.train_s + limits.train_tolerance_s:
         return
     context.flag(
-        "I16", "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
+        "I16",
+        "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
         f"Training took {log.train_s:,.1f} s; the limit is {limits.train_s:g} s.",
-        "Stop earlier, for example by a reserve of a second.", file=log.name, line=log.train_line, confidence=0.95,
-    )  # fmt: skip
+        "Stop earlier, for example by a reserve of a second.",
+        file=log.name,
+        line=log.train_line,
+        confidence=0.95,
+    )
 
 
 def _calibration(context: Context, log: LogFacts) -> None:
@@ -46,12 +50,15 @@ def _calibration(context: Context, log: LogFacts) -> None:
         return
     how = f"{log.calibration_s:.1f} s" if log.calibration_s is not None else "an unknown time"
     context.flag(
-        "I9", "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
+        "I9",
+        "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
         f"Training stopped at {log.train_s:.1f} s, and the quantizer was calibrated for {how} after it; the limit of "
         f"{limits.train_s:g} s holds for both.",
         "Reserve the time of the calibration, or calibrate on text that the model generates.",
-        file=log.name, line=log.calibration_line, confidence=0.8 if unknown else 0.9,
-    )  # fmt: skip
+        file=log.name,
+        line=log.calibration_line,
+        confidence=0.8 if unknown else 0.9,
+    )
 
 
 def _evaluation(context: Context, log: LogFacts) -> None:
@@ -59,7 +66,10 @@ def _evaluation(context: Context, log: LogFacts) -> None:
     if log.eval_s is None or log.eval_s <= limits.eval_s:
         return
     context.flag(
-        "I16", "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
+        "I16",
+        "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
         f"The evaluation behind the score took {log.eval_s:,.1f} s; the limit is {limits.eval_s:g} s.",
-        "Take a larger stride, or fewer steps of adaptation.", file=log.name, line=log.eval_line,
-    )  # fmt: skip
+        "Take a larger stride, or fewer steps of adaptation.",
+        file=log.name,
+        line=log.eval_line,
+    )

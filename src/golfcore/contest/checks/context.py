@@ -36,9 +36,17 @@ class Context:
         return self.track is None or self.track.record
 
     def flag(
-        self, rule: str, severity: Severity, explanation: str, fix: str, *, file: str = "", line: int = 0,
-        kind: Kind = "log", confidence: float = 0.9,
-    ) -> None:  # fmt: skip
+        self,
+        rule: str,
+        severity: Severity,
+        explanation: str,
+        fix: str,
+        *,
+        file: str = "",
+        line: int = 0,
+        kind: Kind = "log",
+        confidence: float = 0.9,
+    ) -> None:
         """Add a finding, with the line of the file that it rests on."""
         source = self.entry.files.get(file)
         lines = source.lines(line) if source and line else ()

@@ -20,15 +20,23 @@ def check_seeds(context: Context) -> None:
     copies = _copies(context.logs)
     for first, second in copies:
         context.flag(
-            "I19", "LIKELY", f"{first.name} and {second.name} are one run under two seeds: every logged loss is equal.",
-            "File a run of its own for each seed.", file=second.name, line=second.score_line,
-        )  # fmt: skip
+            "I19",
+            "LIKELY",
+            f"{first.name} and {second.name} are one run under two seeds: every logged loss is equal.",
+            "File a run of its own for each seed.",
+            file=second.name,
+            line=second.score_line,
+        )
     for log in context.logs:
         if log.seed is not None and log.named_seed is not None and log.seed != log.named_seed:
             context.flag(
-                "R17", "REVIEW", f"{log.name} is named after seed {log.named_seed} and prints seed {log.seed}.",
-                "Let the log print the seed that was used.", file=log.name, line=log.setting_lines.get("seed", 0),
-            )  # fmt: skip
+                "R17",
+                "REVIEW",
+                f"{log.name} is named after seed {log.named_seed} and prints seed {log.seed}.",
+                "Let the log print the seed that was used.",
+                file=log.name,
+                line=log.setting_lines.get("seed", 0),
+            )
     _picked(context)
     _settings(context)
 
@@ -60,9 +68,13 @@ def _picked(context: Context) -> None:
     odd = sorted(seed for seed in seeds if seed >= ODD_SEED)
     if odd:
         context.flag(
-            "I18", "REVIEW", f"Unusual seed {odd[0]}: nothing shows how it was chosen.", "Say why, or run common seeds.",
-            kind="meta", confidence=0.4,
-        )  # fmt: skip
+            "I18",
+            "REVIEW",
+            f"Unusual seed {odd[0]}: nothing shows how it was chosen.",
+            "Say why, or run common seeds.",
+            kind="meta",
+            confidence=0.4,
+        )
     scores = sorted(log.val_bpb for log in context.logs if log.val_bpb is not None)
     claimed = context.submission.number("val_bpb")
     if (
@@ -72,17 +84,23 @@ def _picked(context: Context) -> None:
         and scores[-1] - scores[0] > 2e-4
     ):
         context.flag(
-            "I18", "LIKELY", f"The claim is the best of {len(scores)} logged runs.", "Claim the mean of seeds chosen beforehand.",
+            "I18",
+            "LIKELY",
+            f"The claim is the best of {len(scores)} logged runs.",
+            "Claim the mean of seeds chosen beforehand.",
             kind="meta",
-        )  # fmt: skip
+        )
     tried = context.submission.raw.get("seeds_tried") or context.submission.raw.get("num_seeds_tried")
     if isinstance(tried, list):
         tried = len(tried)
     if isinstance(tried, int) and tried > max(len(seeds), context.rules.limits.min_seeds):
         context.flag(
-            "I18", "LIKELY", f"submission.json says that {tried} seeds were tried, and reports {len(seeds)}.",
-            "Claim the mean of seeds chosen beforehand.", kind="meta",
-        )  # fmt: skip
+            "I18",
+            "LIKELY",
+            f"submission.json says that {tried} seeds were tried, and reports {len(seeds)}.",
+            "Claim the mean of seeds chosen beforehand.",
+            kind="meta",
+        )
 
 
 def _settings(context: Context) -> None:
@@ -101,12 +119,20 @@ def _settings(context: Context) -> None:
             differing.append(f"{key} ({value[:20]} and {sorted(others - {value})[0][:20]})")
     if differing:
         context.flag(
-            "R17", "REVIEW", f"Settings differ between seeds: {', '.join(differing[:5])}.", "Run all seeds with one configuration.",
-            file=logs[0].name, confidence=0.5,
-        )  # fmt: skip
+            "R17",
+            "REVIEW",
+            f"Settings differ between seeds: {', '.join(differing[:5])}.",
+            "Run all seeds with one configuration.",
+            file=logs[0].name,
+            confidence=0.5,
+        )
     sizes = {log.bytes_code for log in logs if log.bytes_code}
     if len(sizes) > 1:
         context.flag(
-            "R17", "REVIEW", f"The code has {', '.join(f'{size:,}' for size in sorted(sizes))} bytes in different logs.",
-            "Run all seeds with one state of the code.", file=logs[0].name, confidence=0.6,
-        )  # fmt: skip
+            "R17",
+            "REVIEW",
+            f"The code has {', '.join(f'{size:,}' for size in sorted(sizes))} bytes in different logs.",
+            "Run all seeds with one state of the code.",
+            file=logs[0].name,
+            confidence=0.6,
+        )

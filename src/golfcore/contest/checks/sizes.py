@@ -21,15 +21,22 @@ def check_sizes(context: Context, expanded: dict[str, int]) -> None:
             _over(context, log.name, log.bytes_line, log.bytes_total or 0, counted if shipped is not None else None)
     if claimed is not None and claimed > cap:
         context.flag(
-            "I16", context.strict("BLOCK" if logged and min(log.bytes_total or 0 for log in logged) > cap else "LIKELY"),
+            "I16",
+            context.strict("BLOCK" if logged and min(log.bytes_total or 0 for log in logged) > cap else "LIKELY"),
             f"submission.json claims {claimed:,.0f} bytes; the cap is {cap:,} (decimal, not {16 * 2**20:,}).",
-            "Shrink the model or the code.", file=_json(context), kind="meta",
-        )  # fmt: skip
+            "Shrink the model or the code.",
+            file=_json(context),
+            kind="meta",
+        )
     elif claimed is not None and claimed > cap - CLOSE:
         context.flag(
-            "R1", "INFO", f"{cap - claimed:,.0f} bytes are left under the cap; sizes drift from seed to seed.",
-            "Leave a margin.", file=_json(context), kind="meta",
-        )  # fmt: skip
+            "R1",
+            "INFO",
+            f"{cap - claimed:,.0f} bytes are left under the cap; sizes drift from seed to seed.",
+            "Leave a margin.",
+            file=_json(context),
+            kind="meta",
+        )
     _sum(context, claimed)
     _code(context, expanded)
 
@@ -44,8 +51,14 @@ def _over(context: Context, name: str, line: int, logged: int, counted: int | No
     else:
         severity = context.strict("LIKELY") if claimed is not None and claimed > cap else "REVIEW"
         text = f"The log says {logged:,} bytes, over the cap of {cap:,}, and there is no script to count again."
-    context.flag("I16", severity, text, "Shrink the model or pack the code, and log the size that is shipped.",
-                 file=name, line=line)  # fmt: skip
+    context.flag(
+        "I16",
+        severity,
+        text,
+        "Shrink the model or pack the code, and log the size that is shipped.",
+        file=name,
+        line=line,
+    )
 
 
 def _sum(context: Context, claimed: float | None) -> None:
@@ -54,9 +67,13 @@ def _sum(context: Context, claimed: float | None) -> None:
         model = next(iter(models.values()))
         if abs(model + code - claimed) > 1:
             context.flag(
-                "I19", "REVIEW", f"Model {model:,} and code {code:,.0f} bytes make {model + code:,.0f}, not {claimed:,.0f}.",
-                "Claim the sum.", file=_json(context), kind="meta",
-            )  # fmt: skip
+                "I19",
+                "REVIEW",
+                f"Model {model:,} and code {code:,.0f} bytes make {model + code:,.0f}, not {claimed:,.0f}.",
+                "Claim the sum.",
+                file=_json(context),
+                kind="meta",
+            )
 
 
 def _code(context: Context, expanded: dict[str, int]) -> None:
@@ -67,21 +84,40 @@ def _code(context: Context, expanded: dict[str, int]) -> None:
     shipped = context.script.size
     full = expanded.get(context.script.name, shipped)
     note = f"; expanded {full:,}" if full != shipped else ""
-    context.flag("R2", "INFO", f"train_gpt.py ships {shipped:,} bytes{note}.", "Nothing to do.",
-                 file=context.script.name, kind="meta")  # fmt: skip
+    context.flag(
+        "R2",
+        "INFO",
+        f"train_gpt.py ships {shipped:,} bytes{note}.",
+        "Nothing to do.",
+        file=context.script.name,
+        kind="meta",
+    )
     code = context.submission.number("bytes_code")
     if code is not None and abs(code - shipped) > max(64, 0.01 * shipped) and abs(code - full) > max(64, 0.01 * full):
         context.flag(
-            "R2", "REVIEW", f"submission.json claims {code:,.0f} bytes of code; train_gpt.py has {shipped:,}{note}.",
-            "Count the script that is shipped.", file=_json(context), kind="meta",
-        )  # fmt: skip
+            "R2",
+            "REVIEW",
+            f"submission.json claims {code:,.0f} bytes of code; train_gpt.py has {shipped:,}{note}.",
+            "Count the script that is shipped.",
+            file=_json(context),
+            kind="meta",
+        )
+    _others(context)
+
+
+def _others(context: Context) -> None:
+    """Report helpers and large files, which count against the cap if the score needs them."""
     helpers = [f for f in context.entry.files.values() if f.suffix in (*PYTHON, *NATIVE) and f is not context.script]
     if helpers:
         context.flag(
-            "R2", "REVIEW", f"{len(helpers)} further sources, {sum(f.size for f in helpers):,} bytes "
+            "R2",
+            "REVIEW",
+            f"{len(helpers)} further sources, {sum(f.size for f in helpers):,} bytes "
             f"({', '.join(f.name for f in helpers[:3])}): they count if train_gpt.py needs them.",
-            "Put into train_gpt.py what it needs.", file=helpers[0].name, kind="meta",
-        )  # fmt: skip
+            "Put into train_gpt.py what it needs.",
+            file=helpers[0].name,
+            kind="meta",
+        )
     known = (
         *PYTHON,
         *NATIVE,
@@ -101,9 +137,13 @@ def _code(context: Context, expanded: dict[str, int]) -> None:
     blobs = [f for f in context.entry.files.values() if f.suffix not in known and f.size > CLOSE]
     if blobs:
         context.flag(
-            "R2", "REVIEW", f"{blobs[0].name} has {blobs[0].size:,} bytes: what the score needs counts against the cap.",
-            "Say what it is for, or remove it.", file=blobs[0].name, kind="meta",
-        )  # fmt: skip
+            "R2",
+            "REVIEW",
+            f"{blobs[0].name} has {blobs[0].size:,} bytes: what the score needs counts against the cap.",
+            "Say what it is for, or remove it.",
+            file=blobs[0].name,
+            kind="meta",
+        )
 
 
 def _json(context: Context) -> str:

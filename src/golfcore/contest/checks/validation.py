@@ -34,22 +34,33 @@ def _tokens(context: Context, log: LogFacts) -> None:
     if log.val_tokens and known and log.val_tokens < WHOLE * min(t.val_tokens for t in known):
         whole = min(t.val_tokens for t in known)
         context.flag(
-            "I15", "LIKELY" if vocabulary is not None and log in context.supporting else "REVIEW",
+            "I15",
+            "LIKELY" if vocabulary is not None and log in context.supporting else "REVIEW",
             f"{log.val_tokens:,} validation tokens were scored; the split has {whole:,} with this tokenizer.",
-            "Score all validation shards.", file=log.name, line=line,
-        )  # fmt: skip
+            "Score all validation shards.",
+            file=log.name,
+            line=line,
+        )
     for key, text in log.settings.items():
         if key in ("val_doc_fraction", "val_fraction", "eval_fraction") and (share := _float(text)) is not None:
             if 0 < share < 1:
                 context.flag(
-                    "I15", "LIKELY", f"{key} is {share:g}: a part of the validation split was scored.",
-                    "Score all of it.", file=log.name, line=log.setting_lines.get(key, 0),
-                )  # fmt: skip
+                    "I15",
+                    "LIKELY",
+                    f"{key} is {share:g}: a part of the validation split was scored.",
+                    "Score all of it.",
+                    file=log.name,
+                    line=log.setting_lines.get(key, 0),
+                )
         elif key in ("subset", "max_val_tokens", "val_tokens_limit", "eval_tokens") and (_float(text) or 0) > 0:
             context.flag(
-                "I15", "REVIEW", f"{key}={text}: only a part of the validation split may have been scored.",
-                "Score all of it.", file=log.name, line=log.setting_lines.get(key, 0),
-            )  # fmt: skip
+                "I15",
+                "REVIEW",
+                f"{key}={text}: only a part of the validation split may have been scored.",
+                "Score all of it.",
+                file=log.name,
+                line=log.setting_lines.get(key, 0),
+            )
 
 
 def _shards(context: Context, log: LogFacts) -> None:
@@ -58,9 +69,13 @@ def _shards(context: Context, log: LogFacts) -> None:
     line = log.setting_lines.get("train_files", 0)
     if "val" in path.rsplit("/", 1)[-1].lower() and "train" not in path.rsplit("/", 1)[-1].lower():
         context.flag(
-            "I12", "LIKELY", f"Training read the validation shards: train_files is {path}.",
-            "Train on the training shards.", file=log.name, line=line,
-        )  # fmt: skip
+            "I12",
+            "LIKELY",
+            f"Training read the validation shards: train_files is {path}.",
+            "Train on the training shards.",
+            file=log.name,
+            line=line,
+        )
     signs = []
     if log.train_shards is not None and log.train_shards >= MANY_SHARDS:
         signs.append(f"{log.train_shards:,} training shards (the contest has {context.rules.data.train_shards})")
@@ -71,11 +86,14 @@ def _shards(context: Context, log: LogFacts) -> None:
         signs.append(f"val_docs={documents:g} (the split has {context.rules.data.val_documents:,})")
     if signs:
         context.flag(
-            "I13", "LIKELY" if len(signs) > 1 and any("shards" in s or "val_docs" in s for s in signs) else "REVIEW",
+            "I13",
+            "LIKELY" if len(signs) > 1 and any("shards" in s or "val_docs" in s for s in signs) else "REVIEW",
             f"Signs of data prepared with another split: {'; '.join(signs)}. Validation documents may be in training.",
             "Prepare the data with 50,000 validation documents left out of training, and show their hashes.",
-            file=log.name, line=log.setting_lines.get("train_shards", line), confidence=0.6 + 0.1 * len(signs),
-        )  # fmt: skip
+            file=log.name,
+            line=log.setting_lines.get("train_shards", line),
+            confidence=0.6 + 0.1 * len(signs),
+        )
 
 
 def _gates(context: Context, log: LogFacts) -> None:
@@ -83,10 +101,13 @@ def _gates(context: Context, log: LogFacts) -> None:
         count, line = log.gates.get(name, (0.0, 0))
         if count > 0:
             context.flag(
-                "I6", "LIKELY" if "agree" not in name else "REVIEW",
+                "I6",
+                "LIKELY" if "agree" not in name else "REVIEW",
                 f"The counter {name} is {count:g}: hints were switched by a class of the token that they predict.",
-                "Let gates look only at tokens before the one that is predicted.", file=log.name, line=line,
-            )  # fmt: skip
+                "Let gates look only at tokens before the one that is predicted.",
+                file=log.name,
+                line=line,
+            )
 
 
 def _denominator(context: Context) -> None:
@@ -95,9 +116,8 @@ def _denominator(context: Context) -> None:
     loss, bpb = context.submission.number("val_loss"), context.submission.number("val_bpb")
     if loss and bpb and loss > 1.02 * bpb * math.log(2):
         pairs.append((loss, bpb, context.submission_file.name if context.submission_file else "", 0))
-    for log in context.supporting:
-        if log.val_loss and log.val_bpb:
-            pairs.append((log.val_loss, log.val_bpb, log.name, log.score_line))
+    logs = [log for log in context.supporting if log.val_loss and log.val_bpb]
+    pairs += [(log.val_loss or 0.0, log.val_bpb or 0.0, log.name, log.score_line) for log in logs]
     if not pairs or not context.rules.tokenizers:
         context.notes.skip("bytes per token: needs val_loss and val_bpb of one score, and the contest's tokenizers")
         return
@@ -115,11 +135,16 @@ def _denominator(context: Context) -> None:
         three = any(BYTES_AS_THREE[0] <= f <= BYTES_AS_THREE[1] for f in factors)
         cause = "a space counted twice" if twice else "a byte token counted as three bytes" if three else ""
         context.flag(
-            "I14", "LIKELY" if cause else "REVIEW",
+            "I14",
+            "LIKELY" if cause else "REVIEW",
             f"Loss and score imply {ratio:.3f} bytes per token; known tokenizers have "
-            f"{', '.join(f'{cluster:g}' for cluster in clusters)}." + (f" The factor is that of {cause}." if cause else ""),
-            "Count the UTF-8 bytes of the original text, and show the count.", file=file, line=line, confidence=0.85,
-        )  # fmt: skip
+            f"{', '.join(f'{cluster:g}' for cluster in clusters)}."
+            + (f" The factor is that of {cause}." if cause else ""),
+            "Count the UTF-8 bytes of the original text, and show the count.",
+            file=file,
+            line=line,
+            confidence=0.85,
+        )
 
 
 def _float(text: str) -> float | None:

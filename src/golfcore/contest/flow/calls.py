@@ -39,24 +39,28 @@ class Calls(Methods):
         return self.call(called, arguments, named, node, scope)
 
     def parent(self, scope: Scope) -> Value:
-        """Return what ``super()`` is: the object itself; the methods of its own class are found first, and stop there."""
+        """Return what ``super()`` is: nothing known, so that what a library class does is not followed."""
         return Value(frozenset({"fn:super"}))
 
-    def call(self, function: Value, arguments: list[Value], named: dict[str, Value], node: ast.Call | None,
-             scope: Scope | None = None) -> Value:  # fmt: skip
+    def call(
+        self,
+        function: Value,
+        arguments: list[Value],
+        named: dict[str, Value],
+        node: ast.Call | None,
+        scope: Scope | None = None,
+    ) -> Value:
         """Return the result of calling a value."""
         callable_things = [
             t for t in function.things if t.kind in ("function", "method", "class", "model", "instance", "partial")
         ]
         if not callable_things:
             return self.library(function, arguments, named, node, scope)
-        results = []
-        for thing in callable_things[:6]:
-            results.append(self.invoke(thing, arguments, named, node, scope))
-        return join(*results)
+        return join(*(self.invoke(thing, arguments, named, node, scope) for thing in callable_things[:6]))
 
-    def invoke(self, thing: Thing, arguments: list[Value], named: dict[str, Value], node: ast.Call | None,
-               scope: Scope | None) -> Value:  # fmt: skip
+    def invoke(
+        self, thing: Thing, arguments: list[Value], named: dict[str, Value], node: ast.Call | None, scope: Scope | None
+    ) -> Value:
         """Call one object: a function, a bound method, a class, a model, or an instance with ``__call__``."""
         if thing.kind == "function":
             return self.function(thing, arguments, named)
@@ -99,8 +103,9 @@ class Calls(Methods):
             inside = Value(data | {"act"})
             self.call(hook, [Value(), Value(items=(inside,)), inside], {}, None)
 
-    def construct(self, thing: Thing, arguments: list[Value], named: dict[str, Value], node: ast.Call | None,
-                  scope: Scope | None) -> Value:  # fmt: skip
+    def construct(
+        self, thing: Thing, arguments: list[Value], named: dict[str, Value], node: ast.Call | None, scope: Scope | None
+    ) -> Value:
         """Make an instance of a class of the entry."""
         bases = self.bases(thing)
         given = mixed(*arguments, *named.values()).labels

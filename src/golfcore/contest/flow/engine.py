@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from golfcore.contest.flow.comprehensions import Comprehensions
 from golfcore.contest.flow.state import Scope, SourceFile, Stop, is_validation_name
+from golfcore.contest.flow.uses import targets_of
 from golfcore.contest.flow.values import NONE, Event, Thing, Value
 
 FORKED = 40  # functions that nothing called and that are run at the end
@@ -30,6 +31,10 @@ class Engine(Comprehensions):
         """Run a file's statements once, and return its module."""
         if source.name not in self.modules:
             scope = Scope(source.name)
+            plain = [
+                n for n in source.tree.body if not isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            ]
+            scope.targets, scope.shifted = targets_of(plain)
             scope.names["__name__"] = Value(NONE, name)
             made = self.thing("module", scope=scope)
             self.modules[source.name] = made
@@ -55,7 +60,7 @@ class Engine(Comprehensions):
 
 @dataclass
 class Trace:
-    """What an abstract run saw."""
+    """An abstract run that ended: its engine, whether it saw everything, and the files that it entered."""
 
     engine: Engine
     complete: bool = True

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import math
-import operator
-from collections.abc import Callable
+import re
 from typing import Any
 
+from golfcore.contest.flow.operators import constant_part, folded, is_shifted, iterations, paid
 from golfcore.contest.flow.state import (
     MAX_NESTED,
     Scope,
     State,
-    is_target_name,
     is_validation_name,
     known,
     split_labels,
-)  # fmt: skip
-from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Value, has, join, mixed, numbers
+)
+from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Thing, Value, has, join, mixed, numbers
 
-_OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
-    ast.BitXor: operator.xor, ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
-    ast.Is: lambda a, b: a is b or (a == b and a is not None), ast.IsNot: lambda a, b: not (a is b or (a == b and a is not None)),
-}  # fmt: skip
+_BUILTINS = frozenset(dir(builtins))
+_MODEL = re.compile(r"^(?:\w+_)?(?:model|net|gpt|lm|teacher|student)(?:_\w+)?$|^other$|^GPT$")
+_OPTIMIZER = re.compile(r"^(?:\w+_)?(?:opt|optim|optimizer)\d?(?:_\w+)?$")
 _HASHING = (ast.BitXor, ast.Mod, ast.BitAnd)
 _SIZES = {"shape", "dtype", "device", "ndim", "itemsize", "is_cuda", "nbytes"}
 _SAME = {"data", "module", "_orig_mod", "T", "mT", "real", "flat"}
@@ -76,10 +72,28 @@ class Expressions(State):
         return value
 
     def builtin(self, name: str) -> Value:
-        """Return the value of a name that no scope has."""
+        """Return the value of a name that no scope has: a builtin, a library, or an object by what it is called."""
         if name in ("__file__", "__doc__"):
             return Value(NONE, name)
-        return Value(frozenset({f"fn:{name}"}))
+        kind = (
+            ""
+            if name in _BUILTINS
+            else "optimizer"
+            if _OPTIMIZER.search(name)
+            else "model"
+            if _MODEL.search(name)
+            else ""
+        )
+        if not kind:
+            return Value(frozenset({f"fn:{name}"}))
+        return Value(things=(self.free(name, kind),))
+
+    def free(self, name: str, kind: str) -> Thing:
+        """Return the object that a name stands for which the entry does not define."""
+        if name not in self.unbound:
+            self.unbound[name] = self.thing(kind)
+            self.unbound[name].element = Value()  # it holds something: it is no container that was just made
+        return self.unbound[name]
 
     def x_Attribute(self, node: ast.Attribute, scope: Scope) -> Value:
         base = self.value(node.value, scope)
@@ -138,7 +152,7 @@ class Expressions(State):
         base = self.value(node.value, scope)
         key = self.value(node.slice, scope)
         result = self.item(base, key, node.slice)
-        if "VAL" in result.labels and _is_shifted(node, scope):
+        if "VAL" in result.labels and is_shifted(node, scope):
             result = result.with_labels("TGT")
         return result
 
@@ -148,6 +162,9 @@ class Expressions(State):
 
     def item(self, base: Value, key: Value, node: ast.AST | None = None) -> Value:
         """Return an element, row or slice of a value at a key."""
+        path = next((label for label in base.labels if label.startswith("fn:")), "")
+        if path and not base.things and "environ" not in path:
+            base = Value(things=(self.free(path, "tensor"),))
         if base.items is not None and isinstance(key.const, int) and -len(base.items) <= key.const < len(base.items):
             return base.items[key.const]
         labels = base.all_labels()
@@ -158,15 +175,16 @@ class Expressions(State):
         held = [thing.element for thing in base.things if thing.element is not None]
         extra = self.looked_up(base, at)
         if has(labels, "m:") and "TGT" in at and not isinstance(node, ast.Slice):
-            return self.loss(labels | (at & DATA) | extra | _iterations(at))
-        if "part" not in labels and "VAL" in labels and _constant_part(node, at, self):
+            return self.loss(labels | (at & DATA) | extra | iterations(at))
+        if "part" not in labels and "VAL" in labels and constant_part(node, at):
             extra |= {"part"}
         found = join(*held) if held else Value()
         carried = at & DATA if "VAL" in at and not (labels & DATA) else NONE
         if "TGT" in at:
             carried -= {"TGT"}
         return Value(
-            found.labels | labels | extra | _iterations(at) | carried | (at & {"blob", "src", "part"}), things=found.things
+            found.labels | labels | extra | iterations(at) | carried | (at & {"blob", "src", "part"}),
+            things=found.things,
         )
 
     def looked_up(self, base: Value, at: frozenset[str]) -> frozenset[str]:
@@ -186,7 +204,9 @@ class Expressions(State):
         if "bytes" in at:
             extra.add("bkey")
         elif "TGT" in at and "hashed" not in at and "DIST" not in labels and not has(labels, "m:"):
-            extra.add("cls")
+            counted = base.things and all(t.writes or (t.element is None and not t.labels) for t in base.things)
+            if not counted:  # the counts of tokens are no property of a token
+                extra.add("cls")
         if "enc" in labels and "VAL" in at:
             extra.add("bytes")
         return frozenset(extra)
@@ -196,7 +216,7 @@ class Expressions(State):
 
     def binary(self, op: ast.AST, left: Value, right: Value) -> Value:
         """Return the result of an operator."""
-        const = _folded(type(op), left.const, right.const)
+        const = folded(type(op), left.const, right.const)
         if isinstance(op, ast.Add) and left.items is not None and right.items is not None:
             return Value(items=(left.items + right.items)[:64])
         if isinstance(op, ast.Add) and left.things and right.things and left.things[0].kind == "list":
@@ -247,7 +267,7 @@ class Expressions(State):
         labels = mixed(*values).labels
         op = node.ops[0]
         left, right = values[0].all_labels(), values[1].all_labels()
-        if isinstance(op, ast.Eq) and _paid(left, right):
+        if isinstance(op, ast.Eq) and paid(left, right):
             labels |= {"paid"}
         if ("TGT" in left) != ("TGT" in right) and not isinstance(op, (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)):
             other = right if "TGT" in left else left
@@ -257,7 +277,7 @@ class Expressions(State):
             self.event("compare", labels=labels)
         const = UNKNOWN
         if len(values) == 2:
-            const = _folded(type(op), values[0].const, values[1].const)
+            const = folded(type(op), values[0].const, values[1].const)
             if (
                 isinstance(op, (ast.Is, ast.IsNot))
                 and not known(values[0])
@@ -331,59 +351,3 @@ class Expressions(State):
 
     def x_Lambda(self, node: ast.Lambda, scope: Scope) -> Value:
         return Value(things=(self.thing("function", node=node, scope=scope),))
-
-
-def _is_shifted(node: ast.Subscript, scope: Scope) -> bool:
-    """Return whether a subscript takes the tokens that follow: ``[1:]``, ``[:, 1:]``, ``[i + 1]``, ``[a + 1 : b + 1]``."""
-    at = node.slice
-    parts = at.elts if isinstance(at, ast.Tuple) else [at]
-    for part in parts:
-        start = part.lower if isinstance(part, ast.Slice) else part
-        if isinstance(start, ast.Constant) and isinstance(part, ast.Slice) and start.value == 1:
-            return True
-        if isinstance(start, ast.BinOp) and isinstance(start.op, ast.Add) and _one(start.right):
-            return True
-    return ast.unparse(node) in scope.shifted if scope.shifted and len(parts) == 1 else False
-
-
-def _one(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value == 1
-
-
-def _iterations(labels: frozenset[str]) -> frozenset[str]:
-    return frozenset(label for label in labels if label.startswith("i:"))
-
-
-def _constant_part(node: ast.AST | None, at: frozenset[str], state: State) -> bool:
-    """Return whether a slice takes a fixed part: ``[:3_000_000]`` outside of what a loop gives it."""
-    if not isinstance(node, ast.Slice) or node.upper is None or node.lower is not None or has(at, "i:"):
-        return False
-    upper = node.upper
-    return isinstance(upper, ast.Constant) and isinstance(upper.value, int) and upper.value >= 10_000
-
-
-def _paid(left: frozenset[str], right: frozenset[str]) -> bool:
-    """Return whether one side is a true token, and the other was read from a file at a place that tokens do not decide."""
-    return any(
-        "TGT" in a and "blob" in b and "VAL" not in b and not has(b, "m:") for a, b in ((left, right), (right, left))
-    )
-
-
-def _folded(op: type[ast.AST], left: Any, right: Any) -> Any:
-    """Return the result of an operator on two small constants."""
-    if left is UNKNOWN or right is UNKNOWN or op not in _OPERATORS:
-        return UNKNOWN
-    for side in (left, right):
-        if isinstance(side, (str, bytes)) and len(side) > 2_000:
-            return UNKNOWN
-        if isinstance(side, int) and abs(side) > 1 << 62:
-            return UNKNOWN
-    if op is ast.Mult and not all(isinstance(side, (int, float)) for side in (left, right)):
-        return UNKNOWN
-    try:
-        return _OPERATORS[op](left, right)
-    except Exception:  # of hostile constants: any operator may raise anything of its own
-        return UNKNOWN
-
-
-__all__ = ["Expressions", "is_target_name"]

@@ -3,36 +3,172 @@
 from __future__ import annotations
 
 import ast
-import math
-from typing import Any
+import re
 
 from golfcore.contest.flow.expressions import Expressions
-from golfcore.contest.flow.state import Scope, known, split_labels
-from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Thing, Value, has, join, mixed, numbers
+from golfcore.contest.flow.state import Scope, known
+from golfcore.contest.flow.values import DATA, NONE, Call, Thing, Value, has, join, mixed, numbers
 
 _LOSS = {"cross_entropy", "nll_loss", "fused_cross_entropy", "linear_cross_entropy"}
-_MAKES = {"zeros", "empty", "ones", "full", "randn", "rand", "zeros_like", "empty_like", "ones_like", "full_like",
-          "randn_like", "zeros_", "arange", "defaultdict", "Counter", "OrderedDict", "dict", "deque", "array"}  # fmt: skip
+_MAKES = {
+    "zeros",
+    "empty",
+    "ones",
+    "full",
+    "randn",
+    "rand",
+    "zeros_like",
+    "empty_like",
+    "ones_like",
+    "full_like",
+    "randn_like",
+    "zeros_",
+    "arange",
+    "defaultdict",
+    "Counter",
+    "OrderedDict",
+    "dict",
+    "deque",
+    "array",
+}
 _DICTS = {"defaultdict", "Counter", "OrderedDict", "dict"}
-_READS = {"fromfile", "memmap", "load", "loadtxt", "open", "frombuffer", "load_file", "b85decode", "b64decode", "a85decode",
-          "read_bytes", "unpackbits", "loads", "from_buffer"}  # fmt: skip
+_READS = {
+    "fromfile",
+    "memmap",
+    "load",
+    "loadtxt",
+    "open",
+    "frombuffer",
+    "load_file",
+    "b85decode",
+    "b64decode",
+    "a85decode",
+    "read_bytes",
+    "unpackbits",
+    "loads",
+    "from_buffer",
+}
 _STATISTICS = {"bincount", "histc", "unique", "Counter", "histogram", "value_counts", "unique_consecutive"}
 _BEST = {"minimum", "fmin", "min", "amin", "maximum", "fmax", "max", "amax", "nanmin", "sorted"}
-_SAME = {"compile", "jit", "njit", "DistributedDataParallel", "DataParallel", "script", "no_grad", "inference_mode", "autocast",
-         "ScriptModule", "prange", "tqdm", "trange", "iter", "list", "tuple", "reversed", "checkpoint", "cast", "wraps", "cache",
-         "set", "frozenset", "Path", "fspath", "abspath", "expanduser", "str", "lru_cache", "cpu", "pin_memory"}  # fmt: skip
-_RUNS = {"submit", "Thread", "Process", "spawn", "map", "starmap", "start_processes", "run_in_executor", "imap", "apply_async",
-         "checkpoint", "Timer", "vmap", "run", "main", "timeit", "filter", "reduce", "apply_along_axis", "vectorize"}  # fmt: skip
-_SHAPES = {"len", "isinstance", "hasattr", "id", "type", "callable", "issubclass", "numel", "is_tensor", "is_available",
-           "perf_counter", "time", "get_rank", "get_world_size", "is_initialized", "device_count", "current_device"}  # fmt: skip
+_SAME = {
+    "compile",
+    "jit",
+    "njit",
+    "DistributedDataParallel",
+    "DataParallel",
+    "script",
+    "no_grad",
+    "inference_mode",
+    "autocast",
+    "ScriptModule",
+    "prange",
+    "tqdm",
+    "trange",
+    "iter",
+    "list",
+    "tuple",
+    "reversed",
+    "checkpoint",
+    "cast",
+    "wraps",
+    "cache",
+    "set",
+    "frozenset",
+    "Path",
+    "fspath",
+    "abspath",
+    "expanduser",
+    "str",
+    "lru_cache",
+    "cpu",
+    "pin_memory",
+}
+_RUNS = {
+    "submit",
+    "Thread",
+    "Process",
+    "spawn",
+    "map",
+    "starmap",
+    "start_processes",
+    "run_in_executor",
+    "imap",
+    "apply_async",
+    "checkpoint",
+    "Timer",
+    "vmap",
+    "run",
+    "main",
+    "timeit",
+    "filter",
+    "reduce",
+    "apply_along_axis",
+    "vectorize",
+}
+_NETWORK = (
+    "requests.",
+    "urllib.request.",
+    "http.client",
+    "httpx.",
+    "aiohttp.",
+    "socket.create",
+    "socket.socket",
+    "ftplib",
+    "boto3",
+    "gdown",
+    "wget.",
+    "huggingface_hub.",
+    "datasets.load_dataset",
+    "urllib3.",
+    "paramiko",
+    "gcsfs",
+    "s3fs",
+)
+_WEIGHTS = ("torch.hub.load", "gensim.downloader", "timm.create_model", "torchvision.models", "open_clip.create_model")
+_DOWNLOADS = {
+    "urlopen",
+    "urlretrieve",
+    "hf_hub_download",
+    "snapshot_download",
+    "load_dataset",
+    "download_url_to_file",
+    "load_state_dict_from_url",
+}
+_SHELLS = {"run", "Popen", "call", "check_call", "check_output", "system", "popen", "getoutput"}
+_FETCHES = re.compile(r"\b(?:curl|wget|aria2c|huggingface-cli|gsutil|scp|rsync|git clone|aws s3|hf download)\b")
+_SHAPES = {
+    "len",
+    "isinstance",
+    "hasattr",
+    "id",
+    "type",
+    "callable",
+    "issubclass",
+    "numel",
+    "is_tensor",
+    "is_available",
+    "perf_counter",
+    "time",
+    "get_rank",
+    "get_world_size",
+    "is_initialized",
+    "device_count",
+    "current_device",
+}
 _HASHES = {"hash", "crc32", "adler32", "md5", "sha1", "sha256", "blake2b", "xxh64", "xxh32", "murmur3", "fnv1a"}
 
 
 class Library(Expressions):
-    """What the functions of libraries do."""
+    """Functions of libraries: the origin of their results, and the objects that they make."""
 
-    def library(self, function: Value, arguments: list[Value], named: dict[str, Value], node: ast.Call | None,
-                scope: Scope | None) -> Value:  # fmt: skip
+    def library(
+        self,
+        function: Value,
+        arguments: list[Value],
+        named: dict[str, Value],
+        node: ast.Call | None,
+        scope: Scope | None,
+    ) -> Value:
         """Return the result of a function that the entry does not define."""
         path = next((label[3:] for label in sorted(function.labels) if label.startswith("fn:")), "")
         name = path.rpartition(".")[2]
@@ -40,9 +176,11 @@ class Library(Expressions):
             self.names_called.add(path)
         given = mixed(*arguments, *named.values())
         labels = frozenset(label for label in given.labels if not label.startswith("fn:"))
+        if network := self.network(path, name, arguments, named, labels):
+            return network
         special = getattr(self, "f_" + name, None)
         if special is not None:
-            result: Value = special(arguments, named, labels, path)
+            result: Value = special(Call(arguments, named, labels, path))
             return result
         if name in _LOSS:
             return self.counted_loss(arguments, named)
@@ -65,15 +203,41 @@ class Library(Expressions):
             return self.run_given(arguments, named, labels)
         return self.other(path, name, arguments, named, labels)
 
+    def network(
+        self, path: str, name: str, arguments: list[Value], named: dict[str, Value], labels: frozenset[str]
+    ) -> Value | None:
+        """Record a download, and return what it gives; None if the function is no download."""
+        kind = ""
+        if name == "from_pretrained" or path.startswith(_WEIGHTS):
+            kind = "weights" if "okenizer" not in path else "tokenizer"
+        elif path.startswith(_NETWORK) or name in _DOWNLOADS:
+            kind = "download"
+        elif name in _SHELLS and path.startswith(("subprocess", "os")):
+            given = [v for a in (*arguments, *named.values()) for v in (a, *(a.items or ()))]
+            words = " ".join(str(value.const) for value in given if known(value))
+            installs = "pip" in words and "install" in words
+            kind = "install" if installs else "download" if _FETCHES.search(words) else ""
+        if not kind:
+            return None
+        self.event("network", labels=labels, note=f"{kind} by {path or name}")
+        for value in arguments[1:2]:
+            if isinstance(value.const, str):
+                self.disk[value.const] = frozenset({"net"})
+        if kind == "weights":
+            return Value(frozenset({"net"}), things=(self.thing("model"),))
+        return Value(labels | {"net"})
+
     def other(
         self, path: str, name: str, arguments: list[Value], named: dict[str, Value], labels: frozenset[str]
     ) -> Value:
         """Return the result of a function that nothing special is known of."""
         if name in ("softmax", "log_softmax"):
             return Value(labels | {"DIST"})
-        if path.startswith("torch.optim") or (has(labels, "m:") and any(
-            word in name.lower() for word in ("adam", "sgd", "muon", "optim", "lion", "lbfgs", "rmsprop")
-        ) and name[:1].isupper()):  # fmt: skip
+        if path.startswith("torch.optim") or (
+            has(labels, "m:")
+            and any(word in name.lower() for word in ("adam", "sgd", "muon", "optim", "lion", "lbfgs", "rmsprop"))
+            and name[:1].isupper()
+        ):
             return self.optimizer(name, arguments, named)
         if path.startswith(("torch.nn.", "transformers.")) and name[:1].isupper():
             made = self.thing("model")
@@ -229,198 +393,5 @@ class Library(Expressions):
                 found |= set(numbers(thing.element.labels, "m:"))
         return found
 
-    # --- functions with a meaning of their own ------------------------------------------------------------------------
-
-    def f_get(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return self.environment(arguments, path) if "environ" in path else Value(labels)
-
-    def f_getenv(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return self.environment(arguments, "environ")
-
-    def environment(self, arguments: list[Value], path: str) -> Value:
-        """Return a variable of the environment: as logs and scripts set it, else its default."""
-        name = arguments[0].const if arguments and isinstance(arguments[0].const, str) else ""
-        default = arguments[1] if len(arguments) > 1 else Value()
-        found = self.settings.get(name, self.settings.get(name.lower()))
-        if found is not None:
-            return Value(split_labels(found) | default.labels | {"env"}, found)
-        return default.with_labels("env")
-
-    def f_int(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return _converted(int, arguments, labels)
-
-    def f_float(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return _converted(float, arguments, labels)
-
-    def f_bool(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return _converted(bool, arguments, labels)
-
-    def f_range(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if (
-            all(isinstance(value.const, int) and not isinstance(value.const, bool) for value in arguments)
-            and 0 < len(arguments) <= 3
-        ):
-            numbers_ = [value.const for value in arguments]
-            if all(abs(n) < 1 << 62 for n in numbers_) and (len(numbers_) < 3 or numbers_[2]):
-                return Value(labels, range(*numbers_))
-        thing = self.thing("range")
-        thing.attributes["start"] = arguments[0] if len(arguments) > 1 else Value(NONE, 0)
-        thing.attributes["stop"] = Value(labels - DATA)
-        return Value(labels - DATA, things=(thing,))
-
-    def f_enumerate(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        thing = self.thing("enumerate")
-        thing.element = arguments[0] if arguments else Value()
-        return Value(things=(thing,))
-
-    def f_zip(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        thing = self.thing("generator")
-        thing.element = Value(items=tuple(self.call_element(value) for value in arguments))
-        return Value(things=(thing,))
-
-    def call_element(self, value: Value) -> Value:
-        if value.items is not None:
-            return join(*value.items) if value.items else Value()
-        held = [thing.element for thing in value.things if thing.element is not None]
-        return join(*held, Value(value.all_labels())) if held else Value(value.all_labels())
-
-    def f_next(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return self.call_element(arguments[0]).with_labels("src") if arguments else Value()
-
-    def f_log(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if arguments and arguments[0].const in (2, 2.0) and known(arguments[0]):
-            return Value(frozenset({"ln2"}), math.log(2))
-        return Value(labels)
-
-    def f_log2(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        self.scored(labels)
-        return Value(labels | {"ln2"})
-
-    def f_where(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if len(arguments) < 3:
-            return Value(labels)
-        return self.chosen(
-            arguments[0].all_labels(), Value(mixed(*arguments[1:]).labels | _kept(arguments[0].all_labels()))
-        )
-
-    def f_stack(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        parts = list(arguments[0].items or ()) if arguments else []
-        sides = [set(numbers(value.all_labels(), "loss:")) for value in parts]
-        several = len([side for side in sides if side]) > 1 and len({frozenset(side) for side in sides if side}) > 1
-        accs = has(labels, "acc:") and len(set(numbers(labels, "loss:"))) > 1
-        return Value(labels | ({"stacked"} if several or accs else NONE))
-
-    def f_Parameter(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        thing = self.thing("leaf")
-        return Value(labels | {f"m:{thing.id}"}, things=(thing,))
-
-    def f_grad(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        losses = tuple(numbers(arguments[0].all_labels(), "loss:")) if arguments else ()
-        leaves = tuple(numbers(mixed(*arguments[1:]).labels, "m:"))
-        event = self.event("step", things=leaves, losses=losses, labels=labels)
-        return Value(
-            frozenset({"grad", f"ad:{self.events.index(event)}"}) | (labels & DATA) | {f"loss:{n}" for n in losses}
-        )
-
-    def f_deepcopy(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return self.copied(arguments[0], {}) if arguments else Value()
-
-    f_copy = f_deepcopy
-
-    def copied(self, value: Value, done: dict[int, Thing]) -> Value:
-        """Return a copy of a value: models and parameters become objects of their own, with the updates so far."""
-        things = []
-        for thing in value.things:
-            if thing.kind not in ("model", "leaf", "instance", "list", "dict"):
-                things.append(thing)
-                continue
-            if thing.id not in done and len(done) < 100:
-                twin = self.thing(thing.kind, node=thing.node, scope=thing.scope, element=thing.element)
-                twin.updates, twin.labels, twin.writes = list(thing.updates), set(thing.labels), list(thing.writes)
-                done[thing.id] = twin
-                twin.attributes = {
-                    k: self.copied(v, done) for k, v in list(thing.attributes.items())[:200] if k != "owner"
-                }
-            things.append(done.get(thing.id, thing))
-        labels = frozenset(
-            f"m:{done[int(x[2:])].id}" if x.startswith("m:") and int(x[2:]) in done else x for x in value.labels
-        )
-        return Value(labels, value.const, tuple(things), value.items)
-
-    def f_partial(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if not arguments or not arguments[0].things:
-            return Value(labels)
-        thing = self.thing("partial")
-        thing.element = arguments[0]
-        thing.attributes["args"] = Value(items=tuple(arguments[1:]))
-        return Value(things=(thing,))
-
-    def f_getattr(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if len(arguments) > 1 and isinstance(arguments[1].const, str):
-            return self.attribute(arguments[0], arguments[1].const)
-        return Value(labels)
-
-    def f_setattr(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if len(arguments) > 2 and isinstance(arguments[1].const, str):
-            for thing in arguments[0].things:
-                thing.attributes[arguments[1].const] = arguments[2]
-        return NOTHING
-
-    def f_import_module(
-        self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str
-    ) -> Value:
-        name = arguments[0].const if arguments else None
-        return self.module(name) if isinstance(name, str) else Value()
-
-    f___import__ = f_import_module
-
-    def f_join(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if arguments and all(isinstance(value.const, str) for value in arguments):
-            text = "/".join(value.const for value in arguments)[:2_000]
-            return Value(labels | split_labels(text), text)
-        return Value(labels)
-
-    def f_save(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        if len(arguments) > 1:
-            first, second = arguments[0], arguments[1]
-            target, content = (first, second) if path.startswith(("np.", "numpy.")) else (second, first)
-            key = self.place(target, None) or next(
-                (t.attributes["place"].const for t in target.things if "place" in t.attributes), ""
-            )
-            for thing in target.things:
-                thing.labels |= content.all_labels() | {f"m:{n}" for n in self.parameters_of(content)}
-            self.disk[key] = content.all_labels() | {f"m:{n}" for n in self.parameters_of(content)}
-        return NOTHING
-
-    def f_add_at(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        return NOTHING
-
-    def f_at(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        """Add to the elements of an array, as ``np.add.at`` does."""
-        if len(arguments) > 1:
-            for thing in arguments[0].things:
-                thing.writes.append(self.event("write", things=(thing.id,), labels=labels))
-        return NOTHING
-
-    def f_manual_seed(self, arguments: list[Value], named: dict[str, Value], labels: frozenset[str], path: str) -> Value:
-        self.event("seed", labels=labels)
-        return NOTHING
-
-    f_seed = f_manual_seed_all = f_set_seed = f_manual_seed
-
     def module(self, name: str) -> Value:
         raise NotImplementedError
-
-
-def _converted(kind: Any, arguments: list[Value], labels: frozenset[str]) -> Value:
-    if arguments and known(arguments[0]) and isinstance(arguments[0].const, (int, float, str, bool)):
-        try:
-            return Value(labels, kind(arguments[0].const))
-        except (ValueError, OverflowError):
-            return Value(labels)
-    return Value(labels, UNKNOWN)
-
-
-def _kept(labels: frozenset[str]) -> frozenset[str]:
-    """Return what a condition passes on to the value that it chooses."""
-    return frozenset(x for x in labels if x.startswith(("rd:", "st:")) or x in ("tkey", "bkey", "sel"))

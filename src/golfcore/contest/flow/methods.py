@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import ast
 
-from golfcore.contest.flow.library import Library
 from golfcore.contest.flow.state import Scope, known
-from golfcore.contest.flow.values import DATA, NONE, NOTHING, Thing, Value, has, join, mixed, numbers
+from golfcore.contest.flow.training import Training
+from golfcore.contest.flow.values import NONE, NOTHING, Call, Value, has, join, mixed
 
-_CHAINED = {"to", "cuda", "cpu", "float", "half", "bfloat16", "double", "long", "int", "eval", "train", "contiguous",
-            "requires_grad_", "compile", "share_memory_", "pin_memory", "type", "apply", "copy_to", "unwrap"}  # fmt: skip
+_CHAINED = {
+    "to",
+    "cuda",
+    "cpu",
+    "float",
+    "half",
+    "bfloat16",
+    "double",
+    "long",
+    "int",
+    "eval",
+    "train",
+    "contiguous",
+    "requires_grad_",
+    "compile",
+    "share_memory_",
+    "pin_memory",
+    "type",
+    "apply",
+    "copy_to",
+    "unwrap",
+}
 _SIZES = {
     "numel",
     "size",
@@ -23,8 +43,28 @@ _SIZES = {
     "is_file",
     "get_device",
 }
-_ADDS = {"add_", "sub_", "addmm_", "index_add_", "scatter_add_", "lerp_", "addcmul_", "addcdiv_", "baddbmm_", "index_put_",
-         "scatter_", "mul_", "div_", "copy_", "masked_fill_", "clamp_", "fill_", "zero_", "index_copy_", "index_fill_"}  # fmt: skip
+_ADDS = {
+    "add_",
+    "sub_",
+    "addmm_",
+    "index_add_",
+    "scatter_add_",
+    "lerp_",
+    "addcmul_",
+    "addcdiv_",
+    "baddbmm_",
+    "index_put_",
+    "scatter_",
+    "mul_",
+    "div_",
+    "copy_",
+    "masked_fill_",
+    "clamp_",
+    "fill_",
+    "zero_",
+    "index_copy_",
+    "index_fill_",
+}
 _PARAMETERS = {
     "parameters",
     "named_parameters",
@@ -51,8 +91,8 @@ _PIECES = {"id_to_piece", "IdToPiece", "id_to_token", "decode", "is_control", "i
 _SCATTERS = {"index_add_", "scatter_add_", "index_put_", "scatter_"}
 
 
-class Methods(Library):
-    """What methods do of objects that the entry does not define."""
+class Methods(Training):
+    """Methods of objects that the entry does not define."""
 
     def method(
         self, base: Value, name: str, arguments: list[Value], named: dict[str, Value], node: ast.Call, scope: Scope
@@ -61,7 +101,7 @@ class Methods(Library):
         special = getattr(self, "m_" + name, None)
         given = mixed(*arguments, *named.values())
         if special is not None:
-            result: Value = special(base, arguments, named, given.labels, node)
+            result: Value = special(Call(arguments, named, given.labels, "", base, node))
             return result
         labels = base.all_labels()
         if name in _SIZES:
@@ -148,6 +188,7 @@ class Methods(Library):
             elif name in ("copy_", "add_", "lerp_") and given & {"VAL", "TRAIN"}:
                 self.changed(base, given)
             return base
+        self.collected(given)
         for thing in base.things[:6]:
             if has(given, "loss:") and name == "add_":
                 self.add(thing, given)
@@ -158,6 +199,16 @@ class Methods(Library):
         if not base.things:
             return Value(labels | given)
         return base
+
+    def collected(self, labels: frozenset[str]) -> None:
+        """Record that activations of training data are summed, as calibration of a quantizer does."""
+        if (
+            "TRAIN" in labels
+            and ("act" in labels or has(labels, "m:"))
+            and not has(labels, "loss:")
+            and "grad" not in labels
+        ):
+            self.event("hessian", labels=labels)
 
     def appended(self, base: Value, arguments: list[Value], given: frozenset[str]) -> Value:
         """Append to a list: losses, or tokens under a key that tokens decide."""
@@ -170,213 +221,3 @@ class Methods(Library):
             thing.element = value if thing.element is None else join(value, thing.element)
             self.effects += 1
         return NOTHING
-
-    # --- training -----------------------------------------------------------------------------------------------------
-
-    def step(self, parameters: Value, labels: frozenset[str]) -> None:
-        """Record that parameters move along a gradient that a program applied by itself."""
-        found = tuple(sorted(self.parameters_of(parameters)))
-        losses = tuple(sorted(set(numbers(labels, "loss:")) | set(self.pending)))
-        self.update(found, losses, "step", labels)
-
-    def changed(self, parameters: Value, labels: frozenset[str]) -> None:
-        """Record that parameters are set from data: copied, calibrated, or taken from another model."""
-        found = tuple(sorted(self.parameters_of(parameters)))
-        events = {}
-        for label in labels:
-            if label.startswith("v:"):
-                number, count = map(int, label[2:].split(":"))
-                events.update((e.order, e) for e in self.things[number].updates[:count])
-            elif label.startswith("m:") and not any(x.startswith(f"v:{label[2:]}:") for x in labels):
-                events.update((e.order, e) for e in self.things[int(label[2:])].updates)
-        self.effects += 1
-        for number in found:
-            self.things[number].updates = list(events.values())[:64]
-        if "VAL" in labels and not has(labels, "loss:"):
-            self.update(found, (), "calibrate", labels)
-        elif "sel" in labels:
-            self.update(found, (), "select", labels)
-
-    def m_backward(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        losses = numbers(base.all_labels(), "loss:")
-        self.pending = [*self.pending[-40:], *losses]
-        self.event("backward", losses=tuple(losses), labels=base.all_labels())
-        return NOTHING
-
-    def m_step(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        for value in (*arguments, *named.values()):
-            if value.things and value.things[0].kind in ("function", "method"):
-                self.call(value, [], {}, None)
-        optimizers = [t for value in (base, *arguments) for t in value.things if t.kind == "optimizer"]
-        for thing in optimizers:
-            labels: frozenset[str] = NONE
-            for number in self.pending:
-                labels |= self.losses[number].labels
-            self.update(thing.parameters, tuple(self.pending), "step", labels)
-        if optimizers:
-            self.pending = list(self.pending)
-        return NOTHING
-
-    def m_zero_grad(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        self.pending = []
-        return NOTHING
-
-    def m_requires_grad_(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        if arguments and arguments[0].const is False:
-            return base
-        labels = base.labels
-        made: list[Thing] = []
-        for thing in base.things or (self.thing("tensor"),):
-            if thing.kind == "tensor":
-                thing.kind = "leaf"
-            if thing.kind == "leaf":
-                labels |= {f"m:{thing.id}"}
-            made.append(thing)
-        return Value(labels, base.const, tuple(made))
-
-    def m_load_state_dict(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        if any(thing.kind == "optimizer" for thing in base.things):
-            return NOTHING
-        labels = given
-        for value in arguments:
-            labels |= {f"m:{number}" for number in self.parameters_of(value)}
-        self.changed(base, labels)
-        return NOTHING
-
-    def m_register_forward_hook(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        self.hooks += arguments[:1]
-        return Value()
-
-    m_register_forward_pre_hook = m_register_forward_hook
-
-    # --- containers and files -----------------------------------------------------------------------------------------
-
-    def m_get(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        if not arguments:
-            return Value(base.all_labels() | {"src"})
-        if known(arguments[0]):
-            found = [
-                t.attributes[str(arguments[0].const)] for t in base.things if str(arguments[0].const) in t.attributes
-            ]
-            if found:
-                return join(*found)
-        default = arguments[1:2]
-        found_value = self.item(base, arguments[0], None)
-        return join(found_value, *default) if default and default[0].things else found_value
-
-    def m_setdefault(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        found = self.m_get(base, arguments, named, given, node)
-        if len(arguments) > 1:
-            for thing in base.things[:6]:
-                self.fill(thing, arguments[1], arguments[0].all_labels(), aggregate=False)
-        return found
-
-    def m_pop(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        return self.call_element(base).with_labels("src")
-
-    m_popleft = m_pop
-
-    def m_items(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        thing = self.thing("generator")
-        inner = self.call_element(base)
-        if inner.items is not None and len(inner.items) == 2:
-            return base
-        thing.element = Value(items=(Value(base.labels), inner))
-        return Value(base.all_labels(), things=(thing,))
-
-    def m_values(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        thing = self.thing("generator")
-        inner = self.call_element(base)
-        thing.element = inner.items[1] if inner.items is not None and len(inner.items) == 2 else inner
-        return Value(base.all_labels(), things=(thing,))
-
-    def m_update(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        """Update a dict, or count tokens with a Counter."""
-        for thing in base.things[:6]:
-            for value in arguments:
-                thing.attributes.update(
-                    {k: v for t in value.things for k, v in t.attributes.items() if t.kind == "dict"}
-                )
-                inner = self.call_element(value)
-                thing.element = inner if thing.element is None else join(inner, thing.element)
-            if "VAL" in given and not has(given, "loss:"):
-                thing.writes.append(self.event("write", things=(thing.id,), labels=given))
-        return NOTHING
-
-    def m_write(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        for thing in base.things:
-            if "place" in thing.attributes and has(given, "m:"):
-                self.disk[str(thing.attributes["place"].const)] = given
-        return Value()
-
-    def m_write_bytes(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        self.disk[self.place(base, None) or ast.unparse(node.func)[:200]] = given
-        return Value()
-
-    def m_read(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        return Value(base.all_labels())
-
-    def m_read_bytes(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        key = self.place(base, None)
-        if key in self.disk:
-            return Value(self.disk[key])
-        labels = base.all_labels()
-        return Value(labels if labels & DATA else labels | {"blob"})
-
-    m_read_text = m_read_bytes
-
-    def m_log2(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        self.scored(base.all_labels())
-        return Value(base.all_labels() | {"ln2"})
-
-    def m_getvalue(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        return Value(base.all_labels())
-
-    def m_submit(
-        self, base: Value, arguments: list[Value], named: dict[str, Value], given: frozenset[str], node: ast.Call
-    ) -> Value:
-        return self.run_given(arguments, named, given)
-
-    m_map = m_starmap = m_apply_async = m_submit
-
-    def add(self, thing: Thing, labels: frozenset[str]) -> None:
-        raise NotImplementedError
-
-    def fill(self, thing: Thing, value: Value, at: frozenset[str], *, aggregate: bool) -> None:
-        raise NotImplementedError

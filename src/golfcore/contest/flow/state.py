@@ -112,6 +112,7 @@ class State:
         self.switched_off = False
         self.site: tuple[str, int] = ("", 0)
         self.names_called: set[str] = set()
+        self.unbound: dict[str, Thing] = {}  # objects whose names the entry does not define
         self.marked: dict[str, tuple[str, int]] = {}  # where a label was first given
         self.reserved = False  # whether a program subtracts something from its clock
 
@@ -126,6 +127,9 @@ class State:
     def block(self, body: list[ast.stmt], scope: Scope) -> str:
         raise NotImplementedError
 
+    def run_hooks(self, given: frozenset[str]) -> None:
+        raise NotImplementedError
+
     def bind(self, target: ast.AST, value: Value, scope: Scope) -> None:
         raise NotImplementedError
 
@@ -137,8 +141,15 @@ class State:
         self.things.append(made)
         return made
 
-    def event(self, kind: str, *, things: tuple[int, ...] = (), losses: tuple[int, ...] = (),
-              labels: frozenset[str] = NONE, note: str = "") -> Event:  # fmt: skip
+    def event(
+        self,
+        kind: str,
+        *,
+        things: tuple[int, ...] = (),
+        losses: tuple[int, ...] = (),
+        labels: frozenset[str] = NONE,
+        note: str = "",
+    ) -> Event:
         """Record that something happened now."""
         self.order += 1
         self.effects += 1

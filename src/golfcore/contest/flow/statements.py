@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from golfcore.contest.flow.calls import Calls
+from golfcore.contest.flow.definitions import Definitions
 from golfcore.contest.flow.state import Scope, is_validation_name, known
 from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Thing, Value, has, join, mixed, numbers
 
@@ -12,7 +12,7 @@ _EXITS = (ast.Return, ast.Continue, ast.Break, ast.Raise)
 TWICE = 4  # loops within loops that are run twice; deeper ones are run once
 
 
-class Statements(Calls):
+class Statements(Definitions):
     """Statements, loops and assignments."""
 
     def block(self, body: list[ast.stmt], scope: Scope) -> str:
@@ -97,10 +97,17 @@ class Statements(Calls):
             self.add(thing, labels)
             self.bind(target, Value(frozenset({f"acc:{thing.id}"}), things=(thing,)), scope, born=False)
             return
+        self.collected(labels)
         counted = frozenset({"nbytes"}) if "cls" in labels or "nbytes" in labels else NONE
         sums = self.binary(ast.Add(), old, value)
-        self.bind(target, Value(sums.labels | counted | self.iteration_labels(), sums.const if not self.loops else UNKNOWN, old.things),
-                  scope, born=False)  # fmt: skip
+        self.bind(
+            target,
+            Value(
+                sums.labels | counted | self.iteration_labels(), sums.const if not self.loops else UNKNOWN, old.things
+            ),
+            scope,
+            born=False,
+        )
 
     def add(self, thing: Thing, labels: frozenset[str]) -> None:
         """Record that losses were added to a sum."""
@@ -170,6 +177,8 @@ class Statements(Calls):
         base = self.value(target.value, scope)
         key = self.value(target.slice, scope)
         labels, at = value.all_labels(), key.all_labels()
+        if aggregate:
+            self.collected(labels)
         if has(base.all_labels(), "m:") and (has(labels, "grad") or "act" in labels):
             self.step(base, labels)
             return
@@ -195,6 +204,8 @@ class Statements(Calls):
             thing.writes.append(self.event("write", things=(thing.id,), labels=labels | at))
         if has(labels, "loss:") and "VAL" in labels:
             self.add(thing, labels)
+        elif content:
+            value = value.without("cls", "tkey", "bkey", "hashed")  # what was read to be counted up
         thing.element = value if thing.element is None else join(value, thing.element)
         if thing.kind == "tensor":
             thing.labels |= labels - {"TGT"}
@@ -204,10 +215,10 @@ class Statements(Calls):
 
     def s_If(self, node: ast.If, scope: Scope) -> str:
         test = self.value(node.test, scope)
-        if known(test):
-            if not (self.loose and "env" in test.labels):
-                self.switched_off |= "env" in test.labels
-                return self.block(node.body if test.const else node.orelse, scope)
+        if known(test) and not (self.loose and "env" in test.labels):
+            self.switched_off |= "env" in test.labels
+            return self.block(node.body if test.const else node.orelse, scope)
+        self.ends(node)
         self.control.append(test.all_labels())
         before, born = dict(scope.names), dict(scope.born)
         left = self.block(node.body, scope)
@@ -226,6 +237,22 @@ class Statements(Calls):
             mine = scope.names.get(name)
             scope.names[name] = value if mine is None or mine is value else join(value, mine)
         return ""
+
+    def ends(self, node: ast.If) -> None:
+        """Record a loop that ends at a fixed number: ``if seen >= 500: break``."""
+        test = node.test
+        if not (
+            self.loops and len(node.body) == 1 and isinstance(node.body[0], ast.Break) and isinstance(test, ast.Compare)
+        ):
+            return
+        last = test.comparators[-1]
+        if (
+            isinstance(test.ops[0], (ast.Gt, ast.GtE))
+            and isinstance(last, ast.Constant)
+            and isinstance(last.value, int)
+            and last.value >= 100
+        ):
+            self.event("limit", note=f"if {ast.unparse(test)[:80]}: break")
 
     def s_For(self, node: ast.For, scope: Scope) -> str:
         iterable = self.value(node.iter, scope)
@@ -326,40 +353,6 @@ class Statements(Calls):
 
     def s_Delete(self, node: ast.Delete, scope: Scope) -> None:
         return
-
-    # --- definitions --------------------------------------------------------------------------------------------------
-
-    def s_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> None:
-        made = Value(things=(self.thing("function", node=node, scope=scope),))
-        scope.holder(node.name).names[node.name] = made
-
-    s_AsyncFunctionDef = s_FunctionDef
-
-    def s_ClassDef(self, node: ast.ClassDef, scope: Scope) -> None:
-        bases = [self.value(base, scope) for base in node.bases]
-        thing = self.thing("class", node=node, scope=scope)
-        thing.parameters = tuple(t.id for base in bases for t in base.things if t.kind == "class")
-        inside = Scope(scope.file, scope, "class")
-        self.block(node.body, inside)
-        thing.attributes = inside.names
-        scope.names[node.name] = Value(things=(thing,))
-
-    def s_Import(self, node: ast.Import, scope: Scope) -> None:
-        for alias in node.names:
-            name = alias.name if alias.asname else alias.name.partition(".")[0]
-            scope.names[alias.asname or name] = self.module(name)
-
-    def s_ImportFrom(self, node: ast.ImportFrom, scope: Scope) -> None:
-        base = self.module("." * node.level + (node.module or ""))
-        for alias in node.names:
-            if alias.name == "*":
-                for thing in base.things:
-                    scope.names.update(thing.scope.names if thing.scope is not None else {})
-            else:
-                found = self.attribute(base, alias.name)
-                if not found.things and not has(found.labels, "fn:") and (base.things or not node.module):
-                    found = join(found, self.module(alias.name)) if not known(found) else found
-                scope.names[alias.asname or alias.name] = found
 
 
 def _length(iterable: Value | None) -> int:

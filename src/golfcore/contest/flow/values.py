@@ -88,6 +88,18 @@ class Value:
         return Value(self.labels.difference(labels), self.const, self.things, self.items)
 
 
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call of a function or method: what it is given, and the labels of all of that."""
+
+    arguments: list[Value]
+    named: dict[str, Value]
+    labels: frozenset[str]
+    path: str = ""  # of a function of a library
+    base: Value = field(default_factory=Value)  # of a method
+    node: Any = None
+
+
 NOTHING = Value(const=None)
 
 

@@ -51,9 +51,15 @@ def _started(context: Context, programs: Programs) -> set[str]:
     found = {SCRIPT}
     for name in programs.files:
         short = name.rpartition("/")[2]
-        if any(f"python {short}" in text or f"python3 {short}" in text or f'"{short}"' in text or f"-m {short[:-3]}" in text
-               or f"python {name}" in text or (f" {short}" in text and "torchrun" in text and text.count("torchrun") and _torchrun(text, short))
-               for text in texts):  # fmt: skip
+        if any(
+            f"python {short}" in text
+            or f"python3 {short}" in text
+            or f'"{short}"' in text
+            or f"-m {short[:-3]}" in text
+            or f"python {name}" in text
+            or (f" {short}" in text and "torchrun" in text and text.count("torchrun") and _torchrun(text, short))
+            for text in texts
+        ):
             found.add(name)
     return found
 
@@ -72,5 +78,15 @@ def _report(context: Context, programs: Programs, hypotheses: list[Hypothesis], 
         severity: Severity = "REVIEW" if item.review or doubt else "LIKELY"
         text = item.reason + (f" See also {places}." if places else "") + (f" But {NAMES[doubt]}." if doubt else "")
         context.notes.add(
-            Finding(item.rule, severity, text, item.fix, "static", item.confidence * (0.5 if doubt else 1.0), file, line, lines)
+            Finding(
+                item.rule,
+                severity,
+                text,
+                item.fix,
+                "static",
+                item.confidence * (0.5 if doubt else 1.0),
+                file,
+                line,
+                lines,
+            )
         )

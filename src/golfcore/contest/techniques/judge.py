@@ -25,19 +25,20 @@ class Hypothesis:
 
 
 FIXES = {
-    "I1": "Count the loss of each chunk before the weights change because of it, or adapt on training data within the clock.",
+    "I1": "Count the loss of each chunk before weights change because of it, or adapt on training data in time.",
     "I2": "Count the loss at the first pass over each chunk; later epochs may only train.",
     "I3": "Choose or mix by what is known before the token: by the context, or by an entropy of the distribution.",
     "I4": "Read the table before it is updated with the same tokens, in one pass.",
     "I5": "Look up the whole vocabulary by the context alone, mix distributions, normalize, then take the true token.",
     "I6": "Let gates look only at tokens before the one that is predicted.",
-    "I7": "Turn the byte predictor into a distribution over all tokens and normalize it before the true token is looked at.",
+    "I7": "Turn the byte predictor into a distribution over all tokens before the true token is looked at.",
     "I8": "Fit on tokens that are already counted, and keep the vector for the next window.",
     "I9": "Reserve the time of the calibration within the clock, or calibrate on text that the model generates.",
     "I10": "Calibrate and select on training data, or on text that the model generates.",
     "I11": "Ship no validation tokens.",
     "I12": "Train on the training shards.",
     "I15": "Score all of the validation split.",
+    "I17": "Train everything within the run, and read no file that the entry does not ship.",
     "I18": "Claim the mean of seeds that were chosen beforehand.",
 }
 
@@ -52,7 +53,9 @@ class _Judge:
         self.engine = trace.engine
         self.found: dict[tuple[str, Site], Hypothesis] = {}
         validated = [
-            thing for thing in self.engine.things if any(loss.of_validation for e in thing.adds for loss in self.losses(e))
+            thing
+            for thing in self.engine.things
+            if any(loss.of_validation for e in thing.adds for loss in self.losses(e))
         ]
         scored = [thing for thing in validated if thing.scored]
         self.sums = scored or validated
@@ -73,6 +76,7 @@ class _Judge:
         self.passes()
         self.seeds()
         self.limits()
+        self.network()
         return list(self.found.values())
 
     def add(self, rule: str, reason: str, sites: list[Site], confidence: float = 0.8, *, review: bool = False) -> None:
@@ -99,9 +103,12 @@ class _Judge:
                 )
             elif update.kind == "select":
                 self.add(
-                    "I10", "Weights are chosen by comparing scores on the validation split.", [update.site, event.site],
-                    0.5, review=True,
-                )  # fmt: skip
+                    "I10",
+                    "Weights are chosen by comparing scores on the validation split.",
+                    [update.site, event.site],
+                    0.5,
+                    review=True,
+                )
 
     def covered(self, thing: Thing, update: Event) -> bool:
         """Return whether the sum had losses before an update: what is updated then was scored first."""
@@ -119,23 +126,26 @@ class _Judge:
         if self.is_vector(update):
             context = "head" in labels and "tail" in event.labels
             self.add(
-                "I8", "A vector is fitted by gradient on validation tokens, and the loss of the same window is counted after it.",
-                sites, 0.8, review=context,
-            )  # fmt: skip
+                "I8",
+                "A vector is fitted by gradient on validation tokens, and the loss of that window is counted after it.",
+                sites,
+                0.8,
+                review=context,
+            )
         elif "TRAIN" in labels and not has(labels, "mixed"):
             self.add("I12", "Training steps take batches from training and validation files alike.", sites)
         elif not self.trained_before(update):
             self.add("I12", "The model is trained on validation tokens alone.", sites)
         else:
             self.add(
-                "I1", "Weights are updated on validation tokens, and the loss of those tokens is counted only afterwards.", sites,
-            )  # fmt: skip
+                "I1",
+                "Weights are updated on validation tokens, and the loss of those tokens is counted only afterwards.",
+                sites,
+            )
 
     def repeated_with(self, event: Event, loss: Loss, update: Event) -> bool:
         """Return whether the update belongs to a loop that repeats the whole pass: that is another rule."""
-        return any(
-            (run, 1) in event.loops and run in {r for r, _ in update.loops} for run in self.repeats(event, loss)
-        )
+        return any((run, 1) in event.loops and run in {r for r, _ in update.loops} for run in self.repeats(event, loss))
 
     def is_vector(self, update: Event) -> bool:
         """Return whether all parameters of a step are tensors of their own that belong to no model."""
@@ -166,17 +176,20 @@ class _Judge:
             for write in writes[:50]:
                 if not self.covered(thing, write) and not self.causal(table, write, read):
                     self.add(
-                        "I4", "A table is filled from validation tokens, and read while the loss of those tokens is counted later.",
+                        "I4",
+                        "A table is filled from validation tokens and read before their loss is counted.",
                         [write.site, read.site, event.site],
-                    )  # fmt: skip
+                    )
                     break
         for number in numbers(labels, "st:"):
             statistic = self.engine.events[number]
             if not self.covered(thing, statistic):
                 self.add(
-                    "I10", "Statistics of validation tokens that are not scored yet enter the prediction.",
-                    [statistic.site, event.site], 0.7,
-                )  # fmt: skip
+                    "I10",
+                    "Statistics of validation tokens that are not scored yet enter the prediction.",
+                    [statistic.site, event.site],
+                    0.7,
+                )
 
     def causal(self, table: Thing, write: Event, read: Event) -> bool:
         """Return whether a loop reads the table before it writes it, token by token or chunk by chunk."""
@@ -199,18 +212,29 @@ class _Judge:
             return
         sites = [event.site, *(loss.site for loss in losses[:2])]
         if "oracle" in labels:
-            self.add("I3", "The better of two losses of the same token is counted.", [self.site_of("oracle", event), *sites])
+            self.add(
+                "I3", "The better of two losses of the same token is counted.", [self.site_of("oracle", event), *sites]
+            )
         if "bkey" in labels:
             self.add(
-                "I7", "A predictor runs along the bytes of the true token, and its probability is mixed into that token's.", sites
+                "I7",
+                "A predictor runs along the bytes of the true token, and its probability is mixed into that token's.",
+                sites,
             )
         elif "tkey" in labels:
-            self.add("I5", "A table is read at a hash of context and true token, and the result enters that token's probability.",
-                     sites)  # fmt: skip
+            self.add(
+                "I5",
+                "A table is read at a hash of context and true token, and the result enters that token's probability.",
+                sites,
+            )
         if "cls" in labels and "bkey" not in labels:
             self.add("I6", "A property of the true token decides how it is predicted.", sites, 0.75)
         if "paid" in labels:
-            self.add("I11", "Tokens from a file are compared with the true tokens, and what matches is counted as free.", sites)
+            self.add(
+                "I11",
+                "Tokens from a file are compared with the true tokens, and what matches is counted as free.",
+                sites,
+            )
         if "part" in labels:
             self.add("I15", "Only a fixed part of the validation tokens is scored.", sites, 0.75)
 
@@ -220,7 +244,7 @@ class _Judge:
     # --- repeated passes ----------------------------------------------------------------------------------------------
 
     def repeats(self, event: Event, loss: Loss) -> Iterator[int]:
-        """Yield loops in which a loss of the same tokens is counted again: their iterations have no data of their own."""
+        """Yield loops whose iterations have no data of their own, so that the same tokens are counted again."""
         labels = loss.labels | event.labels
         if "src" in labels:
             return
@@ -240,20 +264,27 @@ class _Judge:
                     learned = [s for s in inside if any(x.of_validation for x in self.losses(s))]
                     if learned:
                         self.add(
-                            "I2", "The same validation tokens are scored in every epoch while weights are updated on them.",
+                            "I2",
+                            "The same validation tokens are scored in every epoch while weights are updated on them.",
                             [event.site, learned[0].site],
-                        )  # fmt: skip
+                        )
         for choice in (e for e in self.engine.events if e.kind in ("best", "compare") and "VAL" in e.labels):
             runs = [run for run, _ in choice.loops if run not in self.engine.driving]
-            again = [
-                e for e in self.adds for loss in self.losses(e) for run in self.repeats(e, loss) if run in runs
+            again = [e for e in self.adds for loss in self.losses(e) for run in self.repeats(e, loss) if run in runs]
+            trained = [
+                s
+                for s in steps
+                if set(runs) & {r for r, _ in s.loops} and not any(x.of_validation for x in self.losses(s))
             ]
-            trained = [s for s in steps if set(runs) & {r for r, _ in s.loops} and not any(x.of_validation for x in self.losses(s))]
             seeded = [e for e in self.engine.events if e.kind == "seed" and any(f"i:{run}" in e.labels for run in runs)]
             if again and not trained and not seeded:
-                self.add("I3", "Several passes score the same tokens, and the best is kept.", [choice.site, again[0].site])
+                self.add(
+                    "I3", "Several passes score the same tokens, and the best is kept.", [choice.site, again[0].site]
+                )
             elif choice.kind == "best" and not choice.loops:
-                self.add("I3", "The best of several scores of the validation split is kept.", [choice.site], 0.5, review=True)
+                self.add(
+                    "I3", "The best of several scores of the validation split is kept.", [choice.site], 0.5, review=True
+                )
 
     def seeds(self) -> None:
         """Look for a loop over seeds whose scores are compared."""
@@ -263,11 +294,23 @@ class _Judge:
                 if f"i:{run}" not in event.labels or iteration or not inside:
                     continue
                 chosen = [
-                    e for e in self.engine.events
+                    e
+                    for e in self.engine.events
                     if e.kind in ("best", "compare") and e.order > inside[0].order and "VAL" in e.labels
-                ]  # fmt: skip
+                ]
                 if chosen:
-                    self.add("I18", "Seeds are tried in a loop, and the best score is kept.", [event.site, chosen[0].site])
+                    self.add(
+                        "I18", "Seeds are tried in a loop, and the best score is kept.", [event.site, chosen[0].site]
+                    )
+
+    def network(self) -> None:
+        """Look for weights from elsewhere, and for downloads once training began or whose content enters the score."""
+        trained = [e.order for e in self.engine.events if e.kind == "step"]
+        used = any("net" in e.labels or any("net" in loss.labels for loss in self.losses(e)) for e in self.adds)
+        for event in (e for e in self.engine.events if e.kind == "network"):
+            late = not trained or event.order > min(trained)
+            certain = event.note.startswith("weights") or (event.note.startswith("download") and (late or used))
+            self.add("I17", f"The program reaches outside: {event.note}.", [event.site], 0.8, review=not certain)
 
     def limits(self) -> None:
         """Look for a loop over validation tokens that ends at a fixed number of them."""
