@@ -188,6 +188,8 @@ class Calls(Methods):
                 value = self.value(defaults[name], thing.scope)
             else:
                 value = Value(frozenset({"VAL"}) if is_validation_name(name) else NONE)
+            if not value.things and not value.labels and not known(value) and value.items is None:
+                value = self.by_name(name) or value
             scope.names[name] = value
         if args.vararg is not None:
             scope.names[args.vararg.arg] = Value(items=tuple(extra[:32]))

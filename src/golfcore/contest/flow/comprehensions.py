@@ -23,7 +23,7 @@ class Comprehensions(Statements):
             self.loops.append((self.runs, 0))
             self.bind(
                 part.target,
-                self.element(iterable, 0 if len(node.generators) == 1 else None).with_labels(f"i:{self.runs}"),
+                self.element(iterable, 0 if len(node.generators) == 1 else None).through(f"i:{self.runs}"),
                 inside,
             )
             for test in part.ifs:

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any
 
-from golfcore.contest.flow.operators import constant_part, folded, is_shifted, iterations, paid
+from golfcore.contest.flow.operators import constant_part, first_only, folded, is_shifted, iterations, paid
 from golfcore.contest.flow.state import (
     MAX_NESTED,
     Scope,
@@ -75,18 +75,14 @@ class Expressions(State):
         """Return the value of a name that no scope has: a builtin, a library, or an object by what it is called."""
         if name in ("__file__", "__doc__"):
             return Value(NONE, name)
-        kind = (
-            ""
-            if name in _BUILTINS
-            else "optimizer"
-            if _OPTIMIZER.search(name)
-            else "model"
-            if _MODEL.search(name)
-            else ""
-        )
-        if not kind:
-            return Value(frozenset({f"fn:{name}"}))
-        return Value(things=(self.free(name, kind),))
+        return self.by_name(name) or Value(frozenset({f"fn:{name}"}))
+
+    def by_name(self, name: str) -> Value | None:
+        """Return a model or an optimizer if a name that nothing is known of is one that programs give to them."""
+        if name in _BUILTINS:
+            return None
+        kind = "optimizer" if _OPTIMIZER.search(name) else "model" if _MODEL.search(name) else ""
+        return Value(things=(self.free(name, kind),)) if kind else None
 
     def free(self, name: str, kind: str) -> Thing:
         """Return the object that a name stands for which the entry does not define."""
@@ -107,7 +103,7 @@ class Expressions(State):
         if any(label.startswith("fn:") for label in base.labels):
             return Value(frozenset(f"{label}.{name}" if label.startswith("fn:") else label for label in base.labels))
         if name in _SIZES:
-            return Value(base.labels & frozenset({"part"}))
+            return Value(base.labels & frozenset({"part"}) | size_labels(base.all_labels()))
         if name == "grad":
             losses = frozenset(f"loss:{number}" for number in self.pending)
             return Value(base.labels | losses | {"grad"})
@@ -152,6 +148,8 @@ class Expressions(State):
         base = self.value(node.value, scope)
         key = self.value(node.slice, scope)
         result = self.item(base, key, node.slice)
+        if "names" in base.all_labels() and isinstance(node.value, (ast.Name, ast.Call)) and first_only(node.slice):
+            result = result.with_labels("part")
         if "VAL" in result.labels and is_shifted(node, scope):
             result = result.with_labels("TGT")
         return result
@@ -203,7 +201,7 @@ class Expressions(State):
             extra.add("tkey")
         if "bytes" in at:
             extra.add("bkey")
-        elif "TGT" in at and "hashed" not in at and "DIST" not in labels and not has(labels, "m:"):
+        elif "TGT" in at and "hashed" not in at and not labels & {"DIST", "VAL"} and not has(labels, "m:"):
             counted = base.things and all(t.writes or (t.element is None and not t.labels) for t in base.things)
             if not counted:  # the counts of tokens are no property of a token
                 extra.add("cls")
@@ -351,3 +349,8 @@ class Expressions(State):
 
     def x_Lambda(self, node: ast.Lambda, scope: Scope) -> Value:
         return Value(things=(self.thing("function", node=node, scope=scope),))
+
+
+def size_labels(labels: frozenset[str]) -> frozenset[str]:
+    """Return the label of a number of validation tokens."""
+    return frozenset({"vsize"}) if "VAL" in labels else NONE

@@ -97,6 +97,11 @@ class Functions(Library):
         thing = self.thing("leaf")
         return Value(call.labels | {f"m:{thing.id}"}, things=(thing,))
 
+    def f_glob(self, call: Call) -> Value:
+        return Value(call.labels | {"names"})
+
+    f_listdir = f_rglob = f_glob
+
     def f_grad(self, call: Call) -> Value:
         losses = tuple(numbers(call.arguments[0].all_labels(), "loss:")) if call.arguments else ()
         leaves = tuple(numbers(mixed(*call.arguments[1:]).labels, "m:"))

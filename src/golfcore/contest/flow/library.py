@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from golfcore.contest.flow.expressions import Expressions
+from golfcore.contest.flow.expressions import Expressions, size_labels
 from golfcore.contest.flow.state import Scope, known
 from golfcore.contest.flow.values import DATA, NONE, Call, Thing, Value, has, join, mixed, numbers
 
@@ -158,6 +158,10 @@ _SHAPES = {
 _HASHES = {"hash", "crc32", "adler32", "md5", "sha1", "sha256", "blake2b", "xxh64", "xxh32", "murmur3", "fnv1a"}
 
 
+_CONTAINERS = ("list", "dict", "generator")
+MANY = 100_000  # tokens from which on a bound on the validation split is no size of a batch
+
+
 class Library(Expressions):
     """Functions of libraries: the origin of their results, and the objects that they make."""
 
@@ -262,7 +266,7 @@ class Library(Expressions):
             for label in target.all_labels()
             if label in DATA or label.startswith("i:") or label in ("src", "part")
         )
-        return self.loss((logits.all_labels() - {"cls"}) | kept)
+        return self.loss(logits.all_labels() | kept)
 
     def made(self, name: str, arguments: list[Value], named: dict[str, Value], labels: frozenset[str]) -> Value:
         """Return a new tensor or container."""
@@ -294,7 +298,7 @@ class Library(Expressions):
         """Return what is read from a file: shards if its name says so, what was saved under it, else a blob."""
         data = labels & {"VAL", "TRAIN"}
         if data:
-            return Value(labels)
+            return Value(labels - {"names"})
         key = self.place(arguments[0] if arguments else Value(), node)
         if key in self.disk:
             return Value(self.disk[key])
@@ -326,6 +330,9 @@ class Library(Expressions):
             if len(sides) >= 2 and sides[0] != sides[1]:
                 labels |= {"oracle"}
                 self.marked.setdefault("oracle", self.site)
+            small = any(isinstance(v.const, int) and v.const >= MANY for v in arguments)
+            if small and "vsize" in labels and name == "min":
+                labels |= {"part"}
             sums = [frozenset(numbers(value.all_labels(), "acc:")) for value in arguments]
             if len([side for side in sums if side]) >= 2 and "oracle" not in labels and len(set(sums)) > 1:
                 self.event("best", labels=labels)
@@ -334,7 +341,7 @@ class Library(Expressions):
             if "stacked" in stacked:
                 labels |= {"oracle"}
                 self.marked.setdefault("oracle", self.site)
-            elif any(self.things[n].kind == "list" and len(self.things[n].adds) > 0 for n in numbers(stacked, "acc:")):
+            elif arguments[0].things and has(stacked, "acc:") and arguments[0].things[0].kind in _CONTAINERS:
                 self.event("best", labels=labels)
         return Value(labels)
 
@@ -342,7 +349,7 @@ class Library(Expressions):
         if name == "len" and arguments:
             if isinstance(arguments[0].const, (str, bytes, list, tuple, range)):
                 return Value(NONE, len(arguments[0].const))
-            return Value(labels & {"blob", "part", "cls", "bytes", "enc"})
+            return Value(labels & {"blob", "part", "cls", "bytes", "enc"} | size_labels(labels))
         return Value()
 
     def same(self, arguments: list[Value], labels: frozenset[str]) -> Value:

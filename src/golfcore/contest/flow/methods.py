@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from golfcore.contest.flow.expressions import size_labels
 from golfcore.contest.flow.state import Scope, known
 from golfcore.contest.flow.training import Training
 from golfcore.contest.flow.values import NONE, NOTHING, Call, Value, has, join, mixed
@@ -105,7 +106,7 @@ class Methods(Training):
             return result
         labels = base.all_labels()
         if name in _SIZES:
-            return Value(labels & {"part"})
+            return Value(labels & {"part"} | size_labels(labels))
         if name in _CHAINED:
             kept = tuple(t for t in base.things if t.kind in ("model", "leaf", "tensor", "instance"))
             return Value(labels, base.const, kept, base.items if name in ("apply",) else None)

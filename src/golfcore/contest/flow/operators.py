@@ -84,3 +84,10 @@ def folded(op: type[ast.AST], left: Any, right: Any) -> Any:
         return _OPERATORS[op](left, right)
     except Exception:  # of hostile constants: any operator may raise anything of its own
         return UNKNOWN
+
+
+def first_only(node: ast.AST) -> bool:
+    """Return whether a subscript takes the first of several files: ``[0]``, ``[:1]``."""
+    if isinstance(node, ast.Slice):
+        return node.lower is None and isinstance(node.upper, ast.Constant) and node.upper.value in (1, 2, 3)
+    return isinstance(node, ast.Constant) and node.value == 0

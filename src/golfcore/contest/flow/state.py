@@ -103,6 +103,7 @@ class State:
         self.driving: set[int] = set()  # loops whose iterations always have data of their own
         self.runs = 0
         self.pending: list[int] = []  # losses whose gradients are there
+        self.stepped = False  # whether an optimizer has used them
         self.hooks: list[Value] = []
         self.disk: dict[str, frozenset[str]] = {}
         self.modules: dict[str, Thing] = {}

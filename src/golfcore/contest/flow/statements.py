@@ -205,7 +205,8 @@ class Statements(Definitions):
         if has(labels, "loss:") and "VAL" in labels:
             self.add(thing, labels)
         elif content:
-            value = value.without("cls", "tkey", "bkey", "hashed")  # what was read to be counted up
+            # What is stored is of the past, whatever was read to count it up.
+            value = value.without("cls", "tkey", "bkey", "hashed", "TGT")
         thing.element = value if thing.element is None else join(value, thing.element)
         if thing.kind == "tensor":
             thing.labels |= labels - {"TGT"}
@@ -286,7 +287,7 @@ class Statements(Definitions):
                     self.loops.pop()
                     break
             elif iterable is not None:
-                self.bind(node.target, self.element(iterable, iteration).with_labels(f"i:{run}"), scope)
+                self.bind(node.target, self.element(iterable, iteration).through(f"i:{run}"), scope)
             left = self.block(node.body, scope)
             self.loops.pop()
             if left in ("return", "raise"):

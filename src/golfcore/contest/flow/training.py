@@ -38,7 +38,8 @@ class Training(Functions):
 
     def m_backward(self, call: Call) -> Value:
         losses = numbers(call.base.all_labels(), "loss:")
-        self.pending = [*self.pending[-40:], *losses]
+        self.pending = losses if self.stepped else [*self.pending[-40:], *losses]
+        self.stepped = False
         self.event("backward", losses=tuple(losses), labels=call.base.all_labels())
         return NOTHING
 
@@ -53,8 +54,7 @@ class Training(Functions):
                 labels |= self.losses[number].labels
             parameters = thing.parameters or tuple(sorted(set(numbers(labels, "m:"))))
             self.update(parameters, tuple(self.pending), "step", labels)
-        if optimizers:
-            self.pending = list(self.pending)
+        self.stepped |= bool(optimizers)
         return NOTHING
 
     def m_zero_grad(self, call: Call) -> Value:
@@ -90,6 +90,9 @@ class Training(Functions):
     m_register_forward_pre_hook = m_register_forward_hook
 
     # --- containers and files -----------------------------------------------------------------------------------------
+
+    def m_glob(self, call: Call) -> Value:
+        return Value(call.base.all_labels() | call.labels | {"names"})
 
     def m_get(self, call: Call) -> Value:
         if not call.arguments:

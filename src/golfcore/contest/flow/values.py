@@ -83,6 +83,11 @@ class Value:
         """Return the same value with more labels."""
         return Value(self.labels.union(labels), self.const, self.things, self.items)
 
+    def through(self, label: str) -> Value:
+        """Return the same value with a label on it and on the elements of a tuple."""
+        items = None if self.items is None else tuple(item.through(label) for item in self.items)
+        return Value(self.labels | {label}, self.const, self.things, items)
+
     def without(self, *labels: str) -> Value:
         """Return the same value with fewer labels."""
         return Value(self.labels.difference(labels), self.const, self.things, self.items)

@@ -198,6 +198,8 @@ class _Judge:
         if not common:
             return False
         run = common[-1][0]
+        if run not in self.engine.driving and f"i:{run}" not in read.labels | write.labels:
+            return False  # an iteration has no tokens of its own: the whole pass is repeated
         first_reads = [r.order for r in table.reads if (run, 0) in r.loops]
         first_writes = [w.order for w in table.writes if (run, 0) in w.loops]
         return bool(first_reads) and bool(first_writes) and min(first_reads) < min(first_writes)
