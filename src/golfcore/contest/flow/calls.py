@@ -18,7 +18,11 @@ class Calls(Methods):
     """Calls of what an entry defines; what libraries define is in ``methods`` and ``library``."""
 
     def x_Call(self, node: ast.Call, scope: Scope) -> Value:
-        arguments = [self.value(part, scope) for part in node.args]
+        arguments: list[Value] = []
+        for part in node.args:
+            given = self.value(part, scope)
+            spread = isinstance(part, ast.Starred) and given.items is not None
+            arguments += given.items or () if spread else (given,)
         named = {k.arg or "**": self.value(k.value, scope) for k in node.keywords}
         function = node.func
         site = (scope.file, node.lineno)
@@ -172,8 +176,7 @@ class Calls(Methods):
     ) -> None:
         """Bind the parameters of a function to what it is given, to defaults, or to nothing known."""
         names = [a.arg for a in (*args.posonlyargs, *args.args)]
-        starred = any(value.labels == frozenset({"*"}) for value in arguments)
-        bound = dict(zip(names, arguments, strict=False)) if not starred else {}
+        bound = dict(zip(names, arguments, strict=False))
         extra = arguments[len(names) :]
         bound |= {name: value for name, value in named.items() if name != "**"}
         rest = named.get("**")

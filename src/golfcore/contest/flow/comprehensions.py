@@ -21,6 +21,7 @@ class Comprehensions(Statements):
             self.runs += 1
             runs.append(self.runs)
             self.loops.append((self.runs, 0))
+            self.unsure_at.append(self.unsure)
             self.bind(
                 part.target,
                 self.element(iterable, 0 if len(node.generators) == 1 else None).through(f"i:{self.runs}"),
@@ -35,7 +36,7 @@ class Comprehensions(Statements):
         else:
             element = self.value(node.elt, inside)
         for _ in runs:
-            self.loops.pop()
+            self.leave()
         thing = self.thing(kind)
         thing.element = join(element)
         labels = element.all_labels()

@@ -38,9 +38,10 @@ class Engine(Comprehensions):
             scope.names["__name__"] = Value(NONE, name)
             made = self.thing("module", scope=scope)
             self.modules[source.name] = made
-            site, loops, self.loops = self.site, self.loops, []
+            site, loops, unsure = self.site, self.loops, self.unsure_at
+            self.loops, self.unsure_at = [], []
             self.block(source.tree.body, scope)
-            self.site, self.loops = site, loops
+            self.site, self.loops, self.unsure_at = site, loops, unsure
         return self.modules[source.name]
 
     def uncalled(self, source: SourceFile) -> None:

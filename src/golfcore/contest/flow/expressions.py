@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any
 
-from golfcore.contest.flow.operators import constant_part, first_only, folded, is_shifted, iterations, paid
+from golfcore.contest.flow.operators import constant_part, first_only, folded, is_shifted, iterations, paid, side
 from golfcore.contest.flow.state import (
     MAX_NESTED,
     Scope,
@@ -176,6 +176,7 @@ class Expressions(State):
             return self.loss(labels | (at & DATA) | extra | iterations(at))
         if "part" not in labels and "VAL" in labels and constant_part(node, at):
             extra |= {"part"}
+        extra |= side(node) if "VAL" in labels or has(labels, "loss:") or has(labels, "m:") else NONE
         found = join(*held) if held else Value()
         carried = at & DATA if "VAL" in at and not (labels & DATA) else NONE
         if "TGT" in at:

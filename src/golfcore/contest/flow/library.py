@@ -162,8 +162,11 @@ class Library(Expressions):
         if name in _READS:
             return self.read_file(arguments, labels, node)
         if name in _STATISTICS and "VAL" in labels and not has(labels, "m:"):
-            event = self.event("statistic", labels=labels)
-            return Value(labels | {f"st:{self.events.index(event)}"})
+            self.event("statistic", labels=labels)
+            statistic = f"st:{len(self.events) - 1}"
+            table = self.thing("tensor")
+            table.writes.append(self.event("write", things=(table.id,), labels=labels))
+            return Value(labels | {statistic}, things=(table,))
         if name in _BEST:
             return self.best(name, arguments, labels)
         if name in _SHAPES:

@@ -91,3 +91,19 @@ def first_only(node: ast.AST) -> bool:
     if isinstance(node, ast.Slice):
         return node.lower is None and isinstance(node.upper, ast.Constant) and node.upper.value in (1, 2, 3)
     return isinstance(node, ast.Constant) and node.value == 0
+
+
+def side(node: ast.AST | None) -> frozenset[str]:
+    """Return which side of a window a slice takes: ``head`` of ``[:s]``, ``tail`` of ``[s:]``, for a variable ``s``."""
+    parts = node.elts if isinstance(node, ast.Tuple) else [node]
+    last = next((part for part in reversed(parts) if isinstance(part, ast.Slice)), None)
+    if last is None:
+        return frozenset()
+    lower, upper = last.lower, last.upper
+    if lower is None and upper is not None and not _number(upper):
+        return frozenset({"head"})
+    return frozenset({"tail"}) if upper is None and lower is not None and not _number(lower) else frozenset()
+
+
+def _number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))

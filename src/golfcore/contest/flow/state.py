@@ -108,6 +108,8 @@ class State:
         self.disk: dict[str, frozenset[str]] = {}
         self.modules: dict[str, Thing] = {}
         self.control: list[frozenset[str]] = []
+        self.unsure = 0  # conditions of data that may be either way, around the present place
+        self.unsure_at: list[int] = []  # the same at the entry of each loop
         self.active: list[int] = []
         self.memory: dict[Any, Value] = {}
         self.switched_off = False
@@ -176,6 +178,9 @@ class State:
     def update(self, parameters: tuple[int, ...], losses: tuple[int, ...], kind: str, labels: frozenset[str]) -> None:
         """Record that parameters change because of losses, or because of data."""
         event = self.event(kind, things=parameters, losses=losses, labels=labels)
+        event.unsure = frozenset(
+            run for (run, _), before in zip(self.loops, self.unsure_at, strict=True) if before < self.unsure
+        )
         for number in parameters:
             thing = self.things[number]
             if len(thing.updates) < 64:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from golfcore.contest.flow.definitions import Definitions
+from golfcore.contest.flow.operators import side
 from golfcore.contest.flow.state import Scope, is_validation_name, known
 from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Thing, Value, has, join, mixed, numbers
 
@@ -187,6 +188,8 @@ class Statements(Definitions):
                 if thing.kind == "dict":
                     thing.attributes[str(key.const)] = value
         for thing in base.things[:6]:
+            if thing.kind == "tensor":
+                thing.labels |= side(target.slice)  # a mask of one side of a window
             self.fill(thing, value, at, aggregate=aggregate)
             if has(base.all_labels(), "loss:") and not has(labels, "loss:") and ("paid" in at or "blob" in at):
                 thing.labels.add("paid")
@@ -221,12 +224,15 @@ class Statements(Definitions):
             return self.block(node.body if test.const else node.orelse, scope)
         self.ends(node)
         self.control.append(test.all_labels())
+        unsure = int("env" not in test.labels)
+        self.unsure += unsure
         before, born = dict(scope.names), dict(scope.born)
         left = self.block(node.body, scope)
         after = scope.names
         scope.names, scope.born = before, born
         other = self.block(node.orelse, scope)
         self.control.pop()
+        self.unsure -= unsure
         if left and other:
             return left if left == other else "return" if "return" in (left, other) else left
         if left:
@@ -274,6 +280,7 @@ class Statements(Definitions):
         carried = _assigned(node.body) & set(scope.names)
         for iteration in range(min(2 if len(self.loops) < TWICE else 1, count)):
             self.loops.append((run, iteration))
+            self.unsure_at.append(self.unsure)
             if iteration:
                 for name in carried:
                     if not scope.names[name].things:
@@ -284,18 +291,23 @@ class Statements(Definitions):
             if isinstance(node, ast.While):
                 test = self.value(node.test, scope)
                 if known(test) and not test.const:
-                    self.loops.pop()
+                    self.leave()
                     break
             elif iterable is not None:
                 self.bind(node.target, self.element(iterable, iteration).through(f"i:{run}"), scope)
             left = self.block(node.body, scope)
-            self.loops.pop()
+            self.leave()
             if left in ("return", "raise"):
                 return left if isinstance(node, ast.While) else ""
             if left == "break":
                 break
         self.block(node.orelse, scope)
         return ""
+
+    def leave(self) -> None:
+        """Leave an iteration of a loop."""
+        self.loops.pop()
+        self.unsure_at.pop()
 
     def element(self, value: Value, iteration: int | None) -> Value:
         """Return what a loop over a value gives: a constant if it is known which."""

@@ -91,6 +91,9 @@ class Training(Functions):
 
     # --- containers and files -----------------------------------------------------------------------------------------
 
+    def m_result(self, call: Call) -> Value:
+        return call.base
+
     def m_glob(self, call: Call) -> Value:
         return Value(call.base.all_labels() | call.labels | {"names"})
 

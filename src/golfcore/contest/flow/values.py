@@ -56,6 +56,7 @@ class Event:
     things: tuple[int, ...] = ()
     losses: tuple[int, ...] = ()
     note: str = ""
+    unsure: frozenset[int] = frozenset()  # loops within which a condition of data may pass it by
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from golfcore.contest.flow.engine import Trace
 from golfcore.contest.flow.state import Loss
-from golfcore.contest.flow.values import Event, Thing, has, numbers
+from golfcore.contest.flow.values import Event, Thing, numbers
 
 Site = tuple[str, int]
 
@@ -121,10 +121,12 @@ class _Judge:
         if "VAL" not in labels:
             return
         sites = [update.site, *(x.site for x in losses[:1]), event.site]
+        # A step that a condition may pass by in the loop that scores: training on what earlier iterations scored.
+        unsure = bool(update.unsure & {run for run, _ in event.loops})
         if self.repeated_with(event, loss, update):
             return
         if self.is_vector(update):
-            context = "head" in labels and "tail" in event.labels
+            context = "head" in labels and "tail" in event.labels | loss.labels
             self.add(
                 "I8",
                 "A vector is fitted by gradient on validation tokens, and the loss of that window is counted after it.",
@@ -132,7 +134,11 @@ class _Judge:
                 0.8,
                 review=context,
             )
-        elif "TRAIN" in labels and not has(labels, "mixed"):
+        elif unsure:
+            self.add(
+                "I1", "A step on validation tokens may come before their loss is counted.", sites, 0.4, review=True
+            )
+        elif "TRAIN" in labels:
             self.add("I12", "Training steps take batches from training and validation files alike.", sites)
         elif not self.trained_before(update):
             self.add("I12", "The model is trained on validation tokens alone.", sites)
