@@ -27,6 +27,9 @@ _SIZES = {"shape", "dtype", "device", "ndim", "itemsize", "is_cuda", "nbytes"}
 _SAME = {"data", "module", "_orig_mod", "T", "mT", "real", "flat"}
 
 
+MARKS = frozenset({"tkey", "bkey", "cls", "oracle", "paid", "part"})
+
+
 class Expressions(State):
     """Evaluation of expressions."""
 
@@ -105,7 +108,7 @@ class Expressions(State):
         if name in _SIZES:
             return Value(base.labels & frozenset({"part"}) | size_labels(base.all_labels()))
         if name == "grad":
-            losses = frozenset(f"loss:{number}" for number in self.pending)
+            losses = frozenset(f"gl:{number}" for number in self.pending)
             return Value(base.labels | losses | {"grad"})
         if name in _SAME and base.things:
             return base
@@ -163,6 +166,9 @@ class Expressions(State):
         path = next((label for label in base.labels if label.startswith("fn:")), "")
         if path and not base.things and "environ" not in path:
             base = Value(things=(self.free(path, "tensor"),))
+        methods = [m for t in base.things if t.kind == "instance" and (m := self.member(t, "__getitem__")) is not None]
+        if methods:
+            return self.call(join(*methods), [key], {}, None)
         if base.items is not None and isinstance(key.const, int) and -len(base.items) <= key.const < len(base.items):
             return base.items[key.const]
         labels = base.all_labels()
@@ -176,7 +182,7 @@ class Expressions(State):
             return self.loss(labels | (at & DATA) | extra | iterations(at))
         if "part" not in labels and "VAL" in labels and constant_part(node, at):
             extra |= {"part"}
-        extra |= side(node) if "VAL" in labels or has(labels, "loss:") or has(labels, "m:") else NONE
+        extra |= side(node) if "TGT" in labels or has(labels, "loss:") or has(labels, "m:") else NONE
         found = join(*held) if held else Value()
         carried = at & DATA if "VAL" in at and not (labels & DATA) else NONE
         if "TGT" in at:
@@ -230,7 +236,9 @@ class Expressions(State):
         ):
             labels |= {"hashed"}
         if isinstance(op, (ast.Div, ast.Mult)) and labels & {"ln2", "nbytes"}:
-            self.scored(labels)
+            for operand in (a, b):
+                if has(operand, "loss:") or has(operand, "acc:"):
+                    self.scored(operand)
         return Value(
             labels if const is UNKNOWN else labels | split_labels(const if isinstance(const, str) else ""), const
         )
@@ -239,6 +247,15 @@ class Expressions(State):
         """Mark the sums of losses that become bits."""
         for number in numbers(labels, "acc:"):
             self.things[number].scored = True
+        for number in numbers(labels, "loss:"):
+            for thing in self.sums_of.get(number, ()):
+                self.things[thing].scored = True
+        if (
+            not self.loops
+            and has(labels, "loss:")
+            and any(x in MARKS or x.startswith(("rd:", "st:", "sel:")) for x in labels)
+        ):
+            self.add(self.thing("number", scored=True), labels)  # a score that no sum was made for
 
     def x_UnaryOp(self, node: ast.UnaryOp, scope: Scope) -> Value:
         value = self.value(node.operand, scope)
@@ -300,8 +317,14 @@ class Expressions(State):
         if len(set(numbers(test, "loss:"))) > 1 and has(own, "loss:"):
             marks |= {"oracle"}
             self.marked.setdefault("oracle", self.site)
-        if has(test, "acc:") or has(test, "loss:"):
-            marks |= {"sel"} if not has(own, "loss:") and "VAL" in test else NONE
+        if (
+            (has(test, "acc:") or has(test, "loss:"))
+            and "VAL" in test
+            and not has(own, "loss:")
+            and not has(own, "acc:")
+        ):
+            self.event("choice", labels=test)
+            marks |= {f"sel:{len(self.events) - 1}"}
         return result.with_labels(*marks) if marks else result
 
     def x_Tuple(self, node: ast.Tuple, scope: Scope) -> Value:

@@ -67,7 +67,13 @@ class Functions(Library):
         return join(*held, Value(value.all_labels())) if held else Value(value.all_labels())
 
     def f_next(self, call: Call) -> Value:
-        return self.call_element(call.arguments[0]).with_labels("src") if call.arguments else Value()
+        if not call.arguments:
+            return Value()
+        for thing in call.arguments[0].things:
+            method = self.member(thing, "__next__")
+            if method is not None:
+                return self.call(method, [], {}, None)
+        return self.call_element(call.arguments[0]).with_labels("src")
 
     def f_log(self, call: Call) -> Value:
         if call.arguments and call.arguments[0].const in (2, 2.0) and known(call.arguments[0]):
@@ -97,6 +103,12 @@ class Functions(Library):
         thing = self.thing("leaf")
         return Value(call.labels | {f"m:{thing.id}"}, things=(thing,))
 
+    def f_DataLoader(self, call: Call) -> Value:
+        """Return a loader whose batches are what its data set gives."""
+        thing = self.thing("generator")
+        thing.element = self.element(call.arguments[0], None) if call.arguments else Value(call.labels)
+        return Value(things=(thing,))
+
     def f_glob(self, call: Call) -> Value:
         return Value(call.labels | {"names"})
 
@@ -107,7 +119,7 @@ class Functions(Library):
         leaves = tuple(numbers(mixed(*call.arguments[1:]).labels, "m:"))
         event = self.event("step", things=leaves, losses=losses, labels=call.labels)
         return Value(
-            frozenset({"grad", f"ad:{self.events.index(event)}"}) | (call.labels & DATA) | {f"loss:{n}" for n in losses}
+            frozenset({"grad", f"ad:{self.events.index(event)}"}) | (call.labels & DATA) | {f"gl:{n}" for n in losses}
         )
 
     def f_deepcopy(self, call: Call) -> Value:
@@ -169,7 +181,8 @@ class Functions(Library):
     def f_save(self, call: Call) -> Value:
         if len(call.arguments) > 1:
             first, second = call.arguments[0], call.arguments[1]
-            target, content = (first, second) if call.path.startswith(("np.", "numpy.")) else (second, first)
+            numpy = call.path.startswith(("np.", "numpy."))
+            target, content = (first, second) if numpy else (second, first)
             key = self.place(target, None) or next(
                 (t.attributes["place"].const for t in target.things if "place" in t.attributes), ""
             )
@@ -178,8 +191,7 @@ class Functions(Library):
             self.disk[key] = content.all_labels() | {f"m:{n}" for n in self.parameters_of(content)}
         return NOTHING
 
-    def f_add_at(self, call: Call) -> Value:
-        return NOTHING
+    f_save_file = f_dump = f_save
 
     def f_at(self, call: Call) -> Value:
         """Add to the elements of an array, as ``np.add.at`` does."""
@@ -206,4 +218,4 @@ def _converted(kind: Any, arguments: list[Value], labels: frozenset[str]) -> Val
 
 def _kept(labels: frozenset[str]) -> frozenset[str]:
     """Return what a condition passes on to the value that it chooses."""
-    return frozenset(x for x in labels if x.startswith(("rd:", "st:")) or x in ("tkey", "bkey", "sel"))
+    return frozenset(x for x in labels if x.startswith(("rd:", "st:", "sel:")) or x in ("tkey", "bkey"))

@@ -30,6 +30,8 @@ _MAKES = {
     "dict",
     "deque",
     "array",
+    "BytesIO",
+    "StringIO",
 }
 _DICTS = {"defaultdict", "Counter", "OrderedDict", "dict"}
 _READS = {
@@ -239,7 +241,7 @@ class Library(Expressions):
             thing.writes.append(self.event("write", things=(thing.id,), labels=labels))
             return Value(things=(thing,))
         thing = self.thing("dict" if name in _DICTS else "list" if name == "deque" else "tensor")
-        if name in ("array", "deque") or (name == "dict" and arguments):
+        if name in ("array", "deque", "BytesIO") or (name == "dict" and arguments):
             thing.labels |= labels
             thing.element = join(*(self.inner(value) for value in arguments)) if arguments else None
         if name == "dict":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from golfcore.contest.flow.state import Scope
-from golfcore.contest.flow.values import UNKNOWN, has
+from golfcore.contest.flow.values import UNKNOWN, Value, has
 
 _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -107,3 +107,22 @@ def side(node: ast.AST | None) -> frozenset[str]:
 
 def _number(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))
+
+
+def length(iterable: Value | None) -> int:
+    """Return how often a loop runs, if that is 0 or 1; else 2."""
+    if iterable is None or "env" in iterable.labels:
+        return 2
+    if isinstance(iterable.const, (range, list, tuple, str)):
+        return len(iterable.const)
+    return len(iterable.items) if iterable.items is not None and len(iterable.items) < 2 else 2
+
+
+def assigned(body: list[ast.stmt]) -> set[str]:
+    """Return the names that a loop's body assigns."""
+    return {
+        node.id
+        for part in body
+        for node in ast.walk(part)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }

@@ -102,7 +102,9 @@ class State:
         self.loops: list[tuple[int, int]] = []
         self.driving: set[int] = set()  # loops whose iterations always have data of their own
         self.runs = 0
+        self.sums_of: dict[int, set[int]] = {}  # the sums that a loss was added to
         self.pending: list[int] = []  # losses whose gradients are there
+        self.sides: frozenset[str] = NONE  # the side of a window that they are of
         self.stepped = False  # whether an optimizer has used them
         self.hooks: list[Value] = []
         self.disk: dict[str, frozenset[str]] = {}
@@ -131,6 +133,12 @@ class State:
         raise NotImplementedError
 
     def run_hooks(self, given: frozenset[str]) -> None:
+        raise NotImplementedError
+
+    def add(self, thing: Thing, labels: frozenset[str]) -> None:
+        raise NotImplementedError
+
+    def element(self, value: Value, iteration: int | None) -> Value:
         raise NotImplementedError
 
     def bind(self, target: ast.AST, value: Value, scope: Scope) -> None:

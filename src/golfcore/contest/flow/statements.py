@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 
 from golfcore.contest.flow.definitions import Definitions
-from golfcore.contest.flow.operators import side
-from golfcore.contest.flow.state import Scope, is_validation_name, known
-from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Thing, Value, has, join, mixed, numbers
+from golfcore.contest.flow.operators import assigned, length, side
+from golfcore.contest.flow.state import MAX_CALLS, Scope, is_validation_name, known
+from golfcore.contest.flow.values import DATA, NONE, UNKNOWN, Thing, Value, has, join, numbers
 
 _EXITS = (ast.Return, ast.Continue, ast.Break, ast.Raise)
 TWICE = 4  # loops within loops that are run twice; deeper ones are run once
@@ -117,6 +117,8 @@ class Statements(Definitions):
             if self.things[number] is not thing:
                 found += [loss for event in self.things[number].adds[-8:] for loss in event.losses]
         event = self.event("add", things=(thing.id,), losses=tuple(sorted(set(found))), labels=labels)
+        for number in found:
+            self.sums_of.setdefault(number, set()).add(thing.id)
         thing.adds.append(event)
         thing.labels |= {f"acc:{thing.id}", "VAL"} if "VAL" in labels else {f"acc:{thing.id}"}
         if labels & {"ln2", "nbytes"}:
@@ -235,9 +237,9 @@ class Statements(Definitions):
         self.unsure -= unsure
         if left and other:
             return left if left == other else "return" if "return" in (left, other) else left
-        if left:
+        if left in ("return", "raise"):
             return ""
-        if other:
+        if other in ("return", "raise"):
             scope.names = after
             return ""
         for name, value in after.items():
@@ -272,12 +274,12 @@ class Statements(Definitions):
 
     def loop(self, node: ast.For | ast.AsyncFor | ast.While, iterable: Value | None, scope: Scope) -> str:
         """Run a loop twice, so that what one iteration leaves is seen by the next."""
-        count = _length(iterable)
+        count = length(iterable)
         self.runs += 1
         run = self.runs
         if iterable is None or "src" in iterable.all_labels():
             self.driving.add(run)
-        carried = _assigned(node.body) & set(scope.names)
+        carried = assigned(node.body) & set(scope.names)
         for iteration in range(min(2 if len(self.loops) < TWICE else 1, count)):
             self.loops.append((run, iteration))
             self.unsure_at.append(self.unsure)
@@ -326,6 +328,17 @@ class Statements(Definitions):
             if thing.kind == "range":
                 start = thing.attributes["start"]
                 return start if iteration == 0 else Value(start.labels | thing.attributes["stop"].labels)
+        for thing in value.things:
+            if thing.kind in ("instance", "model"):
+                for name, given in (("__iter__", []), ("__getitem__", [Value()])):
+                    method = self.member(thing, name)
+                    if method is not None and self.depth < MAX_CALLS:
+                        made = self.call(method, given, {}, None)
+                        own = made.things == (thing,) and name == "__iter__"
+                        step = self.member(thing, "__next__") if own else None
+                        if step is not None:
+                            return self.call(step, [], {}, None)
+                        return made if name == "__getitem__" else self.element(made, iteration)
         held = [thing.element for thing in value.things if thing.element is not None]
         labels = value.all_labels()
         if held:
@@ -366,25 +379,3 @@ class Statements(Definitions):
 
     def s_Delete(self, node: ast.Delete, scope: Scope) -> None:
         return
-
-
-def _length(iterable: Value | None) -> int:
-    """Return how often a loop runs, if that is 0 or 1; else 2."""
-    if iterable is None or "env" in iterable.labels:
-        return 2
-    if isinstance(iterable.const, (range, list, tuple, str)):
-        return len(iterable.const)
-    return len(iterable.items) if iterable.items is not None and len(iterable.items) < 2 else 2
-
-
-def _assigned(body: list[ast.stmt]) -> set[str]:
-    """Return the names that a loop's body assigns."""
-    return {
-        node.id
-        for part in body
-        for node in ast.walk(part)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-
-
-__all__ = ["NOTHING", "Statements", "mixed"]

@@ -6,7 +6,7 @@ import ast
 
 from golfcore.contest.flow.functions import Functions
 from golfcore.contest.flow.state import known
-from golfcore.contest.flow.values import DATA, NONE, NOTHING, Call, Event, Thing, Value, has, join, numbers
+from golfcore.contest.flow.values import DATA, NOTHING, Call, Event, Thing, Value, has, join, numbers
 
 
 class Training(Functions):
@@ -15,7 +15,7 @@ class Training(Functions):
     def step(self, parameters: Value, labels: frozenset[str]) -> None:
         """Record that parameters move along a gradient that a program applied by itself."""
         found = tuple(sorted(self.parameters_of(parameters)))
-        losses = tuple(sorted(set(numbers(labels, "loss:")) | set(self.pending)))
+        losses = tuple(sorted(set(numbers(labels, "gl:")) | set(numbers(labels, "loss:")) | set(self.pending)))
         self.update(found, losses, "step", labels)
 
     def changed(self, parameters: Value, labels: frozenset[str]) -> None:
@@ -33,12 +33,13 @@ class Training(Functions):
             self.things[number].updates = list(events.values())[:64]
         if "VAL" in labels and not has(labels, "loss:"):
             self.update(found, (), "calibrate", labels)
-        elif "sel" in labels:
+        elif has(labels, "sel:"):
             self.update(found, (), "select", labels)
 
     def m_backward(self, call: Call) -> Value:
         losses = numbers(call.base.all_labels(), "loss:")
         self.pending = losses if self.stepped else [*self.pending[-40:], *losses]
+        self.sides = call.base.all_labels() & {"head", "tail"}
         self.stepped = False
         self.event("backward", losses=tuple(losses), labels=call.base.all_labels())
         return NOTHING
@@ -49,11 +50,20 @@ class Training(Functions):
                 self.call(value, [], {}, None)
         optimizers = [t for value in (call.base, *call.arguments) for t in value.things if t.kind == "optimizer"]
         for thing in optimizers:
-            labels: frozenset[str] = NONE
+            labels: frozenset[str] = self.sides
             for number in self.pending:
                 labels |= self.losses[number].labels
             parameters = thing.parameters or tuple(sorted(set(numbers(labels, "m:"))))
             self.update(parameters, tuple(self.pending), "step", labels)
+        if (
+            not optimizers
+            and self.pending
+            and not call.base.things
+            and "sched" not in ast.unparse(call.node)[:200].lower()
+        ):
+            labels = frozenset().union(*(self.losses[number].labels for number in self.pending))
+            self.update(tuple(sorted(set(numbers(labels, "m:")))), tuple(self.pending), "step", labels)
+            optimizers = [self.things[0]] if self.things else []
         self.stepped |= bool(optimizers)
         return NOTHING
 
@@ -184,9 +194,6 @@ class Training(Functions):
         return self.run_given(call.arguments, call.named, call.labels)
 
     m_map = m_starmap = m_apply_async = m_submit
-
-    def add(self, thing: Thing, labels: frozenset[str]) -> None:
-        raise NotImplementedError
 
     def fill(self, thing: Thing, value: Value, at: frozenset[str], *, aggregate: bool) -> None:
         raise NotImplementedError

@@ -8,7 +8,7 @@ A *label* says one thing about the origin of a value:
 - ``rd:5``: a look-up in a table filled from tokens; ``tkey``: a look-up with the true token hashed into the key
 - ``cls``: a property of the true token; ``enc``: bytes of text; ``bytes``: bytes of the tokens that are scored
 - ``bkey``: a look-up with such bytes; ``blob``: read from a file that holds no shard; ``paid``: a comparison with it
-- ``oracle``: the better of two losses; ``sel``: chosen by comparing scores; ``stat``: statistics of validation tokens
+- ``oracle``: the better of two losses; ``sel:6``: chosen by comparing scores; ``stat``: statistics of validation tokens
 - ``part``: a constant part of the validation tokens; ``i:9``: depends on the iteration of loop 9; ``src``: a stream
 """
 

@@ -187,6 +187,7 @@ class _Judge:
                         [write.site, read.site, event.site],
                     )
                     break
+        self.choices(thing, event, labels)
         for number in numbers(labels, "st:"):
             statistic = self.engine.events[number]
             if not self.covered(thing, statistic):
@@ -196,6 +197,26 @@ class _Judge:
                     [statistic.site, event.site],
                     0.7,
                 )
+
+    def choices(self, thing: Thing, event: Event, labels: frozenset[str]) -> None:
+        """Look for settings that were chosen by comparing scores of validation text which is counted only later."""
+        for number in numbers(labels, "sel:"):
+            choice = self.engine.events[number]
+            if self.covered(thing, choice):
+                continue
+            runs = {run for run, _ in choice.loops}
+            training = any(
+                runs & {run for run, _ in step.loops} and "TRAIN" in step.labels
+                for step in self.engine.events
+                if step.kind == "step"
+            )
+            self.add(
+                "I10",
+                "A setting was chosen by comparing scores on validation text that is counted only afterwards.",
+                [choice.site, event.site],
+                0.7,
+                review=training,
+            )
 
     def causal(self, table: Thing, write: Event, read: Event) -> bool:
         """Return whether a loop reads the table before it writes it, token by token or chunk by chunk."""
