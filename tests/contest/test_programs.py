@@ -9,6 +9,7 @@ import pytest
 from breaking import BREAKING
 from entries import severe, write_entry
 from honest import HONEST
+from late import LATE, REVIEWED
 from programs import STYLES, Program, script
 
 from golfcore.contest.check import check_entry
@@ -43,6 +44,19 @@ def test_what_breaks_a_rule_is_likely(case: tuple[Program, str], tmp_path: Path)
 def test_what_is_honest_is_not(case: tuple[Program, str], tmp_path: Path) -> None:
     program, style = case
     assert severe(check_entry(write_entry(tmp_path, STYLES[style](program)))) == set()
+
+
+@pytest.mark.parametrize("program", LATE, ids=lambda p: f"{p.rule or 'honest'}-{p.name.replace(' ', '_')}")
+def test_the_style_of_late_entries(program: Program, tmp_path: Path) -> None:
+    found = severe(check_entry(write_entry(tmp_path, {"train_gpt.py": script(program)})))
+    assert (program.rule, "LIKELY") in found if program.rule else found == set()
+
+
+@pytest.mark.parametrize("program", REVIEWED, ids=lambda p: p.name.replace(" ", "_"))
+def test_what_never_got_a_ruling_is_a_question(program: Program, tmp_path: Path) -> None:
+    report = check_entry(write_entry(tmp_path, {"train_gpt.py": script(program)}))
+    assert severe(report) == set()
+    assert any(f.rule == program.rule and f.severity == "REVIEW" for f in report.findings)
 
 
 def test_there_are_four_of_each_in_every_style() -> None:

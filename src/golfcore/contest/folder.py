@@ -110,13 +110,13 @@ def _walk(entry: Entry, folder: Path, depth: int) -> Iterator[Path]:
     """Yield regular files below a folder by name; links, devices and what is too deep become findings."""
     try:
         with os.scandir(folder) as items:
-            listed = sorted(
-                (item for item, _ in zip(items, range(MAX_FILES), strict=False)), key=lambda item: item.name
-            )
+            listed = [item for item, _ in zip(items, range(MAX_FILES + 1), strict=False)]
     except OSError as error:
         _odd(entry, folder, f"cannot be listed: {error.strerror}", "make it readable")
         return
-    for item in listed:
+    if len(listed) > MAX_FILES:
+        entry.not_checked.append(f"files beyond the first {MAX_FILES:,} of a folder")
+    for item in sorted(listed[:MAX_FILES], key=lambda item: item.name):
         path = Path(item.path)
         if item.is_symlink():
             inside = path.resolve().is_relative_to(entry.folder.resolve())
