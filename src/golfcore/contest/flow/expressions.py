@@ -287,7 +287,8 @@ class Expressions(State):
             labels |= {"paid"}
         if ("TGT" in left) != ("TGT" in right) and not isinstance(op, (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)):
             other = right if "TGT" in left else left
-            if not other & DATA and not has(labels, "m:") and not has(labels, "rd:"):
+            padding = any(v.const in (-100, -1, 0, 1) for v in values if isinstance(v.const, int))
+            if not padding and not other & DATA and not has(labels, "m:") and not has(labels, "rd:"):
                 labels |= {"cls"}
         if isinstance(op, (ast.Lt, ast.Gt, ast.LtE, ast.GtE)) and has(labels, "acc:") and "VAL" in labels:
             self.event("compare", labels=labels)

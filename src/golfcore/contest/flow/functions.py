@@ -109,6 +109,14 @@ class Functions(Library):
         thing.element = self.element(call.arguments[0], None) if call.arguments else Value(call.labels)
         return Value(things=(thing,))
 
+    def f_normal_(self, call: Call) -> Value:
+        """Set a parameter back, as the functions of ``nn.init`` do."""
+        if call.arguments:
+            self.reset(call.arguments[0])
+        return NOTHING
+
+    f_zeros_ = f_constant_ = f_uniform_ = f_kaiming_uniform_ = f_xavier_uniform_ = f_orthogonal_ = f_normal_
+
     def f_glob(self, call: Call) -> Value:
         return Value(call.labels | {"names"})
 

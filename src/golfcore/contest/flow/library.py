@@ -4,130 +4,11 @@ from __future__ import annotations
 
 import ast
 
+from golfcore.contest.flow import words
 from golfcore.contest.flow.expressions import Expressions, size_labels
 from golfcore.contest.flow.network import reached
 from golfcore.contest.flow.state import Scope, known
 from golfcore.contest.flow.values import DATA, NONE, Call, Thing, Value, has, join, mixed, numbers
-
-_LOSS = {"cross_entropy", "nll_loss", "fused_cross_entropy", "linear_cross_entropy"}
-_MAKES = {
-    "zeros",
-    "empty",
-    "ones",
-    "full",
-    "randn",
-    "rand",
-    "zeros_like",
-    "empty_like",
-    "ones_like",
-    "full_like",
-    "randn_like",
-    "zeros_",
-    "arange",
-    "defaultdict",
-    "Counter",
-    "OrderedDict",
-    "dict",
-    "deque",
-    "array",
-    "BytesIO",
-    "StringIO",
-}
-_DICTS = {"defaultdict", "Counter", "OrderedDict", "dict"}
-_READS = {
-    "fromfile",
-    "memmap",
-    "load",
-    "loadtxt",
-    "open",
-    "frombuffer",
-    "load_file",
-    "b85decode",
-    "b64decode",
-    "a85decode",
-    "read_bytes",
-    "unpackbits",
-    "loads",
-    "from_buffer",
-}
-_STATISTICS = {"bincount", "histc", "unique", "Counter", "histogram", "value_counts", "unique_consecutive"}
-_BEST = {"minimum", "fmin", "min", "amin", "maximum", "fmax", "max", "amax", "nanmin", "sorted"}
-_SAME = {
-    "compile",
-    "jit",
-    "njit",
-    "DistributedDataParallel",
-    "DataParallel",
-    "script",
-    "no_grad",
-    "inference_mode",
-    "autocast",
-    "ScriptModule",
-    "prange",
-    "tqdm",
-    "trange",
-    "iter",
-    "list",
-    "tuple",
-    "reversed",
-    "checkpoint",
-    "cast",
-    "wraps",
-    "cache",
-    "set",
-    "frozenset",
-    "Path",
-    "fspath",
-    "abspath",
-    "expanduser",
-    "str",
-    "lru_cache",
-    "cpu",
-    "pin_memory",
-}
-_RUNS = {
-    "submit",
-    "Thread",
-    "Process",
-    "spawn",
-    "map",
-    "starmap",
-    "start_processes",
-    "run_in_executor",
-    "imap",
-    "apply_async",
-    "checkpoint",
-    "Timer",
-    "vmap",
-    "run",
-    "main",
-    "timeit",
-    "filter",
-    "reduce",
-    "apply_along_axis",
-    "vectorize",
-}
-_SHAPES = {
-    "len",
-    "isinstance",
-    "hasattr",
-    "id",
-    "type",
-    "callable",
-    "issubclass",
-    "numel",
-    "is_tensor",
-    "is_available",
-    "perf_counter",
-    "time",
-    "get_rank",
-    "get_world_size",
-    "is_initialized",
-    "device_count",
-    "current_device",
-}
-_HASHES = {"hash", "crc32", "adler32", "md5", "sha1", "sha256", "blake2b", "xxh64", "xxh32", "murmur3", "fnv1a"}
-
 
 _CONTAINERS = ("list", "dict", "generator")
 MANY = 100_000  # tokens from which on a bound on the validation split is no size of a batch
@@ -157,27 +38,31 @@ class Library(Expressions):
         if special is not None:
             result: Value = special(Call(arguments, named, labels, path))
             return result
-        if name in _LOSS:
+        if name in words.LOSS:
             return self.counted_loss(arguments, named)
-        if name in _MAKES:
+        if name in words.MAKES:
             return self.made(name, arguments, named, labels)
-        if name in _READS:
+        if name in words.READS:
             return self.read_file(arguments, labels, node)
-        if name in _STATISTICS and "VAL" in labels and not has(labels, "m:"):
+        if name in words.STATISTICS and "VAL" in labels and not has(labels, "m:"):
             self.event("statistic", labels=labels)
             statistic = f"st:{len(self.events) - 1}"
             table = self.thing("tensor")
             table.writes.append(self.event("write", things=(table.id,), labels=labels))
             return Value(labels | {statistic}, things=(table,))
-        if name in _BEST:
+        if name in words.BEST:
             return self.best(name, arguments, labels)
-        if name in _SHAPES:
+        if name in words.POSITIONS or (name == "where" and len(arguments) == 1):
+            return Value(labels - DATA)
+        if name in words.SHAPES:
             return self.shape(name, arguments, labels)
-        if name in _HASHES:
+        if name in words.HASHES:
             return Value(labels | ({"hashed"} if "TGT" in labels else NONE))
-        if name in _SAME or name == "":
+        if name in words.SAME or name == "":
             return self.same(arguments, labels)
-        if name in _RUNS or any(value.things and value.things[0].kind in ("function", "method") for value in arguments):
+        if name in words.RUNS or any(
+            value.things and value.things[0].kind in ("function", "method") for value in arguments
+        ):
             return self.run_given(arguments, named, labels)
         return self.other(path, name, arguments, named, labels)
 
@@ -219,6 +104,10 @@ class Library(Expressions):
             return Value(things=(made,))
         if "TGT" in labels and (has(labels, "m:") or "DIST" in labels) and not has(labels, "loss:"):
             return self.loss(labels)
+        if "TGT" in labels and name in words.HASH_OPERATIONS and not has(labels, "m:"):
+            labels |= {"hashed"}
+        if name not in words.PASSES and name not in words.HASH_OPERATIONS:
+            labels -= {"TGT"}  # what a function makes of true tokens is not the true token itself
         things = tuple(t for value in arguments for t in value.things if t.kind == "model")
         return Value(labels, things=things[:4])
 
@@ -240,7 +129,7 @@ class Library(Expressions):
             thing = self.thing("dict")
             thing.writes.append(self.event("write", things=(thing.id,), labels=labels))
             return Value(things=(thing,))
-        thing = self.thing("dict" if name in _DICTS else "list" if name == "deque" else "tensor")
+        thing = self.thing("dict" if name in words.DICTS else "list" if name == "deque" else "tensor")
         if name in ("array", "deque", "BytesIO") or (name == "dict" and arguments):
             thing.labels |= labels
             thing.element = join(*(self.inner(value) for value in arguments)) if arguments else None

@@ -7,7 +7,8 @@ import ast
 from golfcore.contest.flow.expressions import size_labels
 from golfcore.contest.flow.state import Scope, known
 from golfcore.contest.flow.training import Training
-from golfcore.contest.flow.values import NONE, NOTHING, Call, Value, has, join, mixed
+from golfcore.contest.flow.values import DATA, NONE, NOTHING, Call, Value, has, join, mixed
+from golfcore.contest.flow.words import POSITIONS
 
 _CHAINED = {
     "to",
@@ -89,6 +90,7 @@ _ENCODES = {
     "decode_single_token_bytes",
 }
 _PIECES = {"id_to_piece", "IdToPiece", "id_to_token", "decode", "is_control", "is_byte", "is_unknown", "startswith"}
+_RESETS = {"normal_", "uniform_", "constant_", "zeros_", "kaiming_uniform_", "xavier_uniform_", "orthogonal_"}
 _SCATTERS = {"index_add_", "scatter_add_", "index_put_", "scatter_"}
 
 
@@ -132,7 +134,9 @@ class Methods(Training):
 
     def plain(self, base: Value, name: str, labels: frozenset[str], given: frozenset[str]) -> Value:
         """Return the result of a method that nothing special is known of."""
-        result = labels | given
+        result = labels | (given - {"TGT"})
+        if name in POSITIONS:
+            return Value(result - DATA)
         for thing in base.things:
             if thing.kind == "model":
                 result |= {f"m:{thing.id}"}
@@ -188,6 +192,8 @@ class Methods(Training):
                 self.step(base, given)
             elif name in ("copy_", "add_", "lerp_") and given & {"VAL", "TRAIN"}:
                 self.changed(base, given)
+            elif name in ("zero_", "fill_"):
+                self.reset(base)
             return base
         self.collected(given)
         for thing in base.things[:6]:

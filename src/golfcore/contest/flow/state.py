@@ -138,6 +138,9 @@ class State:
     def add(self, thing: Thing, labels: frozenset[str]) -> None:
         raise NotImplementedError
 
+    def reset(self, parameters: Value) -> None:
+        raise NotImplementedError
+
     def element(self, value: Value, iteration: int | None) -> Value:
         raise NotImplementedError
 
@@ -216,7 +219,7 @@ def split_labels(text: str) -> frozenset[str]:
     for part in reversed(text.split("/")):
         found = {word[:3] for word in _SPLIT.findall(part)}
         if found:
-            return frozenset({"VAL"} if found == {"val"} else {"TRAIN"} if found == {"tra"} else {"VAL", "TRAIN"})
+            return frozenset({"VAL"} if found == {"val"} else {"TRAIN"}) if len(found) == 1 else NONE
     return NONE
 
 

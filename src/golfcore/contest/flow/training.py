@@ -18,6 +18,15 @@ class Training(Functions):
         losses = tuple(sorted(set(numbers(labels, "gl:")) | set(numbers(labels, "loss:")) | set(self.pending)))
         self.update(found, losses, "step", labels)
 
+    def reset(self, parameters: Value) -> None:
+        """Forget the updates of parameters that are set back, and of the adapter that they belong to."""
+        for number in self.parameters_of(parameters):
+            thing = self.things[number]
+            owners = thing.attributes["owner"].things if thing.kind == "leaf" and "owner" in thing.attributes else ()
+            for part in (number, *(n for owner in owners for n in self.parameters_of(Value(things=(owner,))))):
+                self.things[part].updates = []
+        self.effects += 1
+
     def changed(self, parameters: Value, labels: frozenset[str]) -> None:
         """Record that parameters are set from data: copied, calibrated, or taken from another model."""
         found = tuple(sorted(self.parameters_of(parameters)))

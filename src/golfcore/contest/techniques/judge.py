@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from golfcore.contest.flow.state import Loss
 from golfcore.contest.flow.values import Event, Thing, numbers
 
 Site = tuple[str, int]
+_TIMED = re.compile(r"time|elapsed|clock|second|perf|deadline|_ms\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +345,7 @@ class _Judge:
 
     def limits(self) -> None:
         """Look for a loop over validation tokens that ends at a fixed number of them."""
-        for event in (e for e in self.engine.events if e.kind == "limit"):
+        for event in (e for e in self.engine.events if e.kind == "limit" and not _TIMED.search(e.note)):
             runs = {event.loops[-1][0]} if event.loops else set()
             inside = [a for a in self.adds if runs & {r for r, _ in a.loops}]
             if inside:
