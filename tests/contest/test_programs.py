@@ -10,6 +10,7 @@ from breaking import BREAKING
 from entries import severe, write_entry
 from honest import HONEST
 from late import LATE, REVIEWED
+from later import MORE
 from programs import STYLES, Program, script
 
 from golfcore.contest.check import check_entry
@@ -46,7 +47,7 @@ def test_what_is_honest_is_not(case: tuple[Program, str], tmp_path: Path) -> Non
     assert severe(check_entry(write_entry(tmp_path, STYLES[style](program)))) == set()
 
 
-@pytest.mark.parametrize("program", LATE, ids=lambda p: f"{p.rule or 'honest'}-{p.name.replace(' ', '_')}")
+@pytest.mark.parametrize("program", [*LATE, *MORE], ids=lambda p: f"{p.rule or 'honest'}-{p.name.replace(' ', '_')}")
 def test_the_style_of_late_entries(program: Program, tmp_path: Path) -> None:
     found = severe(check_entry(write_entry(tmp_path, {"train_gpt.py": script(program)})))
     assert (program.rule, "LIKELY") in found if program.rule else found == set()

@@ -108,8 +108,10 @@ class Expressions(State):
         if name in _SIZES:
             return Value(base.labels & frozenset({"part"}) | size_labels(base.all_labels()))
         if name == "grad":
-            losses = frozenset(f"gl:{number}" for number in self.pending)
-            return Value(base.labels | losses | {"grad"})
+            leaves = tuple(numbers(base.labels, "m:"))
+            self.event("step", things=leaves, losses=tuple(self.pending), labels=base.labels)
+            losses = {f"gl:{number}" for number in self.pending}
+            return Value(base.labels | losses | {"grad", f"ad:{len(self.events) - 1}"})
         if name in _SAME and base.things:
             return base
         labels = base.all_labels()
@@ -179,7 +181,7 @@ class Expressions(State):
         held = [thing.element for thing in base.things if thing.element is not None]
         extra = self.looked_up(base, at)
         if has(labels, "m:") and "TGT" in at and not isinstance(node, ast.Slice):
-            return self.loss(labels | (at & DATA) | extra | iterations(at))
+            return self.loss(labels | (at & DATA) | extra | iterations(at), at)
         if "part" not in labels and "VAL" in labels and constant_part(node, at):
             extra |= {"part"}
         extra |= side(node) if "TGT" in labels or has(labels, "loss:") or has(labels, "m:") else NONE
@@ -205,13 +207,12 @@ class Expressions(State):
                         extra.add(f"rd:{len(self.events) - 1}")
         labels = base.all_labels()
         if "hashed" in at:
-            extra.add("tkey")
+            extra |= {"tkey", "tread"}
         if "bytes" in at:
             extra.add("bkey")
         elif "TGT" in at and "hashed" not in at and not labels & {"DIST", "VAL"} and not has(labels, "m:"):
             counted = base.things and all(t.writes or (t.element is None and not t.labels) for t in base.things)
-            if not counted:  # the counts of tokens are no property of a token
-                extra.add("cls")
+            extra.add("tread" if counted else "cls")  # the counts of tokens are no property of a token
         if "enc" in labels and "VAL" in at:
             extra.add("bytes")
         return frozenset(extra)

@@ -120,7 +120,7 @@ class Library(Expressions):
             for label in target.all_labels()
             if label in DATA or label.startswith("i:") or label in ("src", "part")
         )
-        return self.loss(logits.all_labels() | kept)
+        return self.loss(logits.all_labels() | kept, kept)
 
     def made(self, name: str, arguments: list[Value], named: dict[str, Value], labels: frozenset[str]) -> Value:
         """Return a new tensor or container."""
@@ -180,8 +180,9 @@ class Library(Expressions):
             ):
                 return Value(labels, (min if name == "min" else max)(value.const for value in arguments))
             sides = [set(numbers(value.all_labels(), "loss:")) for value in arguments]
+            read = [v for v, side in zip(arguments, sides, strict=True) if not side and "tread" in v.all_labels()]
             sides = [side for side in sides if side]
-            if len(sides) >= 2 and sides[0] != sides[1]:
+            if (len(sides) >= 2 and sides[0] != sides[1]) or (sides and read):
                 labels |= {"oracle"}
                 self.marked.setdefault("oracle", self.site)
             small = any(isinstance(v.const, int) and v.const >= MANY for v in arguments)

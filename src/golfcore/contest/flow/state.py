@@ -82,6 +82,7 @@ class Loss:
     site: tuple[str, int]
     loops: tuple[tuple[int, int], ...]
     updates: tuple[Event, ...]  # of the parameters that it depends on, up to then
+    target: frozenset[str] = NONE  # labels of the tokens that are predicted
 
     @property
     def of_validation(self) -> bool:
@@ -171,8 +172,8 @@ class State:
         self.events.append(made)
         return made
 
-    def loss(self, labels: frozenset[str]) -> Value:
-        """Make a loss of tokens that depends on these labels."""
+    def loss(self, labels: frozenset[str], target: frozenset[str] = NONE) -> Value:
+        """Make a loss of tokens that depends on these labels; ``target`` has those of the tokens that are predicted."""
         self.order += 1
         self.effects += 1
         updates: dict[int, Event] = {}
@@ -183,7 +184,8 @@ class State:
                 event = self.events[int(label[3:])]
                 updates[event.order] = event
         number = len(self.losses)
-        self.losses.append(Loss(self.order, labels, self.site, tuple(self.loops), tuple(updates.values())))
+        site, loops = self.site, tuple(self.loops)
+        self.losses.append(Loss(self.order, labels, site, loops, tuple(updates.values()), target or labels))
         return Value(labels | {f"loss:{number}"})
 
     def update(self, parameters: tuple[int, ...], losses: tuple[int, ...], kind: str, labels: frozenset[str]) -> None:

@@ -8,15 +8,14 @@ from golfcore.contest.flow.state import is_target_name
 from golfcore.contest.flow.values import NONE
 
 _LOSSES = {"cross_entropy", "nll_loss", "CrossEntropyLoss", "NLLLoss"}
-_PICKS = {"gather", "take_along_dim", "take_along_axis", "index_select"}
 MAX_NODES = 60_000
 
 
 def targets_of(nodes: list[ast.stmt]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names that a body predicts, and the subscripts that read ahead of others of the same array.
 
-    A name is predicted if it is called a target, is the target of a cross entropy, or picks an element of a
-    distribution. A subscript ``a[i]`` reads ahead if the body also has ``a[i - 1]`` or ``a[i - n : i]``.
+    A name is predicted if it is called a target or is the target of a cross entropy. A subscript ``a[i]`` reads ahead
+    if the body also has ``a[i - 1]`` or ``a[i - n : i]``.
     """
     names: set[str] = set()
     plain: dict[str, str] = {}
@@ -30,8 +29,6 @@ def targets_of(nodes: list[ast.stmt]) -> tuple[frozenset[str], frozenset[str]]:
             called = _called(node)
             if called in _LOSSES:
                 names |= _names(_argument(node, 1, "target"))
-            elif called in _PICKS:
-                names |= _names(_argument(node, 1, "index"))
         elif isinstance(node, ast.Subscript):
             _subscript(node, plain, behind)
     return frozenset(names), frozenset(plain[at] for at in behind & set(plain)) or NONE

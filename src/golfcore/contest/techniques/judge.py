@@ -276,7 +276,7 @@ class _Judge:
 
     def repeats(self, event: Event, loss: Loss) -> Iterator[int]:
         """Yield loops whose iterations have no data of their own, so that the same tokens are counted again."""
-        labels = loss.labels | event.labels
+        labels = loss.target
         if "src" in labels:
             return
         for run, iteration in event.loops:
@@ -309,8 +309,11 @@ class _Judge:
             ]
             seeded = [e for e in self.engine.events if e.kind == "seed" and any(f"i:{run}" in e.labels for run in runs)]
             if again and not trained and not seeded:
+                sites = [choice.site, again[0].site]
+                # A comparison alone may be for a log; what min() gives is kept.
+                kept = choice.kind == "best"
                 self.add(
-                    "I3", "Several passes score the same tokens, and the best is kept.", [choice.site, again[0].site]
+                    "I3", "Several passes score the same tokens, and the best is kept.", sites, 0.7, review=not kept
                 )
             elif choice.kind == "best" and not choice.loops:
                 self.add(
