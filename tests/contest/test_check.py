@@ -100,6 +100,13 @@ BREAKS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("I14", "the mark replaced by a space", {"train_gpt.py": BYTES.format(length='len(piece.replace("▁", " ").encode("utf-8"))')}, {}),
     ("I14", "no byte pieces", {"train_gpt.py": BYTES.format(length="len(piece[1:].encode())").replace("if sp.is_byte(i)", "if i < 3")}, {}),
     ("I15", "one shard of several", logs(val_tokens=9_662_464), {}),
+    ("I14", "more bytes than the tokenizer has", logs(loss=1.2 * RATIO * 1.07), {}),
+    ("I12", "validation shards linked as training", {"run.sh": "ln -s data/fineweb_val_000000.bin data/fineweb_train_000000.bin\n"}, {}),
+    ("I12", "validation shards copied as training",
+     {"prep.py": "import shutil\nshutil.copy('d/fineweb_val_000000.bin', 'd/fineweb_train_000001.bin')\n"}, {}),
+    ("I18", "a shell loop over seeds",
+     {"run.sh": "for s in $(seq 1 50); do\n  SEED=$s torchrun train_gpt.py | tee $s.txt\ndone\ngrep val_bpb *.txt | sort -k2 | head -1\n"}, {}),
+    ("I15", "a subset that the log names", logs(settings="  subset: 3000000\n"), {}),
     ("I15", "a share of the documents", logs(settings="  val_doc_fraction: 0.1\n"), {}),
     ("I16", "over the cap", {**logs(model=15_990_000)}, {"bytes_total": 16_030_000}),
     ("I16", "over the cap, claimed otherwise", {**logs(model=15_970_000)}, {}),
@@ -134,6 +141,11 @@ HONEST: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("calibrated on its own text", logs(train_ms=600_050, after="gptq:collecting hessians from autoregressive data\n"), {}),
     ("a forced step, a second late", logs(train_ms=601_200), {}),
     ("summed in a reserve, without logs", {"train_gpt.py": HESSIAN.format(reserve=" - reserve_seconds"), **NO_LOGS}, {}),
+    ("a tokenizer of its own", {**logs(loss=1.2 * RATIO * 1.07), "my.model": "x"}, {}),
+    ("seeds in a shell loop", {"run.sh": "for s in 42 314 1337; do SEED=$s torchrun train_gpt.py; done\n"}, {}),
+    ("validation shards fetched", {"run.sh": "cp /mnt/fineweb_val_000000.bin data/ && cp /mnt/fineweb_train_000000.bin data/\n"}, {}),
+    ("words of techniques that are not used",
+     {"README.md": "# Entry\n\nNo SLOT, no pre-quant TTT, never two-pass.\n"}, {}),
     ("more shards than usual", logs(settings="  train_shards: 128\n"), {}),
     ("a doubled path alone", logs(settings="  train_files: ./data/datasets/datasets/x/fineweb_train_*.bin\n"), {}),
     ("a preparation with the right number", {"prepare.py": PREP.replace("10_000", "50_000")}, {}),
@@ -210,6 +222,21 @@ def test_a_contest_without_a_rule_does_not_ask(tmp_path: Path) -> None:
         "cap_bytes = 1000\ntrain_s = 1.0\neval_s = 1.0\n"
     )
     assert severe(check_entry(write_entry(tmp_path), load_rules(rules))) == set()
+
+
+def test_what_an_entry_says_of_itself_is_a_question(tmp_path: Path) -> None:
+    report = checked(tmp_path, {"README.md": "# Entry\n\nTrained on the validation shards.\n"})
+    assert severe(report) == set()
+    assert any(f.rule == "I12" and f.severity == "REVIEW" and f.line == 3 for f in report.findings)
+
+
+def test_an_analysis_that_fails_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("golfcore.contest.techniques.hypotheses.judge", fail)
+    report = checked(tmp_path)
+    assert any("could not be followed (KeyError)" in text for text in report.not_checked)
 
 
 def test_claims_are_shown(tmp_path: Path) -> None:

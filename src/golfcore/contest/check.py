@@ -19,7 +19,7 @@ from golfcore.contest.log_facts import seed_of
 from golfcore.contest.ruleset import RuleSet, load_rules
 from golfcore.contest.sources import read_programs
 from golfcore.contest.techniques.hypotheses import check_programs
-from golfcore.contest.techniques.native import check_native
+from golfcore.contest.techniques.native import check_native, check_shell
 from golfcore.contest.techniques.patterns import check_patterns
 
 ALWAYS_OPEN = (
@@ -89,6 +89,7 @@ def check_entry(folder: Path, rules: RuleSet | None = None) -> Report:
     traces = check_programs(context, programs)
     check_patterns(context, programs, traces)
     check_native(context, programs)
+    check_shell(context, programs)
     return Report(
         folder=entry.folder,
         rules=rules,

@@ -7,6 +7,18 @@ import re
 from golfcore.contest.checks.context import MEAN_DIGITS, Context, by_seed
 from golfcore.contest.log_facts import SAME, finals
 
+_SAYS = (
+    ("I12", r"\bval(?:idation)?[-_ ]only\b|train(?:ed|ing|s)? (?:directly )?on (?:the )?val(?:idation)?\b",
+     "trains on the validation split"),
+    ("I1", r"pre-?quant(?:ization)?[-_ ]TTT", "adapts to validation text before quantization"),
+    ("I4", r"\btwo[- ]pass\b|full rescor", "scores in two passes"),
+    ("I8", r"\bSLOT\b|\bETLB\b", "fits a vector while it scores"),
+    ("I7", r"\bPPM(?:-D|d)?\b", "mixes a byte predictor in"),
+    ("I11", r"paid[- ]prefix", "stores validation tokens"),
+)  # fmt: skip
+_DENIES = re.compile(
+    r"\bno[nt]?\b|n't|never|without|unlike|instead|avoid|illegal|forbid|ban|\bno_|false|true|remov|reject|legal", re.I
+)
 BETTER = 5e-4  # bits per byte that a claim may be better than its evidence before it is a contradiction
 
 
@@ -17,6 +29,7 @@ def check_claims(context: Context) -> None:
     _title(context)
     _steps(context)
     _hardware(context)
+    _declared_techniques(context)
 
 
 def _score(context: Context) -> None:
@@ -162,6 +175,28 @@ def _hardware(context: Context) -> None:
             file=_file(context),
             kind="meta",
         )
+
+
+def _declared_techniques(context: Context) -> None:
+    """Ask about what the entry says of itself: that it trains on the validation split, or keeps the best pass."""
+    readme = context.entry.named("README.md")
+    texts = [(readme.name, readme.text or "")] if readme is not None else []
+    if context.submission_file is not None:
+        texts.append((context.submission_file.name, context.submission_file.text or ""))
+    for name, text in texts:
+        for number, line in enumerate(text.split("\n")[:5_000], 1):
+            for rule, pattern, what in _SAYS:
+                if re.search(pattern, line[:1_000], re.IGNORECASE) and not _DENIES.search(line[:1_000]):
+                    context.flag(
+                        rule,
+                        "REVIEW",
+                        f"The entry says that it {what}.",
+                        "Say how the rule is kept.",
+                        file=name,
+                        line=number,
+                        kind="meta",
+                        confidence=0.5,
+                    )
 
 
 def _declared(context: Context) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from golfcore.contest.checks.context import Context
 from golfcore.contest.log_facts import GATES, LogFacts
@@ -12,6 +13,7 @@ SPACE_TWICE = (1.155, 1.185)  # a space counted twice makes the denominator this
 BYTES_AS_THREE = (1.037, 1.046)  # a byte token counted as the three bytes of U+FFFD
 WHOLE = 0.95
 MANY_SHARDS = 1_000
+MORE = 1.04
 
 
 def check_validation(context: Context) -> None:
@@ -52,10 +54,11 @@ def _tokens(context: Context, log: LogFacts) -> None:
                     file=log.name,
                     line=log.setting_lines.get(key, 0),
                 )
-        elif key in ("subset", "max_val_tokens", "val_tokens_limit", "eval_tokens") and (_float(text) or 0) > 0:
+        elif key in ("subset", "max_val_tokens", "val_tokens_limit", "eval_tokens") and (part := _float(text) or 0) > 0:
+            less = bool(known) and part < WHOLE * min(tokenizer.val_tokens for tokenizer in known)
             context.flag(
                 "I15",
-                "REVIEW",
+                "LIKELY" if less and key != "eval_tokens" and log in context.supporting else "REVIEW",
                 f"{key}={text}: only a part of the validation split may have been scored.",
                 "Score all of it.",
                 file=log.name,
@@ -134,9 +137,11 @@ def _denominator(context: Context) -> None:
         twice = any(SPACE_TWICE[0] <= f <= SPACE_TWICE[1] for f in factors)
         three = any(BYTES_AS_THREE[0] <= f <= BYTES_AS_THREE[1] for f in factors)
         cause = "a space counted twice" if twice else "a byte token counted as three bytes" if three else ""
+        # More bytes than the tokenizer has, with the contest's own tokenizer and text.
+        more = vocabulary is not None and min(factors) > MORE and not _own_text(context)
         context.flag(
             "I14",
-            "LIKELY" if cause else "REVIEW",
+            "LIKELY" if cause or more else "REVIEW",
             f"Loss and score imply {ratio:.3f} bytes per token; known tokenizers have "
             f"{', '.join(f'{cluster:g}' for cluster in clusters)}."
             + (f" The factor is that of {cause}." if cause else ""),
@@ -145,6 +150,16 @@ def _denominator(context: Context) -> None:
             line=line,
             confidence=0.85,
         )
+
+
+def _own_text(context: Context) -> bool:
+    """Return whether an entry brings a tokenizer or a normalization of its own, on which no ruling is known."""
+    files = context.entry.files.values()
+    ships = any(file.suffix in (".model", ".vocab", ".bpe") or "tokenizer" in file.name for file in files)
+    readme = context.entry.named("README.md")
+    words = (readme.text or "")[:100_000] if readme is not None else ""
+    words += f" {context.entry.folder.name} {context.submission.raw.get('tokenizer', '')}"
+    return ships or re.search(r"case.?fold|lower.?cas|custom tokenizer|own tokenizer", words, re.IGNORECASE) is not None
 
 
 def _float(text: str) -> float | None:

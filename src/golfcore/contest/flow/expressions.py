@@ -17,7 +17,7 @@ from golfcore.contest.flow.state import (
     known,
     split_labels,
 )
-from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Thing, Value, has, join, mixed, numbers
+from golfcore.contest.flow.values import DATA, NONE, NOTHING, UNKNOWN, Thing, Value, bounded, has, join, mixed, numbers
 
 _BUILTINS = frozenset(dir(builtins))
 _MODEL = re.compile(r"^(?:\w+_)?(?:model|net|gpt|lm|teacher|student)(?:_\w+)?$|^other$|^GPT$")
@@ -145,7 +145,9 @@ class Expressions(State):
         """Return a method that is bound to an object."""
         made = [self.thing("method", node=t, scope=thing) for t in function.things if t.kind == "function"]
         decorated = {"property", "cached_property"}
-        if made and any(getattr(d, "id", "") in decorated for d in function.things[0].node.decorator_list):
+        if made and any(
+            getattr(d, "id", "") in decorated for d in getattr(function.things[0].node, "decorator_list", ())
+        ):
             return self.call(Value(things=tuple(made)), [], {}, None)
         return Value(things=tuple(made))
 
@@ -228,7 +230,7 @@ class Expressions(State):
         if isinstance(op, ast.Add) and left.things and right.things and left.things[0].kind == "list":
             return join(left, right)
         a, b = left.all_labels(), right.all_labels()
-        labels = a | b
+        labels = bounded(a | b)
         if (
             "VAL" in labels
             and isinstance(op, _HASHING)

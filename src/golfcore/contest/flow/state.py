@@ -9,7 +9,7 @@ from typing import Any
 
 from golfcore.contest.flow.values import NONE, UNKNOWN, Event, Thing, Value
 
-MAX_STEPS = 220_000  # expressions that one run looks at; 1,500 lines need about 60,000
+MAX_STEPS = 160_000  # expressions that one run looks at; 1,500 lines need about 60,000
 MAX_CALLS = 14  # functions within functions
 MAX_NESTED = 90  # expressions within expressions
 

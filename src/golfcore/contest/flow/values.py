@@ -21,6 +21,7 @@ UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "UNKNOWN"})()
 NONE: frozenset[str] = frozenset()
 DATA = frozenset({"VAL", "TRAIN", "TGT"})
 MAX_OBJECTS = 24
+MAX_LABELS = 120  # of a value; beyond that the labels of older loops are forgotten
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +130,7 @@ def join(*values: Value) -> Value:
             labels |= value.all_labels()
             for item in value.items or ():
                 things.update((thing.id, thing) for thing in item.things)
-    return Value(labels, const, tuple(things.values())[:MAX_OBJECTS], items)
+    return Value(bounded(labels), const, tuple(things.values())[:MAX_OBJECTS], items)
 
 
 def mixed(*values: Value) -> Value:
@@ -137,7 +138,15 @@ def mixed(*values: Value) -> Value:
     labels: frozenset[str] = NONE
     for value in values:
         labels |= value.all_labels()
-    return Value(frozenset(label for label in labels if not label.startswith("fn:")))
+    return Value(bounded(frozenset(label for label in labels if not label.startswith("fn:"))))
+
+
+def bounded(labels: frozenset[str]) -> frozenset[str]:
+    """Return labels without those of older loops if there are too many."""
+    if len(labels) <= MAX_LABELS:
+        return labels
+    loops = sorted((label for label in labels if label.startswith("i:")), key=lambda label: int(label[2:]))
+    return labels.difference(loops[: -MAX_LABELS // 4])
 
 
 def _same(a: Any, b: Any) -> bool:

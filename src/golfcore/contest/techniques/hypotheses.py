@@ -25,21 +25,28 @@ def check_programs(context: Context, programs: Programs) -> list[Trace]:
     for name in order:
         if name in done:
             continue
-        run = trace(programs.files, name, programs.settings)
+        main = name in named
+        try:
+            run, certain = _followed(programs, name, loose=False)
+            off = _followed(programs, name, loose=True)[1] if run.engine.switched_off else []
+        except Exception as error:  # whatever an entry can do to the analysis is a note, and no end of the check
+            context.notes.skip(f"{name}: its data flow could not be followed ({type(error).__name__})")
+            continue
         done.update(run.started)
         traces.append(run)
-        main = name in named
-        certain = judge(run)
         _report(context, programs, certain, "" if main else "apart")
         if not run.complete:
             context.notes.skip(f"{name}: data flow was followed only as far as the budget went")
-        if run.engine.switched_off:
-            other = judge(trace(programs.files, name, programs.settings, loose=True))
-            rules = {item.rule for item in certain}
-            _report(context, programs, [item for item in other if item.rule not in rules], "off")
+        rules = {item.rule for item in certain}
+        _report(context, programs, [item for item in off if item.rule not in rules], "off")
     if not programs.files:
         context.notes.skip("data flow: there is no Python that can be parsed")
     return traces
+
+
+def _followed(programs: Programs, name: str, *, loose: bool) -> tuple[Trace, list[Hypothesis]]:
+    run = trace(programs.files, name, programs.settings, loose=loose)
+    return run, judge(run)
 
 
 def _started(context: Context, programs: Programs) -> set[str]:

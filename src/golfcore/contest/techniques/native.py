@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass, field
 
 from golfcore.contest.checks.context import Context
 from golfcore.contest.findings import Finding
-from golfcore.contest.folder import NATIVE
+from golfcore.contest.flow.state import split_labels
+from golfcore.contest.folder import NATIVE, SHELL
 from golfcore.contest.sources import Programs
 from golfcore.contest.techniques.judge import FIXES
 
@@ -24,6 +26,12 @@ _CLASS = re.compile(
 )
 _BYTES = re.compile(r"\b\w{0,30}(?:byte|piece|str|off|chars)\w{0,30}\[")
 _PROBABILITY = re.compile(r"\b(?:log|logf|log2|log2f|exp|expf|logaddexp)\s{0,2}\(|/")
+
+
+_RENAMED = re.compile(r"\b(?:ln|cp|mv|rsync)\b[^|;&]{0,300}_val_[^|;&]{0,300}[\s/][\w./${}-]{0,120}_train_")
+_SEEDS = re.compile(r"for\s+\w{1,20}\s+in\s+[^\n]{1,200}(?:seq|\d+\s+\d+\s+\d+\s+\d+\s+\d+)[^\n]{0,200}", re.IGNORECASE)
+_PICKED = re.compile(r"SEED=[\"']?\$\{?\w+[\s\S]{0,4000}?\|\s*sort\b[^\n]{0,80}(?:head|tail)", re.IGNORECASE)
+_MOVES = ("symlink", "link", "copy", "copyfile", "copy2", "move", "rename", "replace")
 
 
 @dataclass
@@ -48,6 +56,42 @@ def check_native(context: Context, programs: Programs) -> None:
             _report(context, source.name, text, start)
     if files:
         context.notes.skip("helpers in C, C++ and CUDA: followed by names and assignments only")
+
+
+def check_shell(context: Context, programs: Programs) -> None:
+    """Check scripts and commands for validation shards under the name of training, and for the best of many seeds."""
+    for file in context.entry.with_suffix((*SHELL, ".md")):
+        lines = (file.text or "").replace("\\\n", "  ").split("\n")
+        for number, line in enumerate(lines, 1):
+            if _RENAMED.search(line[:2_000]):
+                _shown(
+                    context,
+                    "I12",
+                    "Validation shards are put in the place of training shards.",
+                    file.name,
+                    number,
+                    line,
+                )
+        text = (file.text or "")[:200_000]
+        loop = _SEEDS.search(text)
+        if file.suffix in SHELL and loop and _PICKED.search(text):
+            number = text.count("\n", 0, loop.start()) + 1
+            _shown(context, "I18", "Seeds are run in a loop, and their scores are sorted.", file.name, number, loop[0])
+    for source in programs.files.values():
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and len(node.args) == 2 and _name(node.func) in _MOVES:
+                old, new = (split_labels(ast.unparse(argument)[:500]) for argument in node.args)
+                if old == {"VAL"} and new == {"TRAIN"}:
+                    text = "Validation shards are put in the place of training shards."
+                    _shown(context, "I12", text, source.name, node.lineno, ast.unparse(node))
+
+
+def _name(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _shown(context: Context, rule: str, reason: str, name: str, line: int, text: str) -> None:
+    context.notes.add(Finding(rule, "LIKELY", reason, FIXES[rule], "static", 0.8, name, line, (text.strip(),)))
 
 
 def _strings(text: str) -> list[tuple[int, str]]:
