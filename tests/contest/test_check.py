@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +239,11 @@ def test_an_analysis_that_fails_is_a_note(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("golfcore.contest.techniques.hypotheses.judge", fail)
     report = checked(tmp_path)
     assert any("could not be followed (KeyError)" in text for text in report.not_checked)
+
+
+def test_the_checker_needs_no_torch() -> None:
+    code = "import sys, golfcore.contest.check, golfcore.contest.render, golfcore.contest.runs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_claims_are_shown(tmp_path: Path) -> None:

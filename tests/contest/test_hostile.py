@@ -88,6 +88,8 @@ def test_layers_within_layers(tmp_path: Path) -> None:
 def test_a_shim_that_cannot_be_read_is_said(text: str, tmp_path: Path) -> None:
     report = checked(tmp_path, {"train_gpt.py": text})
     assert any("packed code was not expanded" in note for note in report.not_checked)
+    assert any(f.rule == "R3" and f.severity == "REVIEW" for f in report.findings)
+    assert report.verdict != "ready"
 
 
 @pytest.mark.parametrize(

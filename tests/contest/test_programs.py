@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from breaking import BREAKING
+from early import EARLY
 from entries import severe, write_entry
 from honest import HONEST
 from late import LATE, REVIEWED
@@ -47,8 +48,10 @@ def test_what_is_honest_is_not(case: tuple[Program, str], tmp_path: Path) -> Non
     assert severe(check_entry(write_entry(tmp_path, STYLES[style](program)))) == set()
 
 
-@pytest.mark.parametrize("program", [*LATE, *MORE], ids=lambda p: f"{p.rule or 'honest'}-{p.name.replace(' ', '_')}")
-def test_the_style_of_late_entries(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program", [*EARLY, *LATE, *MORE], ids=lambda p: f"{p.rule or 'honest'}-{p.name.replace(' ', '_')}"
+)
+def test_the_styles_of_their_weeks(program: Program, tmp_path: Path) -> None:
     found = severe(check_entry(write_entry(tmp_path, {"train_gpt.py": script(program)})))
     assert (program.rule, "LIKELY") in found if program.rule else found == set()
 

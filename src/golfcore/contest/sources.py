@@ -51,6 +51,9 @@ def _read(result: Programs, file: EntryFile) -> None:
     unpacked = unpack(tree)
     if unpacked.problem:
         result.not_checked.append(f"{file.name}: {unpacked.problem}")
+        what = f"{file.name} executes code that cannot be read: {unpacked.problem}."
+        fix = "Pack it so that literals and decoders of the standard library are enough to read it."
+        result.findings.append(Finding("R3", _REVIEW, what, fix, "static", 0.9, file.name, 1))
     if unpacked.text is not None:
         _expanded(result, file, source, unpacked)
         return

@@ -182,7 +182,7 @@ class Statements(Definitions):
         labels, at = value.all_labels(), key.all_labels()
         if aggregate:
             self.collected(labels)
-        if has(base.all_labels(), "m:") and (has(labels, "grad") or "act" in labels):
+        if has(base.labels, "m:") and (has(labels, "grad") or "act" in labels):
             self.step(base, labels)
             return
         if not at & DATA and known(key):

@@ -169,6 +169,8 @@ class _Judge:
                 return True
         if any("TRAIN" in loss.labels and "VAL" not in loss.labels for loss in self.engine.losses):
             return True
+        if any(e.kind == "loaded" and e.order < update.order for e in self.engine.events):
+            return True
         # Without a training loop at all the model comes from elsewhere; a main loop over validation data has a clock.
         return not self.engine.clocked(update)
 
