@@ -33,7 +33,8 @@ def test_a_table_with_lines_and_a_verdict(folder: Path, capsys: pytest.CaptureFi
 def test_json_has_the_fields_of_a_triage(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(folder), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert {"folder", "track", "claimed", "recomputed", "flags", "verdict", "not_checked"} <= set(report)
+    wanted = {"pr", "folder", "track", "claimed", "recomputed", "flags", "verdict", "lineage", "stats", "not_checked"}
+    assert wanted <= set(report)
     flag = next(flag for flag in report["flags"] if flag["rule"] == "I1")
     assert {"rule", "severity", "confidence", "kind", "file", "line", "lines", "explanation", "fix"} == set(flag)
     assert flag["severity"] == "LIKELY" and flag["kind"] == "static" and flag["file"] == "train_gpt.py"

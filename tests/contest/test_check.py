@@ -226,6 +226,32 @@ def test_a_contest_without_a_rule_does_not_ask(tmp_path: Path) -> None:
     assert severe(check_entry(write_entry(tmp_path), load_rules(rules))) == set()
 
 
+def test_imports_that_are_not_listed(tmp_path: Path) -> None:
+    script = "import os\nimport torch\nimport brotli\nimport helper\nfrom transformers import AutoTokenizer\nimport zstandard\n"
+    files = {
+        "train_gpt.py": script,
+        "helper.py": "x = 1\n",
+        "requirements.txt": "torch\nzstandard==0.22\ntransformers\n",
+    }
+    report = checked(tmp_path, files)
+    texts = {f.explanation for f in report.findings if f.rule == "R3"}
+    assert texts == {
+        "brotli is imported and not in requirements.txt.",
+        "transformers may carry weights or compute of its own.",
+    }
+
+
+def test_a_record_that_is_to_be_beaten(tmp_path: Path) -> None:
+    folder = write_entry(tmp_path, base_pr=1394, pr_number=1500)
+    report = check_entry(folder, beat=[str(1.22 * RATIO)])
+    assert [(item["policy"], item["passes"]) for item in report.stats] == [("record", True), ("progression", True)]
+    assert report.stats[0]["delta_nats"] == pytest.approx(-0.02 * RATIO, rel=0.02)
+    assert (report.pr, report.lineage) == (1500, ["1394"])
+    assert any(f.rule == "R15" and "meets the policy" in f.explanation for f in report.findings)
+    worse = check_entry(folder, beat=[str(1.1 * RATIO)])
+    assert not any(item["passes"] for item in worse.stats)
+
+
 def test_what_an_entry_says_of_itself_is_a_question(tmp_path: Path) -> None:
     report = checked(tmp_path, {"README.md": "# Entry\n\nTrained on the validation shards.\n"})
     assert severe(report) == set()

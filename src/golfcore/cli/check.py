@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from golfcore.cli.output import out, plain_table, print_json, print_table
 from golfcore.errors import UsageError
@@ -17,6 +20,7 @@ def check(
     folder: Path | None = None,
     *,
     rules: str = "",
+    vs: Annotated[Sequence[str], Parameter(negative=(), consume_multiple=True)] = (),
     json: bool = False,
     markdown: bool = False,
     sarif: bool = False,
@@ -30,6 +34,7 @@ def check(
     Args:
         folder: The folder of the entry, with train_gpt.py in it.
         rules: A rule set, such as parameter_golf_readme, or a TOML file; parameter_golf_audit if none is named.
+        vs: Logs, entries or a loss in nats per token that the entry is to beat, for the policies of the rules.
         markdown: Print the draft of a comment.
         sarif: Print SARIF, which editors and code hosts show beside the lines.
         explain: Explain a rule, such as I7, instead of checking an entry.
@@ -46,7 +51,7 @@ def check(
     from golfcore.contest.check import check_entry
     from golfcore.contest.render import as_json, as_markdown, as_sarif
 
-    report = check_entry(folder, chosen)
+    report = check_entry(folder, chosen, list(vs))
     if json:
         print_json(as_json(report))
     elif markdown:

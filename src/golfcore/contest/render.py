@@ -33,6 +33,7 @@ def as_json(report: Report) -> dict[str, Any]:
     """Return a report as one JSON document."""
     document: dict[str, Any] = safe(
         {
+            "pr": report.pr,
             "folder": str(report.folder),
             "rules": report.rules.name,
             "track": report.track,
@@ -53,6 +54,8 @@ def as_json(report: Report) -> dict[str, Any]:
                 }
                 for f in report.findings
             ],
+            "lineage": report.lineage,
+            "stats": report.stats,
             "not_checked": report.not_checked,
         }
     )

@@ -25,6 +25,21 @@ def check_validation(context: Context) -> None:
     if context.logs and all(log.val_tokens is None for log in context.logs):
         context.notes.skip("number of validation tokens: no log prints val_tokens")
     _denominator(context)
+    _normalized(context)
+
+
+def _normalized(context: Context) -> None:
+    """Ask about a lossy normalization that the entry names, on which there is no ruling."""
+    for file in context.entry.files.values():
+        if file.suffix in (".md", ".py", ".json") and file.text:
+            match = re.search(r"case.?fold(?:ing|ed)?\b", file.text[:2_000_000], re.IGNORECASE)
+            if match:
+                text = "The entry names a normalization that loses information; it never got a ruling."
+                line = file.text.count("\n", 0, match.start()) + 1
+                context.flag(
+                    "R11", "REVIEW", text, "Say what is lost.", file=file.name, line=line, kind="meta", confidence=0.5
+                )
+                return
 
 
 def _tokens(context: Context, log: LogFacts) -> None:
