@@ -82,6 +82,7 @@ def main(model, optimizer, max_wallclock_seconds=600.0):
         hessian += h.T @ h
 main(make_model(), make_optimizer())
 """
+OTHER_SHARDS = {name: text.replace("train_shards: 80", "train_shards: 1499") for name, text in logs().items()}
 NO_LOGS = {f"train_seed{seed}.log": None for seed in (42, 314, 1337)}
 BREAKS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("I9", "calibrated after the clock", logs(after=CALIBRATED.format(seconds=48.0)), {}),
@@ -91,7 +92,7 @@ BREAKS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("I12", "train_files names the validation shards", {n: t.replace("fineweb_train_*", "fineweb_val_*") for n, t in logs().items()}, {}),
     ("I13", "1,499 shards from ten thousand documents", logs(settings="  val_docs: 10000\n  train_shards: 1499\n"), {}),
     ("I13", "a preparation with 10,000 documents, run as it is",
-     {"prepare.py": PREP, "README.md": "# Entry\n\n    python prepare.py --out data\n"}, {}),
+     {"prepare.py": PREP, "README.md": "# Entry\n\n    python prepare.py --out data\n", **OTHER_SHARDS}, {}),
     ("I13", "a list that is sliced twice",
      {"prepare.py": "docs = list(open('docs.jsonl'))\nval = docs[:50000]\ntrain = docs[10000:]\n"}, {}),
     ("I13", "documents written to both",
@@ -151,6 +152,12 @@ HONEST: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("more shards than usual", logs(settings="  train_shards: 128\n"), {}),
     ("a doubled path alone", logs(settings="  train_files: ./data/datasets/datasets/x/fineweb_train_*.bin\n"), {}),
     ("a preparation with the right number", {"prepare.py": PREP.replace("10_000", "50_000")}, {}),
+    ("a preparation that made other data", {"prepare.py": PREP, "README.md": "# Entry\n\n    python prepare.py --out data\n"}, {}),
+    ("a script that fetches the data",
+     {"get.py": "from huggingface_hub import hf_hub_download\nhf_hub_download('d', 'fineweb_val_000000.bin')\n",
+      "README.md": "# Entry\n\n    python get.py\n"}, {}),
+    ("pieces that are no count of bytes",
+     {"train_gpt.py": "def words(sp):\n    return [sp.id_to_piece(i).encode() for i in range(9) if sp.id_to_piece(i)[0] == '▁']\n"}, {}),
     ("a preparation that is run with the right number",
      {"prepare.py": PREP, "README.md": "# Entry\n\n    python prepare.py --val-docs 50000\n"}, {}),
     ("documents that are skipped",

@@ -99,7 +99,7 @@ class Training(Functions):
         labels = call.labels
         for value in call.arguments:
             labels |= {f"m:{number}" for number in self.parameters_of(value)}
-        if "blob" in labels:
+        if labels & {"blob", "net"}:
             self.event("loaded", labels=labels)
         self.changed(call.base, labels)
         return NOTHING

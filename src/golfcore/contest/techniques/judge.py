@@ -341,11 +341,13 @@ class _Judge:
 
     def network(self) -> None:
         """Look for weights from elsewhere, and for downloads once training began or whose content enters the score."""
-        trained = [e.order for e in self.engine.events if e.kind == "step"]
-        used = any("net" in e.labels or any("net" in loss.labels for loss in self.losses(e)) for e in self.adds)
-        for event in (e for e in self.engine.events if e.kind == "network"):
-            late = not trained or event.order > min(trained)
-            certain = event.note.startswith("weights") or (event.note.startswith("download") and (late or used))
+        events = self.engine.events
+        trained = [e.order for e in events if e.kind == "step"]
+        loaded = any(e.kind == "loaded" and "net" in e.labels for e in events)
+        for event in (e for e in events if e.kind == "network"):
+            # A program that only fetches data, or fetches it before it trains, does what a preparation does.
+            late = bool(self.adds) and (not trained or event.order > min(trained))
+            certain = event.note.startswith("weights") or (event.note.startswith("download") and (late or loaded))
             self.add("I17", f"The program reaches outside: {event.note}.", [event.site], 0.8, review=not certain)
 
     def limits(self) -> None:

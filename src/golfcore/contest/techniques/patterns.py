@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from golfcore.contest.checks.context import Context
+from golfcore.contest.checks.validation import MANY_SHARDS
 from golfcore.contest.findings import Finding
 from golfcore.contest.flow.engine import Trace
 from golfcore.contest.flow.state import SourceFile
@@ -190,7 +191,8 @@ def _documents(context: Context, source: SourceFile) -> None:
             _both(context, source, node)
         name, default = _default(node)
         if wanted and _VAL_DOCS.match(name) and isinstance(default, int) and 0 < default < wanted:
-            started = _run_without(context, source.name, name)
+            shards = [log.train_shards for log in context.logs if log.train_shards]
+            started = _run_without(context, source.name, name) and (not shards or max(shards) >= MANY_SHARDS)
             _flag(
                 context,
                 "I13",
@@ -329,7 +331,11 @@ def _bytes(context: Context, source: SourceFile, programs: Programs) -> None:
                 source,
                 counted,
             )
-        if "is_byte" not in text and "<0x" not in text and re.search(r"id_to_piece|IdToPiece|\.decode\(", text):
+        if (
+            not re.search(r"is_?byte|<0x|byte_fallback", text, re.IGNORECASE)
+            and re.search(r"len\(.*encode", text)
+            and re.search(r"id_to_piece|IdToPiece|\.decode\(", text)
+        ):
             _flag(
                 context,
                 "I14",
