@@ -152,6 +152,8 @@ HONEST: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("more shards than usual", logs(settings="  train_shards: 128\n"), {}),
     ("a doubled path alone", logs(settings="  train_files: ./data/datasets/datasets/x/fineweb_train_*.bin\n"), {}),
     ("a preparation with the right number", {"prepare.py": PREP.replace("10_000", "50_000")}, {}),
+    ("a table of another run beside the own one",
+     {"README.md": "# E\n\n| seed | val_bpb | bpb of a variant |\n| --- | --- | --- |\n| 42 | 1.2001 | 1.1501 |\n"}, {}),
     ("a preparation that made other data", {"prepare.py": PREP, "README.md": "# Entry\n\n    python prepare.py --out data\n"}, {}),
     ("a script that fetches the data",
      {"get.py": "from huggingface_hub import hf_hub_download\nhf_hub_download('d', 'fineweb_val_000000.bin')\n",
