@@ -13,6 +13,7 @@ from honest import HONEST
 from late import LATE, REVIEWED
 from later import MORE
 from programs import STYLES, Program, script
+from rarer import RARER
 
 from golfcore.contest.check import check_entry
 
@@ -49,7 +50,7 @@ def test_what_is_honest_is_not(case: tuple[Program, str], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "program", [*EARLY, *LATE, *MORE], ids=lambda p: f"{p.rule or 'honest'}-{p.name.replace(' ', '_')}"
+    "program", [*EARLY, *LATE, *MORE, *RARER], ids=lambda p: f"{p.rule or 'honest'}-{p.name.replace(' ', '_')}"
 )
 def test_the_styles_of_their_weeks(program: Program, tmp_path: Path) -> None:
     found = severe(check_entry(write_entry(tmp_path, {"train_gpt.py": script(program)})))

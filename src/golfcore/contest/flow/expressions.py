@@ -238,6 +238,10 @@ class Expressions(State):
             and not has(labels, "m:")
         ):
             labels |= {"hashed"}
+        if isinstance(op, ast.Mult) and "vsize" in labels:
+            shares = [v.const for v in (left, right) if "env" in v.labels and isinstance(v.const, float)]
+            if any(0 < share < 1 for share in shares):
+                labels |= {"part"}
         if isinstance(op, (ast.Div, ast.Mult)) and labels & {"ln2", "nbytes"}:
             for operand in (a, b):
                 if has(operand, "loss:") or has(operand, "acc:"):
@@ -316,7 +320,7 @@ class Expressions(State):
 
     def chosen(self, test: frozenset[str], result: Value) -> Value:
         """Return a value that a condition chose, marked if the condition saw what it must not."""
-        marks = test & {"cls", "paid", "blob"}
+        marks = test & {"cls", "paid", "blob"} | {x for x in test if x.startswith(("rd:", "st:"))}
         own = result.all_labels()
         if len(set(numbers(test, "loss:"))) > 1 and has(own, "loss:"):
             marks |= {"oracle"}

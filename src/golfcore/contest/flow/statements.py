@@ -189,9 +189,10 @@ class Statements(Definitions):
             for thing in base.things:
                 if thing.kind == "dict":
                     thing.attributes[str(key.const)] = value
+        looked = frozenset(x for x in at if x.startswith(("rd:", "st:", "sel:")))
         for thing in base.things[:6]:
             if thing.kind == "tensor":
-                thing.labels |= side(target.slice)  # a mask of one side of a window
+                thing.labels |= side(target.slice) | looked  # a mask of one side of a window, or a hint's place
             self.fill(thing, value, at, aggregate=aggregate)
             if has(base.all_labels(), "loss:") and not has(labels, "loss:") and ("paid" in at or "blob" in at):
                 thing.labels.add("paid")
@@ -199,7 +200,7 @@ class Statements(Definitions):
             marks = at & {"paid", "cls"} if has(base.labels, "loss:") else NONE
             if has(base.labels, "loss:") and "blob" in at and not has(labels, "loss:"):
                 marks |= {"paid"}
-            scope.holder(target.value.id).names[target.value.id] = Value(base.labels | labels | marks)
+            scope.holder(target.value.id).names[target.value.id] = Value(base.labels | labels | marks | looked)
 
     def fill(self, thing: Thing, value: Value, at: frozenset[str], *, aggregate: bool) -> None:
         """Note what is put into a container."""

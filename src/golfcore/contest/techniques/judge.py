@@ -156,9 +156,18 @@ class _Judge:
         return any((run, 1) in event.loops and run in {r for r, _ in update.loops} for run in self.repeats(event, loss))
 
     def is_vector(self, update: Event) -> bool:
-        """Return whether all parameters of a step are tensors of their own that belong to no model."""
+        """Return whether all parameters of a step are tensors of their own, or modules that hold no more than one."""
         things = [self.engine.things[number] for number in update.things]
-        return bool(things) and all(thing.kind == "leaf" and "owner" not in thing.attributes for thing in things)
+        owners = {owner.id: owner for t in things if "owner" in t.attributes for owner in t.attributes["owner"].things}
+        single = {
+            number
+            for number, owner in owners.items()
+            if sum(part.kind in ("leaf", "model") for value in owner.attributes.values() for part in value.things) == 1
+        }
+        free = [t for t in things if t.kind == "leaf" and "owner" not in t.attributes]
+        held = [t for t in things if t.kind == "leaf" and "owner" in t.attributes]
+        whole = all(t.kind == "leaf" or t.id in single for t in things)
+        return bool(free or held) and whole and all(owner in single for owner in owners)
 
     def trained_before(self, update: Event) -> bool:
         """Return whether parameters were trained on training data alone before, or come from a file."""
