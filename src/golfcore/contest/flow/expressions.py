@@ -70,8 +70,10 @@ class Expressions(State):
         value = scope.find(node.id)
         if value is None:
             return self.builtin(node.id)
-        if node.id in scope.targets and "VAL" in value.all_labels() and "TGT" not in value.labels:
-            return value.with_labels("TGT")
+        if node.id in scope.targets and "TGT" not in value.labels:
+            labels = value.all_labels()
+            if "VAL" in labels and not has(labels, "m:"):  # what a model made of tokens is no token, whatever its name
+                return value.with_labels("TGT")
         return value
 
     def builtin(self, name: str) -> Value:
@@ -157,7 +159,7 @@ class Expressions(State):
         result = self.item(base, key, node.slice)
         if "names" in base.all_labels() and isinstance(node.value, (ast.Name, ast.Call)) and first_only(node.slice):
             result = result.with_labels("part")
-        if "VAL" in result.labels and is_shifted(node, scope):
+        if "VAL" in result.labels and not has(result.labels, "m:") and is_shifted(node, scope):
             result = result.with_labels("TGT")
         return result
 
