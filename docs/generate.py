@@ -1,6 +1,6 @@
 """Write the pages of the reference that follow from the code: commands, keys of recipes, and the public Python API.
 
-    python docs/generate.py            # writes docs/reference/cli.md, recipes.md and api.md
+    python docs/generate.py            # writes docs/reference/cli.md, recipes.md, api.md, rules.md
     python docs/generate.py --check    # says what differs from the committed pages, exit code 1 if anything does
 
 `make docs` runs it, and tests/test_docs.py checks that the committed pages are what it writes.
@@ -28,6 +28,8 @@ import golfcore
 from golfcore import ops
 from golfcore.cli import app
 from golfcore.cli.options import range_of
+from golfcore.contest.explain import examples
+from golfcore.contest.ruleset import DEFAULT, load_rules, rule_set_names
 from golfcore.model import family_configs
 from golfcore.recipes import load_recipe, recipe_names, recipe_text
 from golfcore.recipes.explain import KeyHelp, all_keys
@@ -40,7 +42,7 @@ WIDTH = 84  # of a signature before it takes a line for each parameter: what the
 
 def pages() -> dict[Path, str]:
     """Return the text of each generated page."""
-    made = {"cli.md": cli_page(), "recipes.md": recipes_page(), "api.md": api_page()}
+    made = {"cli.md": cli_page(), "recipes.md": recipes_page(), "api.md": api_page(), "rules.md": rules_page()}
     return {
         REFERENCE / name: re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip("\n") + "\n"
         for name, lines in made.items()
@@ -240,6 +242,48 @@ def code(value: Any) -> str:
 
 def joined(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+# --- rules of contests ------------------------------------------------------------------------------------------------
+
+KINDS = {
+    "R": ("Rules", "Budgets, data and records."),
+    "C": ("Conditions of an evaluation", "What makes a score one of text that the model has not seen."),
+    "I": ("Invalid techniques", "Each with the smallest program that breaks it and its honest twin."),
+}
+
+
+def rules_page() -> Iterator[str]:
+    """Yield the lines of rules.md: every rule with the check that decides it, and the rule sets."""
+    rules = load_rules(DEFAULT)
+    yield from ("# Rules of the contest", "", NOTE, "")
+    yield (
+        "Every rule that [`golfcore check`](../guides/checking-an-entry.md) knows, with its source and the check that "
+        "decides it. *Severity* is the highest that a finding of the rule may have: BLOCK is proven by arithmetic, "
+        "LIKELY rests on lines that look like a violation, REVIEW asks a person, INFO tells. Numbers of pull requests "
+        "and issues are those of the contest's repository. `golfcore check --explain I7` prints the same."
+    )
+    yield from ("", "## Rule sets", "", "| rule set | date | bytes | train, s | evaluate, s | policies |")
+    yield "| --- | --- | ---: | ---: | ---: | --- |"
+    for name in rule_set_names():
+        found = load_rules(name)
+        policies = "; ".join(f"{p.name}: {p.text}" for p in found.policies)
+        limits = found.limits
+        title = f"`{name}`" + (" (the default)" if name == DEFAULT else "")
+        budgets = f"{limits.cap_bytes:,} | {limits.train_s:g} | {limits.eval_s:g}"
+        yield f"| {title} | {found.date} | {budgets} | {cell(policies)} |"
+    for letter, (title, about) in KINDS.items():
+        chosen = [rule for rule in rules.rules if rule.id.startswith(letter)]
+        yield from ("", f"## {title}", "", about, "", "| rule | says | severity | decided by | source |")
+        yield "| --- | --- | --- | --- | --- |"
+        for rule in chosen:
+            decided = f"{rule.severity} | {rule.check} | {cell(rule.source)}"
+            yield f"| {rule.id} {rule.title} | {cell(rule.text)} | {decided} |"
+    for name, parts in examples().items():
+        rule = rules.rule(name)
+        yield from ("", f"### {name}: {rule.title}", "", prose(parts["why"]), "", "Breaks the rule:", "")
+        yield from ("```text", parts["breaks"].strip("\n"), "```", "", "Its honest twin:", "")
+        yield from ("```text", parts["honest"].strip("\n"), "```")
 
 
 # --- Python -----------------------------------------------------------------------------------------------------------

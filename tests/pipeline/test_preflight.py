@@ -124,7 +124,7 @@ def test_settings_of_the_evaluation(data: Path, run_dir: Path) -> None:
     config = recipe()
     wide = dataclasses.replace(config, eval=dataclasses.replace(config.eval, stride=33))
     with pytest.raises(UsageError, match=r"eval.stride = 33: expected at most the context of 32"):
-        check_run(run_dir, wide, open_tokens(str(data)))
+        check_run(run_dir, wide, open_tokens(str(data)), ALONE)
 
 
 def test_another_vocabulary(tmp_path: Path, run_dir: Path, data: Path) -> None:
@@ -133,7 +133,7 @@ def test_another_vocabulary(tmp_path: Path, run_dir: Path, data: Path) -> None:
         check_run(run_dir, config, tokens, ALONE)
     small = dataclasses.replace(open_tokens(str(data)), vocab_size=40)
     with pytest.raises(FormatError, match=r"training split: id .* expected below vocab_size = 40"):
-        check_run(run_dir, recipe(), small)
+        check_run(run_dir, recipe(), small, ALONE)
 
 
 def test_tokens_that_cannot_be_read(data: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_package_of_the_last_stage(data: Path, run_dir: Path, monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda word, *a: None if word == name else real(word, *a))
     with pytest.raises(BuildError, match=f"pip install {name}"):
         check_run(run_dir, recipe(), open_tokens(str(data)), ALONE)
-    check_run(run_dir, recipe(), open_tokens(str(data)), whole=False)
+    check_run(run_dir, recipe(), open_tokens(str(data)), ALONE, whole=False)
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_disk_that_is_clearly_too_small(data: Path, run_dir: Path, monkeypatch
     tokens, one = open_tokens(str(data)), checkpoint_bytes(recipe(), 260)
     spare = 1 << 20
     room_for(monkeypatch, spare + 2 * one)
-    check_run(run_dir, recipe(), tokens)  # one checkpoint, at the end
+    check_run(run_dir, recipe(), tokens, ALONE)  # one checkpoint, at the end
     often = recipe(checkpoint_every_s=1.0)
     with pytest.raises(MachineError, match=rf"bytes are needed and {spare + 2 * one:,} are free; make room"):
         check_run(run_dir, often, tokens, ALONE)  # the newest, the one before it, and one that is written
@@ -211,7 +211,7 @@ def test_a_limit_of_the_process(data: Path, run_dir: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))
     try:
         with pytest.raises(MachineError, match=r"may write files of 20,000; raise the limit \(ulimit -f\)"):
-            check_run(run_dir, recipe(), tokens)
+            check_run(run_dir, recipe(), tokens, ALONE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
 

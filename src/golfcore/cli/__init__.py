@@ -42,6 +42,8 @@ for _name, _target, _help in (
     ("verify", "artifact:verify", "Check every checksum and tensor of a .golf file."),
     ("diff", "artifact:diff", "Show the differences between two .golf files."),
     ("unpack", "artifact:unpack", "Unpack a .golf file into a folder or a .safetensors file."),
+    ("check", "check:check", "Check the entry of a contest against its rules, and explain a rule."),
+    ("stats", "stats:stats", "Tell whether runs are better than others: policies, intervals, seeds still needed."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
     ("recipes", "recipes:app", "List, show, compare and explain recipes."),

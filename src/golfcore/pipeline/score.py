@@ -84,9 +84,8 @@ def score_artifact(
         text_for: returns the text to score, given the loaded model and its context (``validation_of``, ``own_text``).
         world: the ranks.
         batch_tokens: tokens per forward pass, 0 for a size that is fast.
-        context, stride, budget_s: replace the values in the artifact if given.
+        context, stride, budget_s, adapt: replace the values in the artifact if given.
         began: the reading of ``time.perf_counter`` at which the budget began; default: now.
-        adapt: replaces the artifact's ``eval.adapt`` if given.
         tick: called with the progress so far.
         tell: called with each warning before the long work, and with the stride that was taken.
 
@@ -97,16 +96,13 @@ def score_artifact(
         RuleError: a probe or the ledger failed.
     """
     began = began or time.perf_counter()
-    for line in fit_threads() if world.device.type == "cpu" else ():
-        tell(line)
-    keep_freed_memory()
+    _settle(world, tell)
     route = world.on_primary(products.route)
     with world.expect_progress(LONG_CALL_S), products.using(route):
         world.heartbeat("evaluation, reading the artifact")
         loaded, provenance = _opened(artifact, world)
         windows = _windows(loaded.manifest, context, stride, budget_s)
-        adapt = _adaptation(loaded.manifest) if adapt is None else adapt
-        module = loaded.module.to(world.device)
+        adapt, module = adapt or _adaptation(loaded.manifest), loaded.module.to(world.device)
         module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
         world.heartbeat("evaluation, reading the text")
         text = text_for(loaded, windows.context)
@@ -121,13 +117,19 @@ def score_artifact(
             module, text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
             rank=world.rank, world_size=world.size, combine=world.sum,
             tick=with_heartbeat(world, tick, "evaluation", step=True),
-            clock=Clock(windows.budget_s, began) if windows.budget_s else None, finest=windows.finest, tell=tell,
-            mixture=mixture,
+            clock=windows.clock(began), finest=windows.finest, tell=tell, mixture=mixture,
         )  # fmt: skip
     return {
         **dataclasses.asdict(result), **provenance, "future_flip_nats": moved, "adapt": adapt, "mass_error": mass,
         "precision": str(module.activation_dtype).removeprefix("torch."), "world_size": world.size,
     }  # fmt: skip
+
+
+def _settle(world: World, tell: Callable[[str], None]) -> None:
+    """Prepare the process for long work, and tell what slows it down."""
+    for line in fit_threads() if world.device.type == "cpu" else ():
+        tell(line)
+    keep_freed_memory()
 
 
 def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
@@ -151,6 +153,9 @@ class _Windows(NamedTuple):
     stride: int | Literal["auto"]
     finest: int
     budget_s: float
+
+    def clock(self, began: float) -> Clock | None:
+        return Clock(self.budget_s, began) if self.budget_s else None
 
     def possible_strides(self) -> list[int]:
         """Return every stride that the evaluation may take."""

@@ -1,0 +1,1 @@
+"""Check what an entry claims: package, numbers, sizes, times, data, seeds."""

@@ -1,0 +1,1 @@
+"""Follow the data of an entry's programs without running them."""

@@ -1,0 +1,1 @@
+"""Hypotheses of invalid techniques, from an abstract run and from what helpers in other languages do."""
