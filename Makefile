@@ -68,7 +68,7 @@ test-avx2:
 	@$(MAKE) --no-print-directory ISA=avx2 bench
 
 test: $(INSTALLED) $(TESTABLE) $(SIMT) lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	@$(MAKE) --no-print-directory test-sanitize
 
 # Every case of every operation in a Python for aarch64 under qemu, and the module for macOS up to its link:

@@ -36,7 +36,9 @@ EmbedGradients gradients_of(const Three& a) {
 }
 
 // Addresses of the rows and of the tokens in their order; 0 for none.
-EmbedOrder order_of(const Two& a) { return {address<const int32_t>(a[0]), address<const int64_t>(a[1])}; }
+[[maybe_unused]] EmbedOrder order_of(const Two& a) {
+  return {address<const int32_t>(a[0]), address<const int64_t>(a[1])};
+}
 
 template <class Place>
 void bind_backward(pybind11::module_& m) {

@@ -28,7 +28,7 @@ std::vector<OptimTensor> tensors_of(const Rows& rows) {
 }
 
 // The kernels for GPUs take banks and updates in bf16 alone.
-bf16* bf16_of(int32_t dtype, Address at, const char* message) {
+[[maybe_unused]] bf16* bf16_of(int32_t dtype, Address at, const char* message) {
   if (dtype_of(dtype) != DType::kBF16) throw std::invalid_argument(message);
   return address<bf16>(at);
 }
