@@ -8,6 +8,7 @@ weights and their gradients fp32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from golfcore.bench.segments import FLASH2, FLASH3, Segments
@@ -16,9 +17,11 @@ from golfcore.gpu_specs import H100
 BF16, FP32, INT64 = 2, 4, 8
 L2_BYTES = 50e6  # of an H100
 TILE = 128  # rows and columns of a result that a multiprocessor computes at a time, at the least, in a fast product
-# Warp instructions of csrc/qk, forward and backward, counted in its machine code for sm_90a: a warp takes 256 numbers,
-# and its loop over a head's numbers runs once, so that the estimate by loops misses most of them.
-QK_INSTRUCTIONS, QK_NUMBERS = (390.0, 520.0), 256
+# Warp instructions of csrc/qk, forward and backward, counted in its machine code for sm_90a by nvcc 13.0: a warp takes
+# 256 numbers, and nothing of its work is a loop, so that the estimate by loops does not see it. They were 390 and 520
+# before it computed in 32 bits, divided by factors from the host and kept a head in registers.
+QK_INSTRUCTIONS, QK_NUMBERS = (213.0, 297.0), 256
+QK_INSTRUCTIONS_WIDE = (390.0, 520.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +89,12 @@ def norm(n: int, d: int, *, branch: bool, mixed: bool, calls: int = 1, what: str
     ]  # fmt: skip
 
 
-def qk(n: int, heads: int, kv_heads: int, head_dim: int, calls: int = 1) -> list[Work]:
+def qk(
+    n: int, heads: int, kv_heads: int, head_dim: int, calls: int = 1, instructions: Sequence[float] = QK_INSTRUCTIONS
+) -> list[Work]:
     """Count ``ops.qk``: norm, rotation and gain of queries and keys."""
     size = n * (heads + kv_heads) * head_dim
-    forward, backward = (size / QK_NUMBERS * each for each in QK_INSTRUCTIONS)
+    forward, backward = (size / QK_NUMBERS * each for each in instructions)
     return [
         Work(name="q and k", op="qk", calls=calls, read=BF16 * size, written=BF16 * size, fp32=7.0 * size,
              special=2 * n * (heads + kv_heads), issued=forward),
@@ -212,25 +217,15 @@ def product(name: str, n: int, inputs: int, outputs: int, calls: int = 1, *, add
 
     With ``adds`` the input's gradient is added to that of a layer that read the same input.
     """
-    return [forward_product(name, n, inputs, outputs, calls), *gradient_products(name, n, inputs, outputs, calls, adds)]
-
-
-def forward_product(name: str, n: int, inputs: int, outputs: int, calls: int = 1) -> Work:
-    x, y, w = BF16 * n * inputs, BF16 * n * outputs, BF16 * inputs * outputs
-    return Work(name=name, op="cublas", calls=calls, read=x + w, written=y, products=2.0 * n * inputs * outputs)
-
-
-def gradient_products(
-    name: str, n: int, inputs: int, outputs: int, calls: int = 1, adds: bool = False
-) -> tuple[Work, Work]:
     x, y, flops = BF16 * n * inputs, BF16 * n * outputs, 2.0 * n * inputs * outputs
     w, dw = BF16 * inputs * outputs, FP32 * inputs * outputs
-    return (
+    return [
+        Work(name=name, op="cublas", calls=calls, read=x + w, written=y, products=flops),
         Work(name=f"{name}, input's gradient", op="cublas", backward=True, calls=calls, read=y + w + adds * x,
              written=x, products=flops),
         Work(name=f"{name}, weight's gradient", op="cublas", backward=True, calls=calls, read=x + y, written=dw,
              products=flops),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def elementwise(name: str, size: float, reads: int, writes: int, *, backward: bool = False, calls: int = 1) -> Work:

@@ -32,12 +32,13 @@ RAMP_US = 3.0  # of a product that lasts a few microseconds: its first loads and
 LOGGED_MS = {11: 96.3, 17: 140.9}
 
 # What was mended, in that order; each line takes all before it for granted.
-AS_FOUND = Ways(compiled=False, waits=True, chunk_logits=1 << 24, adds_inside=False)
+AS_FOUND = Ways(compiled=False, waits=True, chunk_logits=1 << 24, adds_inside=False, narrow=False)
 MENDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("the loss is one graph a phase under torch.compile", {"compiled": True}),
     ("no step waits for the GPU", {"waits": False}),
     ("head: weight gradients added up inside their product", {"adds_inside": True}),
     ("head: chunks of twice as many tokens", {"chunk_logits": 1 << 25}),
+    ("q and k: 32-bit arithmetic, a head in registers", {"narrow": True}),
     ("FlashAttention-3, where it is installed", {"flash3": True}),
 )
 

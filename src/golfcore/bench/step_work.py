@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from golfcore.bench.operations import (
     BF16,
     FP32,
+    QK_INSTRUCTIONS,
+    QK_INSTRUCTIONS_WIDE,
     Work,
     activation,
     attention,
@@ -16,8 +17,6 @@ from golfcore.bench.operations import (
     embed,
     fill,
     flash3,
-    forward_product,
-    gradient_products,
     head,
     norm,
     product,
@@ -47,7 +46,7 @@ class Ways:
         waits: in every step the host waits for the GPU before it launches the next one.
         chunk_logits: logits of a chunk of the head.
         adds_inside: the head's weight gradients are added up inside their product.
-        joined: queries, keys and values come from one product.
+        narrow: q and k are prepared in 32-bit arithmetic.
         flash3: FlashAttention-3 serves attention.
     """
 
@@ -55,7 +54,7 @@ class Ways:
     waits: bool = False
     chunk_logits: int = CHUNK_LOGITS_DEVICE
     adds_inside: bool = True
-    joined: bool = False
+    narrow: bool = True
     flash3: bool = False
 
 
@@ -301,9 +300,12 @@ def _layer_work(shape: Shape, ways: Ways) -> list[Work]:
     gates, gated = n * BF16 * (GATE_INPUTS + shape.heads), passes * shape.gated
     weights = d * (2 * d + 2 * shape.kv + 2 * shape.hidden)
     serve = flash3 if ways.flash3 else attention
+    instructions = QK_INSTRUCTIONS if ways.narrow else QK_INSTRUCTIONS_WIDE
     return [
-        *_qkv(shape, ways, passes),
-        *qk(n, shape.heads, shape.kv_heads, shape.head_dim, passes),
+        *product("q", n, d, d, passes),
+        *product("k", n, d, shape.kv, passes, adds=True),
+        *product("v", n, d, shape.kv, passes, adds=True),
+        *qk(n, shape.heads, shape.kv_heads, shape.head_dim, passes, instructions),
         *serve(n, shape.heads, shape.kv_heads, shape.head_dim, shape.segments, gated=shape.gated, calls=passes),
         *product("o", n, d, d, passes),
         *product("up", n, d, shape.hidden, passes),
@@ -315,14 +317,3 @@ def _layer_work(shape: Shape, ways: Ways) -> list[Work]:
              launches=3),
         elementwise("gate's gradient joins its input's", BF16 * n * d, 1, 1, backward=True, calls=gated),
     ]  # fmt: skip
-
-
-def _qkv(shape: Shape, ways: Ways, calls: int) -> Iterator[Work]:
-    """Count the products of q, k and v; their gradients come apart, and dx is added up inside the products."""
-    n, d, widths = shape.tokens, shape.d, {"q": shape.d, "k": shape.kv, "v": shape.kv}
-    if ways.joined:
-        yield forward_product("q, k, v", n, d, sum(widths.values()), calls)
-    for name, width in widths.items():
-        if not ways.joined:
-            yield forward_product(name, n, d, width, calls)
-        yield from gradient_products(name, n, d, width, calls, adds=name != "q")
