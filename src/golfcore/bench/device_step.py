@@ -112,15 +112,14 @@ def share_of(
     train, on_gpu = recipe.train, device.type == "cuda"
     tokens = train.batch_tokens // GPUS if on_gpu else min(CPU_TOKENS, train.batch_tokens)
     length = min(train.seq_len, tokens)
-    sizes: dict[str, Any] = {"batch_tokens": tokens // length * length, "seq_len": length, "iterations": 10**9}
-    ramps = dict.fromkeys(("batch_ramp", "batch_ramp_until", "seq_ramp", "seq_ramp_until"), ())
-    ways = {
-        "compile": (train.compile and on_gpu) if compile is None else compile,
-        "cuda_graphs": train.cuda_graphs if cuda_graphs is None else cuda_graphs,
-        "require_gpu": train.require_gpu and on_gpu, "val_every": 0, "checkpoint_every_s": 0.0,
-    }  # fmt: skip
-    track = dataclasses.replace(recipe.track, train_s=0.0)
-    return dataclasses.replace(recipe, track=track, train=dataclasses.replace(train, **sizes, **ramps, **ways))
+    share = dataclasses.replace(
+        train, batch_tokens=tokens // length * length, seq_len=length, iterations=10**9, batch_ramp=(),
+        batch_ramp_until=(), seq_ramp=(), seq_ramp_until=(), val_every=0, checkpoint_every_s=0.0,
+        compile=(train.compile and on_gpu) if compile is None else compile,
+        cuda_graphs=train.cuda_graphs if cuda_graphs is None else cuda_graphs,
+        require_gpu=train.require_gpu and on_gpu,
+    )  # fmt: skip
+    return dataclasses.replace(recipe, track=dataclasses.replace(recipe.track, train_s=0.0), train=share)
 
 
 def measure_steps(

@@ -185,8 +185,7 @@ def head(n: int, d: int, vocab: int, chunk_logits: int, *, adds_inside: bool = T
     and ex2. The chunks' weight gradients are added up in fp32, inside their product or, without ``adds_inside``, by a
     pass of its own. The backward pass multiplies by the loss's gradient.
     """
-    rows = min(n, max(1, chunk_logits // vocab))
-    chunks = -(-n // rows)
+    chunks = -(-n // min(n, max(1, chunk_logits // vocab)))
     rows = n / chunks  # the last one may be shorter
     logits, flops, weight = BF16 * rows * vocab, 2.0 * rows * d * vocab, FP32 * vocab * d
     x, w = BF16 * rows * d, BF16 * vocab * d

@@ -21,29 +21,16 @@ if TYPE_CHECKING:
 
 
 def bench(
-    case: str | None = None,
-    /,
-    *,
-    vs: str | None = None,
+    case: str | None = None, /, *, vs: str | None = None,
     seconds: Annotated[float, Parameter(validator=SOME_SECONDS)] = 2.0,
-    save: str | None = None,
-    compare: str | None = None,
-    results: Path = Path("bench/results"),
-    weights: Annotated[list[str], Parameter(negative="")] | None = None,
-    widths: str = "int4,int6,int8,ternary",
-    script: Path | None = None,
-    methods: str = "contest,curve,states,fit",
-    fit: Bytes = 0,
-    tokens: Count = 32_768,
+    save: str | None = None, compare: str | None = None, results: Path = Path("bench/results"),
+    weights: Annotated[list[str], Parameter(negative="")] | None = None, widths: str = "int4,int6,int8,ternary",
+    script: Path | None = None, methods: str = "contest,curve,states,fit", fit: Bytes = 0, tokens: Count = 32_768,
     calibration_tokens: Annotated[int, Parameter(validator=POSITIVE)] = 32_768,
-    wall: Annotated[bool, Parameter(negative="")] = False,
-    device: str = "cpu",
-    recipe: str | None = None,
-    compile: bool | None = None,
-    cuda_graphs: bool | None = None,
-    profile: Path | None = None,
+    wall: Annotated[bool, Parameter(negative="")] = False, device: str = "cpu", recipe: str | None = None,
+    compile: bool | None = None, cuda_graphs: bool | None = None, profile: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
+) -> int:  # fmt: skip
     """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
 
     ``golfcore bench roofline`` predicts on paper the least time of each operation of the frontier's step on an H100.
