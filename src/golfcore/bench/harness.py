@@ -106,7 +106,8 @@ def measure_ceilings(seconds: float = 0.5, device: str = "cpu", clock: Clock | N
         n, side = 1 << 28, 8192
     clock = clock or HostClock()
     generator = torch.Generator(device).manual_seed(0)
-    x, y = (torch.randn(n, device=device, generator=generator) for _ in range(2))
+    blocks = [torch.randn(1 << 20, device=device, generator=generator) for _ in range(2)]
+    x, y = (block.repeat(-(-n // block.numel()))[:n] for block in blocks)
     out = torch.zeros(n, device=device)
     bandwidth = 12 * n / _best(partial(torch.add, x, y, out=out), seconds, clock)
     gemm = {}
