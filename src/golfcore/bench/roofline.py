@@ -118,7 +118,7 @@ def floor_of(work: Work, gpu: Gpu = H100, kernels: Sequence[cubin.Kernel] = ()) 
     return Floor(
         work=work, times=times, limiter=limiter, floor_us=times[limiter],
         predicted_us=max(reached.values()) + launched_us,
-        instances=tuple(kernel.name for kernel in kernels) if "issue" in times else (),
+        instances=tuple(kernel.name for kernel in kernels) if "issue" in times and not work.issued else (),
     )  # fmt: skip
 
 
@@ -190,12 +190,15 @@ class Mend:
     ms: Mapping[int, float]
 
 
-def mends(recipe: RecipeConfig) -> list[Mend]:
-    """Return the predicted steps of ``recipe`` as an audit found the code, then with each of ``MENDS`` in turn."""
+def mends(recipe: RecipeConfig, kernels: Mapping[str, Sequence[cubin.Kernel]] | None = None) -> list[Mend]:
+    """Return the predicted steps of ``recipe`` as an audit found the code, then with each of ``MENDS`` in turn.
+
+    The arguments are those of ``predict``.
+    """
     ways, found = AS_FOUND, []
     for what, change in (("as the audit found it", {}), *MENDS):
         ways = replace(ways, **change)
-        found.append(Mend(what, {step.passes: step.predicted_ms for step in predict(recipe, None, ways)}))
+        found.append(Mend(what, {step.passes: step.predicted_ms for step in predict(recipe, kernels, ways)}))
     return found
 
 

@@ -190,7 +190,7 @@ def _roofline(json: bool) -> int:
         note = "instruction estimates are from this build's machine code"
     except BuildError as error:
         kernels, note = {}, f"without instruction estimates: {error}"
-    steps, packed, changes = predict(recipe, kernels), packed_floors(shape, kernels), mends(recipe)
+    steps, packed, changes = predict(recipe, kernels), packed_floors(shape, kernels), mends(recipe, kernels)
     if json:
         output.print_json(document(steps, packed, changes) | {"note": note})
         return 0
