@@ -100,6 +100,9 @@ class Event:
     def synchronize(self) -> None:
         self.gpu.calls.append(f"wait {self.number}")
 
+    def elapsed_time(self, other: Event) -> float:
+        return float(other.number - self.number)
+
 
 class Stream:
     def __init__(self, gpu: FakeGpu, name: str) -> None:
@@ -126,7 +129,8 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, *, watched: bool = True) -> Iterat
         yield
 
     for name, stand_in in {
-        "Stream": lambda device=None: Stream(gpu, "side"), "Event": lambda: Event(gpu), "stream": inside,
+        "Stream": lambda device=None: Stream(gpu, "side"), "Event": lambda enable_timing=False: Event(gpu),
+        "stream": inside,
         "current_stream": lambda device=None: main,
         "synchronize": lambda device=None: gpu.calls.append("wait for all"), "set_device": lambda device: None,
     }.items():  # fmt: skip

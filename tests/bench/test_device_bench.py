@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from golfcore.bench import device_cases
-from golfcore.bench.clocks import LEAD_CYCLES, DeviceClock
+from golfcore.bench import device_cases, harness
+from golfcore.bench.clocks import CYCLES_S, LEAD_S, MOST_LEAD_S, DeviceClock
 from golfcore.bench.device_cases import attention_rivals
 from golfcore.bench.device_cases import device_cases as cases_of
+from golfcore.bench.segments import Segments
 from golfcore.bench.step_work import Shape, shape_of
-from golfcore.bench.workloads import of_case, select
+from golfcore.bench.workloads import of_case
 from golfcore.cli import main
-from golfcore.errors import DeviceError, UsageError
+from golfcore.errors import DeviceError
 from golfcore.ops import check
 from golfcore.ops.cases import Case
+from golfcore.pipeline.measure import product_flops
 from golfcore.recipes import load_recipe
 
 SMALL = Shape(
-    tokens=96, d=64, heads=4, kv_heads=2, head_dim=32, hidden=128, vocab=300, order=(0,), keys=12.0
-)  # segments of 23 tokens, four of them
+    tokens=96, d=64, heads=4, kv_heads=2, head_dim=32, hidden=128, vocab=300, order=(0,), segments=Segments((23,))
+)  # four segments
 PAIRS = [pair for pair in cases_of(SMALL) if pair[0] is not pair[1]]
 
 
@@ -71,6 +75,9 @@ def test_without_a_gpu_one_line_says_so(capsys: pytest.CaptureFixture[str], monk
     assert "bench --device cuda: no GPU to run on (" in text
     assert text.count("\n") == 1
     assert main(["bench", "--device", "tpu"]) == 2
+    for words in (["--device", "cuda:1"], ["--device", "cuda", "--recipe", "pocket"]):
+        assert main(["bench", "train_step", *words]) == 75
+        assert "no GPU to run on (" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_gpu_that_is_not_there_or_cannot_run_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,42 +90,101 @@ def test_a_gpu_that_is_not_there_or_cannot_run_kernels_is_refused(monkeypatch: p
         device_cases.require_gpu("cuda")
 
 
-def test_steps_are_the_processors() -> None:
-    with pytest.raises(UsageError, match="no bench case 'train_step'"):
-        select("train_step", (), "cuda")
+class FakeCuda:
+    """A stand-in for torch.cuda that writes its calls down, and the device on which each of them happened."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.current = "cuda:0"
+
+    def note(self, what: str) -> None:
+        self.calls.append(f"{self.current} {what}")
+
+    @contextlib.contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        before, self.current = self.current, str(device)
+        yield
+        self.current = before
+
+    def Event(self, *, enable_timing: bool) -> Any:
+        assert enable_timing
+        return types.SimpleNamespace(
+            record=lambda: self.note("record"), synchronize=lambda: self.note("synchronize"),
+            elapsed_time=lambda other: 1.5,
+        )  # fmt: skip
+
+    def _sleep(self, cycles: int) -> None:
+        self.note(f"sleep {cycles}")
+
+    def get_device_properties(self, device: torch.device) -> Any:
+        return types.SimpleNamespace(L2_cache_size=512)
+
+    def synchronize(self, device: torch.device) -> None: ...
+
+    def memory_allocated(self, device: torch.device) -> int:
+        return 100
+
+    def reset_peak_memory_stats(self, device: torch.device) -> None: ...
+
+    def max_memory_allocated(self, device: torch.device) -> int:
+        return 164
 
 
-def test_the_device_clock_times_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for torch.cuda that writes its calls down: a lead, then events around the call; another cache."""
-    calls: list[str] = []
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> tuple[DeviceClock, FakeCuda]:
+    """A clock of the second GPU while the first is the current one."""
+    cuda = FakeCuda()
+    monkeypatch.setattr("golfcore.bench.clocks.torch.cuda", cuda)
+    made = DeviceClock("cpu")  # where its numbers can lie
+    made.device = torch.device("cuda:1")
+    return made, cuda
 
-    class Event:
-        def __init__(self, *, enable_timing: bool) -> None:
-            assert enable_timing
 
-        def record(self) -> None:
-            calls.append("record")
+def test_the_device_clock_times_its_own_device(clock: tuple[DeviceClock, FakeCuda]) -> None:
+    """A lead, then events around the call, all on the GPU that was asked for; other numbers in its cache."""
+    made, cuda = clock
+    made._other.fill_(7)
+    assert made.seconds(lambda: cuda.note("work")) == pytest.approx(0.0015)
+    what = [f"sleep {round(LEAD_S * CYCLES_S)}", "record", "work", "record", "synchronize"]
+    assert cuda.calls == [f"cuda:1 {call}" for call in what]
+    assert cuda.current == "cuda:0"
+    assert made._other.numel() == 1024
+    assert not made._other.any()
+    assert made.peak_bytes(lambda: None) == 64
 
-        def synchronize(self) -> None:
-            calls.append("synchronize")
 
-        def elapsed_time(self, other: Event) -> float:
-            return 1.5
+@pytest.mark.parametrize(
+    ("queued_s", "leads"), [(0.0001, [LEAD_S]), (0.004, [LEAD_S, 0.008]), (1.0, [LEAD_S, MOST_LEAD_S])]
+)
+def test_what_the_host_queues_slowly_is_timed_again_with_a_longer_lead(
+    queued_s: float, leads: list[float], clock: tuple[DeviceClock, FakeCuda], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the time of the host's calls would be in the GPU's. What waits for the GPU itself is not timed for ever."""
+    made, cuda = clock
+    now = 0.0
 
-    fake: Any = types.SimpleNamespace(
-        Event=Event,
-        _sleep=lambda cycles: calls.append(f"sleep {cycles}"),
-        get_device_properties=lambda device: types.SimpleNamespace(L2_cache_size=512),
-        synchronize=lambda device: None,
-        memory_allocated=lambda device: 100,
-        reset_peak_memory_stats=lambda device: None,
-        max_memory_allocated=lambda device: 164,
-    )
-    monkeypatch.setattr("golfcore.bench.clocks.torch.cuda", fake)
-    clock = DeviceClock("cpu")
-    clock._other.fill_(7)
-    assert clock.seconds(lambda: calls.append("work")) == pytest.approx(0.0015)
-    assert calls == [f"sleep {LEAD_CYCLES}", "record", "work", "record", "synchronize"]
-    assert clock._other.numel() == 1024
-    assert not clock._other.any()
-    assert clock.peak_bytes(lambda: None) == 64
+    def work() -> None:
+        nonlocal now
+        now += queued_s
+
+    monkeypatch.setattr("golfcore.bench.clocks.time.perf_counter", lambda: now)
+    assert made.seconds(work) == pytest.approx(0.0015)
+    slept = [call.split()[-1] for call in cuda.calls if "sleep" in call]
+    assert slept == [str(int(lead * CYCLES_S)) for lead in leads]
+    made.seconds(work)  # the lead stays
+    assert len([call for call in cuda.calls if "sleep" in call]) == len(leads) + 1
+
+
+def test_ceilings_are_those_of_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU multiplies and copies ones faster than what a training has."""
+    seen: list[torch.Tensor] = []
+    multiply, add = torch.Tensor.__matmul__, torch.add
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: seen.extend((a, b)) or multiply(a, b))
+    monkeypatch.setattr(torch, "add", lambda a, b, *, out: seen.extend((a, b)) or add(a, b, out=out))
+    monkeypatch.setattr(harness, "last_cache_bytes", lambda: 1 << 10)
+    harness.measure_ceilings(1e-6)
+    product_flops(torch.float32, torch.device("cpu"))
+    assert {x.dtype for x in seen} == {torch.float32, torch.bfloat16}
+    for x in seen:
+        assert abs(float(x.double().mean())) < 0.02
+        assert abs(float(x.double().std()) - 1) < 0.02

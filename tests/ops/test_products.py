@@ -206,3 +206,31 @@ def test_gradients_of_weights_are_rounded_once_on_a_gpu(
     error = (w.grad - exact).norm() / exact.norm()
     rounded = (exact.bfloat16() - exact).norm() / exact.norm()
     assert error < 0.1 * rounded if operation == "linear" else error < rounded, (error, rounded)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_products_of_chunks_are_added_up_by_the_product_itself(
+    serves: bool, like_a_gpu: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If torch's product adds bf16 to fp32, with no matrix between; else the sum is the same, by a pass of its own."""
+    shapes: list[tuple[int, ...]] = []
+
+    def addmm(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype, *, out: torch.Tensor) -> Any:
+        if not serves:
+            raise RuntimeError("self and mat2 must have the same dtype, but got Float and BFloat16")
+        assert (c.dtype, a.dtype, b.dtype, out_dtype) == (torch.float32, torch.bfloat16, torch.bfloat16, torch.float32)
+        assert out is c
+        shapes.append(tuple(c.shape))
+        return out.add_(a.float() @ b.float())
+
+    monkeypatch.setattr(torch, "addmm", addmm)
+    products._adds_into_fp32.cache_clear()
+    total, exact = torch.ones(24, 16), torch.ones(24, 16, dtype=torch.float64)
+    for _ in range(3):
+        a, b = torch.randn(24, 300).bfloat16(), torch.randn(300, 16).bfloat16()
+        assert products.add_fp32_(total, a, b) is total
+        exact += a.double() @ b.double()
+    products._adds_into_fp32.cache_clear()
+    assert shapes == ([(8, 8), *[(24, 16)] * 3] if serves else [])
+    assert len(like_a_gpu) == (0 if serves else 3)
+    assert (total - exact).abs().max() < 1e-4 * exact.abs().max()

@@ -168,3 +168,15 @@ def test_functions() -> None:
         assert torch.allclose(ours, exact, rtol=2.0**-22, atol=0.0, equal_nan=True)
     assert torch.allclose(fast, x.double().tanh().float(), rtol=0.0, atol=2e-7, equal_nan=True)
     assert torch.allclose(rational, x.double().tanh().float(), rtol=8 * 2.0**-24, atol=0.0, equal_nan=True)
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 5, 7, 12, 16, 641, 65_535, 65_536, 98_304, 2**30 + 1, 2**31 - 1])
+def test_divisions_by_a_factor_from_the_host_are_exact(divisor: int) -> None:
+    """At multiples of the divisor, before and behind them, where a factor that is too small or large shows first."""
+    most = 2**31 - 1
+    near = [k * divisor + d for k in (0, 1, 2, 3, 1000, most // divisor - 1, most // divisor) for d in (-1, 0, 1)]
+    edges = [n for n in [*near, most - 1, most] if 0 <= n <= most]
+    drawn = torch.randint(0, most, (128 - len(edges),), generator=torch.Generator().manual_seed(divisor)).tolist()
+    dividends, out = torch.tensor(edges + drawn, dtype=torch.int32), torch.zeros(2, 128, dtype=torch.int32)
+    run("divisions", dividends, out, n=divisor)
+    assert out.tolist() == [[n // divisor for n in edges + drawn], [n % divisor for n in edges + drawn]]

@@ -1,5 +1,6 @@
 // What the CUDA programming guide says of threads, shuffles, votes, barriers, atomics and asynchronous copies.
 #include "device/cuda.h"
+#include "device/division.h"
 #include "device/math.h"
 #include "device/memory.h"
 #include "device/ptx.h"
@@ -183,6 +184,17 @@ Status run_conversions(void* const* b, int64_t n) {
                      n);
 }
 
+// out[0][i], out[1][i]: quotient and remainder of in[i] by n.
+GOLF_KERNEL(divisions, 128, 1, const uint32_t* in, uint32_t* out, Division by) {
+  const uint32_t i = threadIdx.x;
+  out[i] = quotient(in[i], by);
+  out[128 + i] = remainder(in[i], by);
+}
+
+Status run_divisions(void* const* b, int64_t n) {
+  return GOLF_LAUNCH(divisions, 1, 128, 0, nullptr, buffer<uint32_t>(b, 0), buffer<uint32_t>(b, 1), division_by(n));
+}
+
 // Four functions of in[0..n), one after the other.
 GOLF_KERNEL(functions, 128, 1, const float* in, float* out, int64_t n) {
   for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < n; i += gridDim.x * int64_t{128}) {
@@ -201,7 +213,7 @@ constexpr Example kExamples[] = {
     {"coordinates", run_coordinates}, {"shuffles", run_shuffles},   {"votes", run_votes},
     {"reverse", run_reverse},         {"counts", run_counts},       {"pipeline", run_pipeline},
     {"atomics", run_atomics},         {"fetch", run_fetch},         {"arrivals", run_arrivals},
-    {"conversions", run_conversions}, {"functions", run_functions},
+    {"conversions", run_conversions}, {"functions", run_functions}, {"divisions", run_divisions},
 };
 
 }  // namespace

@@ -42,7 +42,7 @@ def device_cases(shape: Shape) -> list[tuple[Case, Case]]:
 
     Attention is dense, in rows of a whole segment: torch's own takes a T x T mask for packed documents.
     """
-    segment = round(2 * shape.keys) - 1
+    segment = shape.segments.longest
     rows = max(1, shape.tokens // segment)
 
     def both(id_: str, name: str, sizes: Callable[[int], dict[str, Any]], flops: float = 0.0) -> tuple[Case, Case]:

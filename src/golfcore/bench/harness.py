@@ -96,16 +96,23 @@ def last_cache_bytes() -> int:
 
 
 def measure_ceilings(seconds: float = 0.5, device: str = "cpu", clock: Clock | None = None) -> Ceilings:
-    """Measure the ceilings: the best of many short measurements, ``seconds`` for each of three rates."""
+    """Measure the ceilings: the best of many short measurements, ``seconds`` for each of three rates.
+
+    Numbers are normal. A GPU multiplies ones faster, since fewer of its wires change: 894 TFLOP/s instead of 788 on an
+    H200.
+    """
     n, side = max(1 << 24, 2 * last_cache_bytes() // 4), 1024
     if device != "cpu":
         n, side = 1 << 28, 8192
     clock = clock or HostClock()
-    x, y, out = torch.ones(n, device=device), torch.ones(n, device=device), torch.zeros(n, device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    blocks = [torch.randn(1 << 20, device=device, generator=generator) for _ in range(2)]
+    x, y = (block.repeat(-(-n // block.numel()))[:n] for block in blocks)
+    out = torch.zeros(n, device=device)
     bandwidth = 12 * n / _best(partial(torch.add, x, y, out=out), seconds, clock)
     gemm = {}
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
+        a, b = (torch.randn(side, side, dtype=dtype, device=device, generator=generator) for _ in range(2))
         taken = _best(lambda a=a, b=b: a @ b, seconds, clock)  # type: ignore[misc]
         gemm[str(dtype).removeprefix("torch.")] = 2 * side**3 / taken
     return Ceilings(bandwidth=bandwidth, gemm=gemm)

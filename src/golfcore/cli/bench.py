@@ -21,28 +21,20 @@ if TYPE_CHECKING:
 
 
 def bench(
-    case: str | None = None,
-    /,
-    *,
-    vs: str | None = None,
+    case: str | None = None, /, *, vs: str | None = None,
     seconds: Annotated[float, Parameter(validator=SOME_SECONDS)] = 2.0,
-    save: str | None = None,
-    compare: str | None = None,
-    results: Path = Path("bench/results"),
-    weights: Annotated[list[str], Parameter(negative="")] | None = None,
-    widths: str = "int4,int6,int8,ternary",
-    script: Path | None = None,
-    methods: str = "contest,curve,states,fit",
-    fit: Bytes = 0,
-    tokens: Count = 32_768,
+    save: str | None = None, compare: str | None = None, results: Path = Path("bench/results"),
+    weights: Annotated[list[str], Parameter(negative="")] | None = None, widths: str = "int4,int6,int8,ternary",
+    script: Path | None = None, methods: str = "contest,curve,states,fit", fit: Bytes = 0, tokens: Count = 32_768,
     calibration_tokens: Annotated[int, Parameter(validator=POSITIVE)] = 32_768,
-    wall: Annotated[bool, Parameter(negative="")] = False,
-    device: str = "cpu",
+    wall: Annotated[bool, Parameter(negative="")] = False, device: str = "cpu", recipe: str | None = None,
+    compile: bool | None = None, cuda_graphs: bool | None = None, profile: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
+) -> int:  # fmt: skip
     """Time operations, forward and backward, against plain torch; results are checked before anything is timed.
 
     ``golfcore bench roofline`` predicts on paper the least time of each operation of the frontier's step on an H100.
+    ``golfcore bench train_step --recipe R`` times whole steps of a recipe, as a run does them on one of eight GPUs.
     ``golfcore bench pack`` compares the bytes and speeds of the entropy coders with general compressors instead, and
     ``golfcore bench quant`` the quantizers with the contest's pipeline.
 
@@ -67,8 +59,17 @@ def bench(
         wall: With quant: measure only times, ours and those of plain torch.
         device: cpu, or cuda (cuda:1): operations at the shapes of frontier_8xh100's step, timed by the GPU's events
             with a cold L2 cache. Further rivals there: sdpa, fa3 (FlashAttention-3, if it is installed).
+        recipe: With train_step: a recipe that comes with golfcore, or a .toml file, whose steps are timed in each of
+            its phases: one GPU's share of eight, or on a processor its first 512 tokens. Default on a GPU:
+            frontier_8xh100; on a processor pocket's step is compared with plain torch.
+        compile: With a recipe: compile the loss or not, in place of train.compile; a processor compiles only if asked.
+        cuda_graphs: With a recipe: capture the loss as CUDA graphs or not, in place of train.cuda_graphs.
+        profile: With a recipe: write torch's profile of a step to this file, for ui.perfetto.dev.
         json: Print one JSON document instead of tables.
     """
+    whole = recipe is not None or compile is not None or cuda_graphs is not None or profile is not None
+    if whole or (case == "train_step" and device != "cpu"):
+        return _steps(case, recipe, device, compile, cuda_graphs, profile, json)
     if case == "roofline":
         return _roofline(json)
     if case == "quant":
@@ -87,14 +88,11 @@ def _operations(
     from golfcore.bench.device_cases import about, require_gpu
     from golfcore.bench.harness import measure_ceilings, run
     from golfcore.bench.workloads import parse_rivals, select
-    from golfcore.errors import UsageError
     from golfcore.machine import environment
     from golfcore.ops.memory import keep_freed_memory
 
-    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
-        raise UsageError(f"--device {device}: expected cpu, cuda or cuda:1")
     found, clock = environment(), None
-    if device != "cpu":
+    if _on_gpu(device):
         require_gpu(device)
         clock, found = DeviceClock(device), about(found, device)
     usual = "torch,compile" if device == "cpu" else "torch,compile,sdpa,fa3"
@@ -124,9 +122,60 @@ def _operations(
     return 0
 
 
+def _on_gpu(device: str) -> bool:
+    from golfcore.errors import UsageError
+
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
+        raise UsageError(f"--device {device}: expected cpu, cuda or cuda:1")
+    return device != "cpu"
+
+
+def _steps(
+    case: str | None, recipe: str | None, device: str, compile: bool | None, cuda_graphs: bool | None,
+    profile: Path | None, json: bool,
+) -> int:  # fmt: skip
+    from torch import device as torch_device
+
+    from golfcore.bench.device_cases import require_gpu
+    from golfcore.bench.device_step import CPU_TOKENS, GPUS, measure_steps
+    from golfcore.errors import UsageError
+    from golfcore.recipes import load_recipe
+
+    if case != "train_step":
+        raise UsageError("--recipe, --compile, --cuda-graphs and --profile belong to golfcore bench train_step")
+    if _on_gpu(device):
+        require_gpu(device)
+    name = recipe or ("frontier_8xh100" if device != "cpu" else "pocket")
+    place = torch_device("cuda:0" if device == "cuda" else device)
+    config = load_recipe(name, environment={}).config
+    found = measure_steps(config, place, compile=compile, cuda_graphs=cuda_graphs, trace=profile)
+    if json:
+        output.print_json({"steps": [asdict(times) for times in found], "profile": str(profile) if profile else None})
+        return 0
+    numbers = ("tokens", "forward ms", "backward ms", "update ms", "host ms", "step ms", "peak MB")
+    table = output.plain_table("phase", "layers", *numbers, right=numbers)
+    for times in found:
+        table.add_row(
+            str(times.phase), str(times.layers or ""), f"{times.tokens:,}",
+            *(f"{ms:.2f}" for ms in (
+                times.forward_ms, times.backward_ms, times.update_ms, times.queued_ms, times.step_ms
+            )),
+            f"{times.peak_bytes / 1e6:.0f}",
+        )  # fmt: skip
+    output.print_table(table)
+    share = f"one of {GPUS} shares of its step" if device != "cpu" else f"at most {CPU_TOKENS} tokens of its step"
+    output.out.print(
+        f"\n{config.name} on {place}, {share}, one rank: gradients are not reduced, all matrices are orthogonalized\n"
+        f"loss: {found[0].how}; attention: {found[0].attention}", markup=False,
+    )  # fmt: skip
+    if profile:
+        output.out.print(f"profile written to {profile}", markup=False)
+    return 0
+
+
 def _roofline(json: bool) -> int:
     from golfcore.bench.launch_shapes import launches, served
-    from golfcore.bench.roofline import document, packed_floors, predict
+    from golfcore.bench.roofline import ASSUMPTIONS, document, mends, packed_floors, predict
     from golfcore.bench.step_work import shape_of
     from golfcore.errors import BuildError
     from golfcore.gpu_specs import H100
@@ -141,17 +190,24 @@ def _roofline(json: bool) -> int:
         note = "instruction estimates are from this build's machine code"
     except BuildError as error:
         kernels, note = {}, f"without instruction estimates: {error}"
-    steps, packed = predict(recipe, kernels), packed_floors(shape, kernels)
+    steps, packed, changes = predict(recipe, kernels), packed_floors(shape, kernels), mends(recipe, kernels)
     if json:
-        output.print_json(document(steps, packed) | {"note": note})
+        output.print_json(document(steps, packed, changes) | {"note": note})
         return 0
     for step in steps:
         output.out.print(f"{recipe.name}, {step.passes} layers run, {shape.tokens:,} tokens per GPU", markup=False)
         _print_floors(step.floors)
         logged = f"; the contest's best entry logged {step.logged_ms} ms" if step.logged_ms else ""
         output.out.print(f"floor {step.floor_ms:.1f} ms, predicted {step.predicted_ms:.1f} ms{logged}\n", markup=False)
-    output.out.print("quantized operations, on a matrix of the MLP in six bits", markup=False)
+    output.out.print("each change of the code, predicted with all before it", markup=False)
+    layers = [f"ms, {step.passes} layers" for step in steps]
+    table = output.plain_table("change", *layers, right=layers)
+    for change in changes:
+        table.add_row(change.what, *(f"{ms:.1f}" for ms in change.ms.values()))
+    output.print_table(table)
+    output.out.print("\nquantized operations, on a matrix of the MLP in six bits", markup=False)
     _print_floors(packed)
+    output.out.print("\n".join(["\nassumptions", *(f"- {line}" for line in ASSUMPTIONS)]), markup=False)
     output.out.print(f"\na model on paper, not a measurement: docs/results/roofline.md; {note}", markup=False)
     return 0
 

@@ -205,6 +205,24 @@ def mm_fp32(a_NK: torch.Tensor, b_KM: torch.Tensor, out: torch.Tensor | None = N
     return torch.mm(a_NK.float(), b_KM.float(), out=out)
 
 
+def add_fp32_(out_NM: torch.Tensor, a_NK: torch.Tensor, b_KM: torch.Tensor) -> torch.Tensor:
+    """Add a product as ``mm_fp32`` leaves it to an fp32 matrix, in place, ``out += a b``; inside cuBLAS if it can."""
+    if leaves_fp32(a_NK) and _adds_into_fp32(a_NK.device, a_NK.dtype):
+        return torch.addmm(out_NM, a_NK, b_KM, torch.float32, out=out_NM)
+    return out_NM.add_(mm_fp32(a_NK, b_KM))
+
+
+@functools.cache
+def _adds_into_fp32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether torch's product of ``dtype`` adds to an fp32 matrix, by trying: its first versions refused."""
+    try:
+        one, total = torch.ones(8, 8, dtype=dtype, device=device), torch.zeros(8, 8, device=device)
+        torch.addmm(total, one, one, torch.float32, out=total)
+    except (RuntimeError, TypeError):  # of the operator, and of its description for fake tensors
+        return False
+    return True
+
+
 def sum_in_fp32() -> None:
     """Make cuBLAS add up the parts of a product that it splits in fp32, for the rest of the process.
 

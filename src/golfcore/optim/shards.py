@@ -55,20 +55,25 @@ class Bank:
     def __init__(self, names: Sequence[str], like: Tensor, ranks: Ranks) -> None:
         """Deal out ``names``, given in the order in which the backward pass finishes them."""
         self.owned: list[list[str]] = [[] for _ in range(ranks.size)]
-        share = max(1, ROUND_BYTES // (ranks.size * like.numel() * like.element_size()))
+        shares = rows_by_round(len(names), like.numel() * like.element_size(), ranks.size)
         self.rounds: list[Round] = []
         self.rows = 0
-        cuts = range(0, len(names), share * ranks.size)
-        shares = [min(share, -(-(len(names) - cut) // ranks.size)) for cut in cuts]
         self.gradients = like.new_zeros((sum(shares), *like.shape), requires_grad=False)
         self.updates = torch.zeros_like(self.gradients, dtype=update_dtype(like))
-        for cut, each in zip(cuts, shares, strict=True):
-            members = names[cut : cut + share * ranks.size]
+        for each in shares:
+            cut = self.rows * ranks.size
+            members = names[cut : cut + each * ranks.size]
             dealt = [list(members[r * each : (r + 1) * each]) for r in range(ranks.size)]
             for mine, new in zip(self.owned, dealt, strict=True):
                 mine += new
             self.rounds.append(Round(dealt, self.gradients[self.rows : self.rows + each]))
             self.rows += each
+
+
+def rows_by_round(matrices: int, matrix_bytes: int, ranks: int) -> list[int]:
+    """Return, for each round of a bank of ``matrices``, the matrices of ``matrix_bytes`` that a rank gets at most."""
+    share = max(1, ROUND_BYTES // (ranks * matrix_bytes))
+    return [min(share, -(-(matrices - cut) // ranks)) for cut in range(0, matrices, share * ranks)]
 
 
 class Round:

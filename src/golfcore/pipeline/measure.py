@@ -133,7 +133,7 @@ def measure_step(recipe: RecipeConfig, vocab_size: int, seconds: float) -> Measu
     ms = times[0] if whole else times[0] + (times[1] - times[0]) * (batch - sizes[0]) / (sizes[1] - sizes[0])
     return Measured(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu_model()}, CPU",
-        ms=ms, tokens=sizes[-1], steps=sum(map(len, runs)), peak_flops=peak, memory_bytes=_peak_memory(device),
+        ms=ms, tokens=sizes[-1], steps=sum(map(len, runs)), peak_flops=peak, memory_bytes=peak_memory_bytes(device),
         precision=str(dtype).removeprefix("torch."),
     )  # fmt: skip
 
@@ -157,8 +157,9 @@ def _step_times(
 
 
 def product_flops(dtype: torch.dtype, device: torch.device) -> float:
-    """Measure the operations per second of plain products of 1,024 x 1,024 matrices."""
-    a = torch.ones(1024, 1024, dtype=dtype, device=device)
+    """Measure the operations per second of plain products of 1,024 x 1,024 matrices of normal numbers."""
+    generator = torch.Generator(device).manual_seed(0)
+    a = torch.randn(1024, 1024, dtype=dtype, device=device, generator=generator)
 
     def once() -> float:
         start = time.perf_counter()
@@ -171,7 +172,8 @@ def product_flops(dtype: torch.dtype, device: torch.device) -> float:
     return 2 * 1024.0**3 / min(once() for _ in range(10))
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most bytes that torch has held on a GPU, or this process without one."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return peak_resident_bytes()

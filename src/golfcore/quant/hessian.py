@@ -172,7 +172,7 @@ class _Sums:
             return
         x_NI = x.detach().flatten(0, -2)
         if products.leaves_fp32(x_NI):
-            self.matrix[name] += products.mm_fp32(x_NI.t(), x_NI)
+            products.add_fp32_(self.matrix[name], x_NI.t(), x_NI)
         else:
             wide_NI = x_NI.float()
             self.matrix[name].addmm_(wide_NI.t(), wide_NI)
