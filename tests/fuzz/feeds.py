@@ -40,7 +40,7 @@ from golfcore.model import family_configs
 from golfcore.ops import products
 from golfcore.pipeline.config import check_fits, read_config
 from golfcore.pipeline.pack import read_quantized
-from golfcore.pipeline.score import _windows
+from golfcore.pipeline.score import windows_of
 from golfcore.ranks.protocol import Lines
 from golfcore.recipes import load_recipe, read_recipe
 from golfcore.report import build_report, load_run, summarize
@@ -174,7 +174,7 @@ def model(data: bytes, folder: Path) -> object:
         unpacked_folder.unpack(container, folder / "unpacked")
         same(encode(*unpacked_folder.load(folder / "unpacked")), encode_again(container), "an unpacked model")
     loaded = load_model(path)
-    return _windows(loaded.manifest, 0, None, None)
+    return windows_of(loaded.manifest, 0, None, None)
 
 
 def encode_again(container: Container) -> bytes:
