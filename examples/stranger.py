@@ -1,6 +1,8 @@
 """Wrap a scorer for `golfcore probe`: here a model of bytes that counts pairs of bytes that it has scored.
 
-golfcore probe --scorer examples/stranger.py --text my_text.txt
+    golfcore probe --scorer examples/stranger.py --text my_text.txt
+
+Only ``vocab_size`` and ``score`` are needed; what the other names add is in docs/guides/evaluation.md.
 """
 
 from itertools import pairwise

@@ -82,24 +82,20 @@ def _plain(name: str, value: Any) -> Any:
     return [number.item() if hasattr(number, "item") else number for number in value]
 
 
-def _answer(
-    question: dict[str, Any], file: str, offered: dict[str, Any], watch: Watch, network: bool
-) -> dict[str, Any]:
-    name = question["call"]
+def _answer(name: str, argument: Any, file: str, offered: dict[str, Any], watch: Watch, network: bool) -> Any:
     if name == "load":
         found = runpy.run_path(file)
         offered.update({key: found[key] for key in NAMES if key in found})
-        return {"names": list(offered)}
+        return list(offered)
     if name == "surroundings":
-        return {"network": network, "opened": watch.opened, "called": watch.called}
+        return [network, watch.opened, watch.called]
     if name == "vocab_size":
-        return {"value": int(offered[name])}
+        return int(offered[name])
     import numpy as np
 
-    argument = question["argument"]
     given = bytes.fromhex(argument) if name == "encode" else np.array(argument, np.int64)
     work: Callable[[Any], Any] = offered[name]
-    return {"value": _plain(name, work(given))}
+    return _plain(name, work(given))
 
 
 def main() -> int:
@@ -113,11 +109,11 @@ def main() -> int:
     offered: dict[str, Any] = {}
     for line in sys.stdin:
         try:
-            answer = _answer(json.loads(line), file, offered, watch, network)
+            answer = json.dumps({"value": _answer(*json.loads(line), file, offered, watch, network), "error": ""})
         except (Exception, SystemExit) as error:
-            text = " ".join(str(error).split())
-            answer = {"error": f"{type(error).__name__}: {text}"[:500]}
-        answers.write(json.dumps(answer) + "\n")
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            answer = json.dumps({"value": None, "error": text[:500]})
+        answers.write(answer + "\n")
         answers.flush()
     return 0
 

@@ -14,10 +14,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,9 @@ from golfcore.evaluate.probes.phases import Surroundings
 from golfcore.evaluate.probes.scorer import Entry, Floats, Scorer, Tokens
 from golfcore.processes import ended, python_command
 
+Answer = TypeVar("Answer")
 ANSWER_S = 600.0  # the longest that one answer may take
+MOST_TOKENS = 1 << 20  # of a vocabulary
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV", "SYSTEMROOT")
 KEPT_BEGINNINGS = ("OMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "GOLF_ISA", "ATEN_CPU")
 
@@ -43,74 +45,56 @@ class ScorerProcess:
         self._process, self._name, self._said = process, name, said
         self._rest = b""
         began = time.perf_counter()
-        names = set(self._ask({"call": "load"})["names"])
+        names = self._asked("load", None, lambda found: {str(key) for key in found})
         self.load_s = time.perf_counter() - began
         if missing := {"vocab_size", "score"} - names:
             raise InputError(f"{name} defines no {' and no '.join(sorted(missing))}; expected vocab_size and score")
+        size = self._asked("vocab_size", None, int)
+        if not 2 <= size <= MOST_TOKENS:
+            raise InputError(f"{name}: vocab_size is {size}; expected a whole number from 2 to {MOST_TOKENS}")
+
+        def optional(word: str, convert: Callable[[Any], Answer]) -> Callable[[Any], Answer] | None:
+            return self._function(word, convert) if word in names else None
+
         self.scorer = Scorer(
-            self._vocab_size(), self._score,
-            predict=self._predict if "predict" in names else None,
-            ledger=self._ledger if "ledger" in names else None,
-            byte_counts=self._byte_counts if "byte_counts" in names else None,
-            decode=self._decode if "decode" in names else None,
-            encode=self._encode if "encode" in names else None,
+            size, self._function("score", _floats), predict=optional("predict", _floats),
+            ledger=optional("ledger", lambda found: [Entry(int(a), int(b), str(state)) for a, b, state in found]),
+            byte_counts=optional("byte_counts", lambda found: np.array(found, np.int64)),
+            decode=optional("decode", bytes.fromhex),
+            encode=optional("encode", lambda found: _ids(found, size)),
         )  # fmt: skip
 
     def surroundings(self) -> Surroundings:
         """Return what the process could reach and did reach up to now."""
-        found = self._ask({"call": "surroundings"})
-        return Surroundings(found["network"], tuple(found["opened"]), tuple(found["called"]))
+        return self._asked(
+            "surroundings", None,
+            lambda found: Surroundings(bool(found[0]), tuple(map(str, found[1])), tuple(map(str, found[2]))),
+        )  # fmt: skip
 
-    def _vocab_size(self) -> int:
-        size = self._ask({"call": "vocab_size"})["value"]
-        if type(size) is not int or not 2 <= size <= 1 << 20:
-            raise InputError(f"{self._name}: vocab_size is {size!r}; expected a whole number from 2 to 1048576")
-        return size
+    def _function(self, name: str, convert: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+        def call(argument: Any) -> Answer:
+            plain = argument.hex() if isinstance(argument, bytes) else argument.tolist()
+            return self._asked(name, plain, convert)
 
-    def _score(self, tokens: Tokens) -> Floats:
-        return self._floats("score", tokens)
+        return call
 
-    def _predict(self, tokens: Tokens) -> Floats:
-        return self._floats("predict", tokens)
-
-    def _ledger(self, tokens: Tokens) -> list[Entry]:
-        lines = self._called("ledger", tokens.tolist())
-        try:
-            return [Entry(int(first), int(last), str(state)) for first, last, state in lines]
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self._name}: ledger gave no list of [first token, last token, state]") from error
-
-    def _byte_counts(self, tokens: Tokens) -> Tokens:
-        return np.asarray(self._called("byte_counts", tokens.tolist()), np.int64)
-
-    def _decode(self, tokens: Tokens) -> bytes:
-        return bytes.fromhex(self._called("decode", tokens.tolist()))
-
-    def _encode(self, text: bytes) -> Tokens:
-        return np.asarray(self._called("encode", text.hex()), np.int64)
-
-    def _floats(self, name: str, tokens: Tokens) -> Floats:
-        return np.asarray(self._called(name, tokens.tolist()), np.float64)
-
-    def _called(self, name: str, argument: Any) -> Any:
-        return self._ask({"call": name, "argument": argument})["value"]
-
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def _asked(self, name: str, argument: Any, convert: Callable[[Any], Answer]) -> Answer:
+        """Ask one question; whatever comes back is a value of the right kind, or one line of an InputError."""
         pipe = self._process.stdin
         try:
             if pipe is not None:
-                pipe.write(json.dumps(question).encode() + b"\n")
+                pipe.write(json.dumps([name, argument]).encode() + b"\n")
                 pipe.flush()
         except BrokenPipeError as error:
             raise self._broken() from error
         try:
-            answer = json.loads(self._line(str(question["call"])))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{self._name}: {question['call']} gave an answer that is no JSON") from error
-        if not isinstance(answer, dict) or "error" in answer:
-            reason = answer.get("error") if isinstance(answer, dict) else answer
-            raise InputError(f"{self._name}: {question['call']} failed: {reason}")
-        return answer
+            answer = json.loads(self._line(name))
+            value, problem = answer["value"], answer["error"]
+            if not problem:
+                return convert(value)
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
+            raise InputError(f"{self._name}: {name} gave an answer of the wrong kind ({error})") from error
+        raise InputError(f"{self._name}: {name} failed: {problem}")
 
     def _line(self, what: str) -> bytes:
         pipe, until = self._process.stdout, time.monotonic() + ANSWER_S
@@ -130,6 +114,17 @@ class ScorerProcess:
         self._said.seek(0)
         last = self._said.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
         return InputError(f"{self._name}: its process {ended(code)}" + (f": {last[-1][:300]}" if last else ""))
+
+
+def _floats(found: Any) -> Floats:
+    return np.array(found, np.float64)
+
+
+def _ids(found: Any, vocab_size: int) -> Tokens:
+    ids = np.array(found, np.int64)
+    if ids.ndim != 1 or (ids.size and not 0 <= ids.min() <= ids.max() < vocab_size):
+        raise ValueError(f"tokens outside of 0 to {vocab_size - 1}")
+    return ids
 
 
 @contextmanager
