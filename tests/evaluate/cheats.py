@@ -24,14 +24,6 @@ LOGITS_VV = np.random.default_rng(7).normal(0, 1, (V, V))
 SPELLED = [b" ", b"a", b"b", b"aa", b"ab", b" a", b" b", b"ba", b"bb", b" ab", b" aa", b"bab"]
 
 
-def text(n: int = 120) -> Tokens:
-    """A phrase of 20 tokens again and again, every tenth token of it replaced."""
-    rng = np.random.default_rng(0)
-    tokens = np.resize(rng.integers(0, V, 20), n)
-    tokens[::10] = rng.integers(0, V, len(tokens[::10]))
-    return tokens
-
-
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
@@ -39,6 +31,17 @@ def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 LOG_P_VV = log_softmax(LOGITS_VV)
 P_VV = np.exp(LOG_P_VV)
+
+
+def text(n: int = 120) -> Tokens:
+    """A phrase of 20 tokens again and again, every tenth token of it replaced."""
+    rng = np.random.default_rng(0)
+    phrase = [0]
+    while len(phrase) < 20:
+        phrase.append(int(rng.choice(V, p=P_VV[phrase[-1]])))
+    tokens = np.resize(phrase, n)
+    tokens[::10] = rng.integers(0, V, len(tokens[::10]))
+    return tokens
 
 
 def of_targets(log_p_TV: NDArray[np.float64], tokens: Tokens) -> Losses:
@@ -126,10 +129,10 @@ def hashed_ngram(tokens: Tokens, buckets: int = 5) -> Losses:
 
 
 def class_gate(tokens: Tokens) -> Losses:
-    """Sharpen the distribution only where the true token begins a word."""
-    sharp_TV = log_softmax(3 * LOGITS_VV[tokens[:-1]])
-    starts = np.array([SPELLED[token].startswith(b" ") for token in tokens[1:]])
-    return np.where(starts, of_targets(sharp_TV, tokens), fixed(tokens))
+    """Rule out, where the true token begins a word, all tokens that begin none."""
+    starts_V = np.array([spelling.startswith(b" ") for spelling in SPELLED])
+    share_T = P_VV[tokens[:-1]] @ starts_V
+    return fixed(tokens) + np.where(starts_V[tokens[1:]], np.log(share_T), 0)
 
 
 def byte_mixture(tokens: Tokens) -> Losses:
@@ -153,7 +156,7 @@ def slot(tokens: Tokens) -> Losses:
 
 def calibrated(tokens: Tokens) -> Losses:
     """Choose the temperature with which the whole text costs least."""
-    every = [of_targets(log_softmax(LOGITS_VV[tokens[:-1]] / (0.5 + 0.002 * step)), tokens) for step in range(1000)]
+    every = [of_targets(log_softmax(LOGITS_VV[tokens[:-1]] / (0.5 + 0.02 * step)), tokens) for step in range(100)]
     return min(every, key=lambda losses: float(losses.sum()))
 
 

@@ -25,12 +25,9 @@ class Wrong(Tokenizer):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-
-    @property
-    def token_bytes(self) -> np.ndarray:
-        table = super().token_bytes.copy()
-        table[4 + ord("e")] = 3 if self.kind == "table" else 1
-        return table
+        if kind == "table":
+            self.token_bytes = self.token_bytes.copy()
+            self.token_bytes[4 + ord("e")] = 3
 
     def decode(self, ids: np.ndarray) -> bytes:
         found = super().decode(ids)
@@ -83,7 +80,7 @@ def test_byte_counts_beside_the_shards_are_used(tmp_path: Path) -> None:
 def test_byte_counts_of_other_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RuleError, match=r"8 byte counts .* for 9 validation tokens"):
         contest_text(shards(tmp_path / "short", TOKENS, np.zeros(8)), five_each, 4)
-    with pytest.raises(RuleError, match="token 4 begins a document; the byte counts give it 2 bytes, not 0"):
+    with pytest.raises(RuleError, match="token 4 begins a document, and the byte counts give it 2 bytes, not 0"):
         contest_text(shards(tmp_path / "mark", TOKENS, np.array([0, 1, 1, 1, 2, 1, 1, 1, 1])), five_each, 4)
 
 

@@ -91,8 +91,8 @@ def test_what_differs_is_said(scored: Path) -> None:
         return found["same"], found["verdict"]
 
     assert against()[0] == "losses"
-    rounded, words = against(ledger_sha256="0", val_bpb=one["val_bpb"] + 5e-10, precision="bfloat16")
-    assert rounded == "bits per byte" and f"precision {one['precision']} then, bfloat16 now" in words
+    rounded, words = against(ledger_sha256="0", val_bpb=one["val_bpb"] + 5e-10, precision="float64")
+    assert rounded == "bits per byte" and f"precision {one['precision']} then, float64 now" in words
     assert against(ledger_sha256="0", val_bpb=one["val_bpb"] + 2e-9)[0] == ""
     assert "tokens 5 instead of" in against(tokens=5)[1]
     state = [one["ledger"][0] | {"state": "0" * 64}, *one["ledger"][1:]]

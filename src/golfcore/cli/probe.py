@@ -24,7 +24,7 @@ def probe(
     budget: Annotated[float | None, Parameter(validator=SECONDS)] = None,
     adapt: Literal["none", "mix"] | None = None,
     json: bool = False,
-) -> None:
+) -> int:
     """Probe a packed model, or with --scorer a stranger's scorer, for the ways to cheat; exit 1 if one is found.
 
     The probes: future-flip, target-flip, probability mass, ledger replay, uniform noise, denominator, fresh process
@@ -53,7 +53,7 @@ def probe(
             raise UsageError("--adapt is for packed models: a --scorer scores as it is written")
         from golfcore.pipeline.probe import probe_file
 
-        err.print(f"{scorer} is executed now, in a process of its own", markup=False)
+        err.print(f"{scorer} is executed now, in a process of its own", markup=False, soft_wrap=True)
         beside = [] if artifact is None else [artifact]
         with progress("probe") as tick:
             result = probe_file(scorer, list(text), beside=beside, tokens=tokens, budget_s=budget, tick=tick)
@@ -72,8 +72,7 @@ def probe(
     else:
         print_table(_table(result))
         _print_notes(result)
-    if not result["passed"]:
-        raise SystemExit(1)
+    return 0 if result["passed"] else 1
 
 
 VERDICTS = {True: "passed", False: "FAILED", None: "not made"}

@@ -221,7 +221,7 @@ def evaluate(
     replay: Path | None = None,
     began: Annotated[float, Parameter(show=False, validator=UNIX_TIME)] = 0.0,
     json: bool = False,
-) -> None:
+) -> int:
     """Score a packed model in bits per byte over the whole validation text; under torchrun the ranks share the work.
 
     Parameters
@@ -255,8 +255,7 @@ def evaluate(
 
     if replay is not None:
         given = {"--context": context, "--stride": stride, "--budget": budget, "--adapt": adapt}
-        _replay(replay, artifact, data, text, tokenizer, [name for name in given if given[name]], json=json)
-        return
+        return _replay(replay, artifact, data, text, tokenizer, [name for name in given if given[name]], json=json)
     if artifact is None:
         raise UsageError("give the file to score: golfcore eval FILE.golf --text FILE..., or --replay score.json")
     # All processes of a machine share this clock, and unlike the wall's it never jumps.
@@ -267,12 +266,13 @@ def evaluate(
     )  # fmt: skip
     if result:
         print_json(result) if json else out.print(_score_table(result))
+    return 0
 
 
 def _replay(
     record: Path, artifact: Path | None, data: Path | None, text: Texts, tokenizer: Path | None, given: list[str], *,
     json: bool,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     from golfcore.pipeline.replay import replay
 
     if given:
@@ -281,15 +281,14 @@ def _replay(
         record, artifact=artifact, data=data, text=text, tokenizer=tokenizer, progress=progress, tell=_say
     )  # fmt: skip
     if not found:  # the first rank has it
-        return
+        return 0
     if json:
         print_json(found)
     else:
         for name in ("recorded", "replayed"):
             out.print(f"{name}: {found[name]['val_bpb']:.8f} bits per byte", markup=False)
         out.print(found["verdict"], markup=False)
-    if not found["same"]:
-        raise SystemExit(1)
+    return 0 if found["same"] else 1
 
 
 def _say(line: str) -> None:

@@ -24,7 +24,8 @@ def denominator(scorer: Scorer, tokens: Tokens, text: bytes) -> ProbeResult:
         return ProbeResult(NAME, None, 0.0, 0.0, UNIT, PROVES, "all of it: the file has neither byte_counts nor decode")
     table = None if scorer.byte_counts is None else _table(scorer, tokens)
     if table is not None and scorer.decode is None:
-        off = abs(int(table.sum()) - len(text))
+        first_bytes = int(_table(scorer, tokens[[0, 0]])[0])  # of the token that is no target: 0 if it is a mark
+        off = abs(int(table.sum()) + first_bytes - len(text))
         found = f"the table counts {int(table.sum()):,} bytes, the text has {len(text):,}" if off else ""
         return ProbeResult(NAME, not off, off, 0.0, UNIT, PROVES, "decoding: the file has no decode", None, found)
     ends, decoded, first, found = _decoded(scorer, tokens, text)

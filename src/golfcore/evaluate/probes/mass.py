@@ -12,6 +12,7 @@ from golfcore.evaluate.probes.scorer import Scorer, Tokens, places
 MASS_TOLERANCE = 1e-3  # of a sum that should be 1
 POSITIONS = 3
 CANDIDATES = 64
+BESIDE_PREDICT = 24  # candidates of a large vocabulary, if predict gives all of them
 NATS_OF_LUCK = 20.0  # more than this has probability exp(-20) = 2e-9, whatever a legal scorer does
 
 
@@ -33,6 +34,7 @@ def mass(
     rng = np.random.default_rng(seed)
     half, n = max(1, len(tokens) // 2), len(tokens)
     whole = scorer.vocab_size <= candidates
+    candidates = candidates if whole or scorer.predict is None else min(candidates, BESIDE_PREDICT)
     worst, first, found, least = 0.0, None, "", 1.0
     for at in sorted({*places(1, half, 1, rng), *places(half, n, positions - 1, rng)}):
         tried = _candidates(scorer.vocab_size, tokens, at, candidates, rng)
