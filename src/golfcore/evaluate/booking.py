@@ -73,7 +73,7 @@ def rows_of(length: int, batch_tokens: int) -> int:
 
 
 class Predictions(NamedTuple):
-    """What a model says of N consecutive targets, before any of them is known to it.
+    """Predictions of a model for N consecutive targets, before any of them is known to it.
 
     Attributes:
         log_p_N: fp32 log-probability of each target.

@@ -25,7 +25,7 @@ SAME_MACHINE = "same machine, versions and number of threads: every loss should 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a replay needs of a ``score.json``.
+    """The content of a ``score.json``, checked for a replay.
 
     Attributes:
         content: the file's content.
@@ -64,14 +64,24 @@ def read_record(path: Path) -> Record:
     if found["adapt"] not in ("none", "mix"):
         raise FormatError(f"{path}: adapt is {found['adapt'][:20]!r}; expected none or mix")
     named = Path(found["artifact"])
-    return Record(found, named if named.is_file() else path.parent / named.name, _plan(path, found))
+    return Record(found, named if _is_file(named) else path.parent / named.name, _plan(path, found))
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _plan(path: Path, found: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     pace = found.get("pace")
     strides = pace.get("strides") if isinstance(pace, dict) else [[1, found["stride"]]]
     try:
-        plan = tuple((int(first), int(stride)) for first, stride in strides)
+        plan = tuple((first, stride) for first, stride in strides)
+        if not all(type(number) is int for pair in plan for number in pair):
+            raise ValueError("no whole numbers")
     except (TypeError, ValueError) as error:
         raise FormatError(f"{path}: strides are no pairs of a token and a stride") from error
     firsts = [first for first, _ in plan]
@@ -111,7 +121,7 @@ def replay(
     record = read_record(score_json)
     known = record.content
     packed = artifact or record.artifact
-    if not packed.is_file():
+    if not _is_file(packed):
         raise InputError(f"{packed}: no such file; name the artifact: golfcore eval FILE --replay {score_json}")
     if (digest := sha256_file(packed)) != known["artifact_sha256"]:
         raise InputError(f"{packed} has sha256 {digest[:16]}, not {known['artifact_sha256'][:16]} that was scored")
@@ -131,12 +141,16 @@ def _source(
     source = known.get("source")
     if data is None and not text and isinstance(source, dict):
         data = Path(source["data"]) if isinstance(source.get("data"), str) else None
-        text = [Path(str(path)) for path in source.get("text") or ()]
+        text = [Path(path) for path in _list(source.get("text")) if isinstance(path, str)]
     if data is not None:
         return validation_of(open_tokens(str(data), str(tokenizer or "")))
     if not text:
         raise InputError("the record does not say where its text is: give --data FOLDER or --text FILE...")
     return own_text(text)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _same_text(
@@ -185,8 +199,8 @@ def _other_state(known: Sequence[Any], now: Sequence[Mapping[str, Any]]) -> int 
     for entry in known:
         try:
             first, state = entry["tokens"][0], (entry["learned"], entry["state"])
+            if states.get(first, state) != state:
+                return int(first)
         except (TypeError, KeyError, IndexError) as error:
             raise FormatError("the record's ledger has an entry without tokens, learned or state") from error
-        if states.get(first, state) != state:
-            return int(first)
     return None

@@ -1,4 +1,4 @@
-"""The mass probe and the noise control: is what is scored a probability?"""
+"""The mass probe and the noise control, which find out if what is scored is a probability."""
 
 from __future__ import annotations
 

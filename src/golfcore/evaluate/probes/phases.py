@@ -14,7 +14,7 @@ from golfcore.evaluate.probes.scorer import Floats, Scorer, Tokens
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process could reach and did reach, from its first line on.
+    """Files and addresses that a process reached, from its first line on, and whether it had a network.
 
     Attributes:
         network: whether the network was cut off from it.

@@ -9,7 +9,7 @@ TOLERANCE = 1e-3  # nats; kernels may round differently when other rows of a pro
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a probe found.
+    """The finding of one probe.
 
     Attributes:
         name: the probe.
