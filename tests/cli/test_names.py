@@ -59,7 +59,7 @@ def score(name: str) -> dict[str, Any]:
     return {
         "artifact": name, "val_bpb": 1.0, "val_loss": 1.0, "tokens": 5, "bytes": 5, "context": 8, "stride": 8,
         "artifact_bytes": 9, "artifact_sha256": "0" * 64, "code_matches": False, "future_flip_nats": 0.0,
-        "eval_s": 1.0, "pace": None,
+        "eval_s": 1.0, "pace": None, "adapt": "none",
     }  # fmt: skip
 
 

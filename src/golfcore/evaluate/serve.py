@@ -109,7 +109,8 @@ def main() -> int:
     offered: dict[str, Any] = {}
     for line in sys.stdin:
         try:
-            answer = json.dumps({"value": _answer(*json.loads(line), file, offered, watch, network), "error": ""})
+            name, argument = json.loads(line)
+            answer = json.dumps({"value": _answer(name, argument, file, offered, watch, network), "error": ""})
         except (Exception, SystemExit) as error:
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
             answer = json.dumps({"value": None, "error": text[:500]})

@@ -18,7 +18,7 @@ from golfcore.data.text import read_documents
 from golfcore.errors import InputError
 from golfcore.evaluate.probes.packed import packed_scorer
 from golfcore.evaluate.probes.process import ScorerProcess, scorer_process
-from golfcore.evaluate.probes.scorer import Scorer, Tokens
+from golfcore.evaluate.probes.scorer import Numbers, Scorer, Tokens
 from golfcore.evaluate.probes.suite import Excerpt, run_probes
 from golfcore.ops import products
 from golfcore.ops.ngram import NgramMixture
@@ -176,7 +176,7 @@ def _in_new_process(file: Path, beside: Sequence[Path]) -> Callable[[Tokens], An
     return fresh
 
 
-def _encoder(process: ScorerProcess) -> Callable[[bytes], Sequence[int]]:
+def _encoder(process: ScorerProcess) -> Callable[[bytes], Numbers]:
     """Return the file's own encoder, or one into bytes for a vocabulary that has them."""
     if process.scorer.encode is not None:
         return process.scorer.encode
@@ -188,7 +188,7 @@ def _encoder(process: ScorerProcess) -> Callable[[bytes], Sequence[int]]:
     return lambda document: [BOS, *(byte + SPECIAL_IDS for byte in document)]
 
 
-def _excerpt(text: Sequence[Path], tokens: int, encode: Callable[[bytes], Sequence[int]]) -> Excerpt:
+def _excerpt(text: Sequence[Path], tokens: int, encode: Callable[[bytes], Numbers]) -> Excerpt:
     """Return the beginning of a text.
 
     Raises:

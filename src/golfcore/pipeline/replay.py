@@ -77,7 +77,7 @@ def _is_file(path: Path) -> bool:
 
 def _plan(path: Path, found: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     pace = found.get("pace")
-    strides = pace.get("strides") if isinstance(pace, dict) else [[1, found["stride"]]]
+    strides: Any = pace.get("strides") if isinstance(pace, dict) else [[1, found["stride"]]]
     try:
         plan = tuple((first, stride) for first, stride in strides)
         if not all(type(number) is int for pair in plan for number in pair):

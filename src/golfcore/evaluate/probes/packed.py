@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from golfcore.evaluate.booking import Booking, Ranks
-from golfcore.evaluate.probes.scorer import Entry, Floats, Scorer, Tokens
+from golfcore.evaluate.probes.scorer import Entry, Floats, Numbers, Scorer, Tokens
 from golfcore.model.interface import LanguageModel
 from golfcore.ops.ngram import NgramMixture
 from golfcore.progress import silent
@@ -24,7 +24,7 @@ def packed_scorer(
     context: int,
     stride: int,
     mixture: Callable[[], NgramMixture] | None = None,
-    byte_counts: Callable[[Tokens], NDArray[np.integer]] | None = None,
+    byte_counts: Callable[[Tokens], Numbers] | None = None,
     decode: Callable[[Tokens], bytes] | None = None,
 ) -> Scorer:
     """Return a model as a scorer that is asked as the scorer of ``score.json`` would score it.

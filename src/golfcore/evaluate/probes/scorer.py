@@ -18,6 +18,7 @@ from golfcore.errors import RuleError
 
 Tokens = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Numbers = Sequence[int] | NDArray[np.integer]
 
 ABOVE_ONE = 1e-6  # nats below 0 that are rounding
 
@@ -48,9 +49,9 @@ class Scorer:
     score: Callable[[Tokens], Floats]
     predict: Callable[[Tokens], Floats] | None = None
     ledger: Callable[[Tokens], Sequence[Entry]] | None = None
-    byte_counts: Callable[[Tokens], Sequence[int]] | None = None
+    byte_counts: Callable[[Tokens], Numbers] | None = None
     decode: Callable[[Tokens], bytes] | None = None
-    encode: Callable[[bytes], Sequence[int]] | None = None
+    encode: Callable[[bytes], Numbers] | None = None
 
     def losses(self, tokens: Tokens) -> Floats:
         """Return the losses of ``tokens[1:]`` in nats, fp64.
