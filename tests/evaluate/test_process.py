@@ -146,6 +146,13 @@ def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
+def test_an_endless_answer_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "MOST_BYTES", 10_000)
+    source = "vocab_size = 8\ndef score(tokens): return [0.5] * 5_000"
+    with scorer_process(written(tmp_path, source)) as found, pytest.raises(InputError, match="an answer above"):
+        found.scorer.losses(TOKENS)
+
+
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"), scorer_process(tmp_path / "absent.py"):
         pass

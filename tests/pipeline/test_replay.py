@@ -93,7 +93,9 @@ def test_what_differs_is_said(scored: Path) -> None:
     assert against()[0] == "losses"
     rounded, words = against(ledger_sha256="0", val_bpb=one["val_bpb"] + 5e-10, precision="float64")
     assert rounded == "bits per byte" and f"precision {one['precision']} then, float64 now" in words
-    assert against(ledger_sha256="0", val_bpb=one["val_bpb"] + 2e-9)[0] == ""
+    other = one["made_by"] | {"packages": one["made_by"]["packages"] | {"torch": "9.9"}}
+    apart, words = against(ledger_sha256="0", val_bpb=one["val_bpb"] + 2e-9, made_by=other)
+    assert apart == "" and words.endswith(f"(torch {one['made_by']['packages']['torch']} then, 9.9 now)")
     assert "tokens 5 instead of" in against(tokens=5)[1]
     state = [one["ledger"][0] | {"state": "0" * 64}, *one["ledger"][1:]]
     assert "another adaptive state before token 1" in against(ledger=state)[1]

@@ -187,10 +187,19 @@ def compare(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 def _circumstances(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what may round losses otherwise."""
-    parts = [
-        f"{key} {known.get(key)} then, {now[key]} now" for key in ("precision", "made_by") if known.get(key) != now[key]
-    ]
-    return "; ".join(parts) or SAME_MACHINE
+    then, today = (_flat({"precision": of.get("precision")} | _dict(of.get("made_by"))) for of in (known, now))
+    return "; ".join(
+        f"{key} {then.get(key)} then, {today[key]} now" for key in today if then.get(key) != today[key]
+    ) or (SAME_MACHINE)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with those of the mappings among them, one level deep."""
+    return {name: found for key, value in values.items() for name, found in (_dict(value) or {key: value}).items()}
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _other_state(known: Sequence[Any], now: Sequence[Mapping[str, Any]]) -> int | None:

@@ -29,6 +29,7 @@ from golfcore.processes import ended, python_command
 Answer = TypeVar("Answer")
 ANSWER_S = 600.0  # the longest that one answer may take
 MOST_TOKENS = 1 << 20  # of a vocabulary
+MOST_BYTES = 64 << 20  # of an answer
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV", "SYSTEMROOT")
 KEPT_BEGINNINGS = ("OMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "GOLF_ISA", "ATEN_CPU")
 
@@ -106,6 +107,8 @@ class ScorerProcess:
             if not part:
                 raise self._broken()
             self._rest += part
+            if len(self._rest) > MOST_BYTES:
+                raise InputError(f"{self._name}: {what} gave an answer above {MOST_BYTES >> 20} MiB")
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
