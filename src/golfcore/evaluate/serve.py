@@ -43,7 +43,8 @@ class Watch:
     """A list of the files that Python code opens outside the given folders, and of the addresses that it calls."""
 
     def __init__(self, folder: str) -> None:
-        roots = [folder, sys.prefix, sys.base_prefix, *(path for path in sys.path if path), *SYSTEM]
+        own = Path(__file__).parents[1]  # an editable install is in no folder of sys.path
+        roots = [folder, str(own), sys.prefix, sys.base_prefix, *(path for path in sys.path if path), *SYSTEM]
         self._roots = tuple({os.path.realpath(root) for root in roots})
         self.opened: list[str] = []
         self.called: list[str] = []
