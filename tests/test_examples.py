@@ -53,6 +53,14 @@ def test_ops_in_your_network(tmp_path: Path) -> None:
     assert max(plain_last, ours_last) < plain_first - 0.2
 
 
+def test_a_strangers_scorer_is_probed(text_file: Path, tmp_path: Path) -> None:
+    path = EXAMPLES / "stranger.py"
+    command = [sys.executable, "-m", "golfcore", "probe", "--scorer", path, "--text", text_file, "--tokens", "150"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.count(" passed ") == 8
+
+
 def test_own_operation(tmp_path: Path) -> None:
     assert example("own_operation.py", folder=tmp_path).count("off by") == 2
 

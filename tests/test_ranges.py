@@ -26,7 +26,7 @@ from golfcore.data.prepare import prepare
 from golfcore.data.shards import header, read_header
 from golfcore.errors import FormatError, GolfError, UsageError
 from golfcore.model import family_configs, get_family
-from golfcore.pipeline.score import _windows
+from golfcore.pipeline.score import windows_of
 from golfcore.ranges import COUNT, PART, SHARE, SOME_PART, Range, field_types, numbers_in, range_of, shown
 from golfcore.ranks.rendezvous import Place
 from golfcore.recipes import load_recipe
@@ -233,7 +233,7 @@ def test_a_checkpoint(tmp_path: Path, name: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [-1, -5, 2**62, math.nan, math.inf, True, "1", None, [], 1e300], ids=str)
 def test_the_windows_in_a_model_file(name: str, value: Any) -> None:
     with pytest.raises(FormatError, match=rf"the manifest's eval\.{name} = .*: expected"):
-        _windows({"eval": {"context": 32, name: value}}, 0, None, None)
+        windows_of({"eval": {"context": 32, name: value}}, 0, None, None)
 
 
 @pytest.mark.parametrize("value", [0, -1, 65_537, 2**62, True, 1.5, "64", 65_536], ids=str)

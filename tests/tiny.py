@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from golfcore.artifact.model_io import save_model
 from golfcore.config import DataConfig, OptimConfig, RecipeConfig, TrackConfig, TrainConfig
 from golfcore.evaluate.scorer import ScoredText
 from golfcore.model import get_family
 from golfcore.model.gpt.config import GPTConfig
 from golfcore.model.gpt.model import GPT
+from golfcore.quant import quantize_state
+from golfcore.tokenizer import Tokenizer
 
 TINY = GPTConfig(num_layers=3, model_dim=32, num_heads=4, num_kv_heads=2, mlp_mult=2)
 VOCAB = 64
@@ -55,3 +59,12 @@ def random_text(n: int, seed: int = 0) -> ScoredText:
         total_bytes=int(token_bytes[1:].sum()),
         sha256="",
     )
+
+
+def packed(path: Path, **evaluation: object) -> Path:
+    """Packs an untrained ``TINY`` over bytes, with its tokenizer; keywords are the artifact's ``[eval]``."""
+    model, tokenizer = scrambled(TINY, 260), Tokenizer()
+    stored = quantize_state(model.state_dict(), model.parameter_roles(), recipe().quant, None)
+    manifest = {"eval": {"context": 32, **evaluation}, "tokenizer_sha256": tokenizer.sha256}
+    save_model(path, get_family("gpt"), TINY, 260, stored, tokenizer.to_bytes(), manifest)
+    return path

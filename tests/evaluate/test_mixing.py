@@ -64,7 +64,7 @@ def test_batches_pieces_and_clocks_do_not_change_the_score(
     assert mixed(model, text).ledger_sha256 == reference.ledger_sha256
     assert mixed(model, text, batch_tokens=10_000).val_bpb == pytest.approx(reference.val_bpb, abs=1e-6)
     assert mixed(model, text, clock=Clock(1e9, 0.0, lambda: 0.0)).ledger_sha256 == reference.ledger_sha256
-    monkeypatch.setattr(booking, "MIXED_TARGETS", 40)
+    monkeypatch.setattr(booking, "PIECE", 40)
     assert mixed(model, text).ledger_sha256 == reference.ledger_sha256
 
 

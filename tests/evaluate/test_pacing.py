@@ -144,6 +144,10 @@ def test_a_machine_that_slows_down_takes_a_coarser_stride_for_the_rest() -> None
     assert ended_s <= budget_s
     assert any("of its measured speed" in line for line in warnings)
     assert result.tokens == 2000  # the ledger holds every target once, or there is no score
+    # The strides that it took are a plan, with which the score is repeated to the last bit.
+    again = score(Timed(), TEXT, context=64, batch_tokens=128, plan=result.pace.strides)
+    assert (again.ledger_sha256, again.stride) == (result.ledger_sha256, result.stride)
+    assert [entry.tokens for entry in result.ledger][-1][1] == again.ledger[-1].tokens[1] == 2000
 
 
 def test_a_short_slowness_costs_a_part_of_the_text_only() -> None:

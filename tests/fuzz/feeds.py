@@ -40,11 +40,12 @@ from golfcore.model import family_configs
 from golfcore.ops import products
 from golfcore.pipeline.config import check_fits, read_config
 from golfcore.pipeline.pack import read_quantized
-from golfcore.pipeline.score import _windows
+from golfcore.pipeline.replay import compare, read_record
+from golfcore.pipeline.score import windows_of
 from golfcore.ranks.protocol import Lines
 from golfcore.recipes import load_recipe, read_recipe
 from golfcore.report import build_report, load_run, summarize
-from golfcore.run_folder import CHECKPOINT, LEDGER, METRICS, QUANTIZED
+from golfcore.run_folder import CHECKPOINT, LEDGER, METRICS, QUANTIZED, SCORE
 from golfcore.sweep.early_stopping import read_curve
 from golfcore.sweep.queue import Queue
 from golfcore.sweep.spec import differences, grid_jobs, parse_axis
@@ -174,7 +175,7 @@ def model(data: bytes, folder: Path) -> object:
         unpacked_folder.unpack(container, folder / "unpacked")
         same(encode(*unpacked_folder.load(folder / "unpacked")), encode_again(container), "an unpacked model")
     loaded = load_model(path)
-    return _windows(loaded.manifest, 0, None, None)
+    return windows_of(loaded.manifest, 0, None, None)
 
 
 def encode_again(container: Container) -> bytes:
@@ -251,6 +252,14 @@ def run_files(data: bytes, folder: Path) -> object:
     read_curve(folder, read_config(folder))
     read_metrics(folder / METRICS)
     return budget_use(read_ledger(folder / LEDGER))
+
+
+def record(data: bytes, folder: Path) -> object:
+    """A score.json that is to be replayed, as far as no model is needed."""
+    write(folder, SCORE, data)
+    found = read_record(folder / SCORE)
+    now = samples.SCORE_SAMPLE | {"ledger": [{"tokens": [1, 64], "seconds": 1.0, "learned": 0, "state": ""}]}
+    return compare(found.content, now)
 
 
 def report(data: bytes, folder: Path) -> object:

@@ -16,7 +16,7 @@ from guided import Parser
 
 from golfcore.artifact import interchange
 from golfcore.bench import store
-from golfcore.run_folder import CONFIG
+from golfcore.run_folder import CONFIG, SCORE
 from golfcore.tokenizer import Tokenizer
 
 
@@ -135,6 +135,7 @@ PARSERS = {
         PICKLE,
     ),
     "run": Parser(feeds.run_files, _runs, (*JSON, *TOML)),
+    "record": Parser(feeds.record, lambda: {"score": samples.run_folder()[SCORE]}, JSON),
     "report": Parser(feeds.report, _runs, (*JSON, *TOML)),
     "sweep": Parser(
         feeds.sweep,

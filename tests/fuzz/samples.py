@@ -174,7 +174,9 @@ SCORE_SAMPLE = {
     "val_bpb": 2.5, "val_loss": 4.0, "tokens": 64, "bytes": 150, "eval_s": 1.5, "context": 64, "stride": 32,
     "pace": {"strides": [[1, 32]], "warnings": []}, "artifact": "model.golf", "artifact_bytes": 900,
     "artifact_sha256": "0" * 64, "made_by": {"python": "3"}, "code_matches": True, "future_flip_nats": 0.0,
-    "precision": "float32", "world_size": 1,
+    "precision": "float32", "world_size": 1, "batch_tokens": 64, "adapt": "none", "documents": 1, "source": {},
+    "data_sha256": "0" * 64, "ledger_sha256": "0" * 64,
+    "ledger": [{"tokens": [1, 64], "seconds": 1.0, "learned": 0, "state": ""}],
 }  # fmt: skip
 RUN_FILES = (CONFIG, METRICS, LEDGER, SCORE, QUANTIZATION_ERRORS, LOG, "env.json")
 

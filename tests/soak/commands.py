@@ -146,7 +146,20 @@ def _two_runs(folder: Path) -> None:
     _copy("s")(folder)
 
 
-TIMES = ("train_s", "eval_s", "encode_s", "decode_s", "encode_mb_s", "decode_mb_s", "pace", "made_by", "report")
+TIMES = (
+    "train_s",
+    "eval_s",
+    "encode_s",
+    "decode_s",
+    "encode_mb_s",
+    "decode_mb_s",
+    "pace",
+    "made_by",
+    "report",
+    "seconds",
+    "ledger",
+    "source",
+)
 MODEL = f"{RUN}/{ARTIFACT}"
 CASES: Mapping[str, Case] = {
     "run": Case(("run", RECIPE, "--text", TEXT, "--run-id", "r"), (RUN,), resume=_resume("run", RUN)),
@@ -168,6 +181,7 @@ CASES: Mapping[str, Case] = {
     ),
     "pack": Case(("pack", "runs/p", "--json"), ("runs/p",), inputs=_copy("p", ARTIFACT, SCORE, REPORT), prints=True),
     "eval": Case(("eval", MODEL, "--text", TEXT, "--json"), prints=True, ignored=TIMES),
+    "probe": Case(("probe", MODEL, "--text", TEXT, "--tokens", "70", "--json"), prints=True, ignored=("probes",)),
     "report": Case(("report", "runs/e", "--json"), ("runs/e",), inputs=_copy("e", REPORT), prints=True, ignored=TIMES),
     "compare": Case(
         ("report", "runs", "--compare", "r", "--json"),

@@ -208,7 +208,7 @@ def pack(
 
 
 def evaluate(
-    artifact: Path,
+    artifact: Path | None = None,
     *,
     data: Path | None = None,
     text: Texts = (),
@@ -218,15 +218,16 @@ def evaluate(
     budget: Annotated[float | None, Parameter(validator=SECONDS)] = None,
     batch_tokens: Tokens = 0,
     adapt: Literal["none", "mix"] | None = None,
+    replay: Path | None = None,
     began: Annotated[float, Parameter(show=False, validator=UNIX_TIME)] = 0.0,
     json: bool = False,
-) -> None:
+) -> int:
     """Score a packed model in bits per byte over the whole validation text; under torchrun the ranks share the work.
 
     Parameters
     ----------
     artifact
-        A .golf file.
+        A .golf file; with --replay only if it has moved.
     data
         A folder of tokens, of which the validation split is scored.
     text
@@ -236,35 +237,58 @@ def evaluate(
     context
         Tokens per window; default: as the artifact says.
     stride
-        Tokens scored per window after the first, or auto for the finest that ends in time; default: as the artifact
-        says.
+        Tokens scored per window after the first, or auto for the finest that ends in time; default: the artifact's.
     budget
         Seconds that the evaluation may take, 0 for no limit; default: as the artifact says.
     batch_tokens
         Tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
     adapt
-        mix: count the tokens that were already scored, and mix the counts into the model's distributions; default: as
-        the artifact says.
+        mix: count scored tokens, and mix the counts into the model's distributions; default: as the artifact says.
+    replay
+        A score.json: score again what it scored, in the same windows, and compare; exit 1 if the score is another one.
     began
-        The reading of time.monotonic() at which the budget began; default: now. golfcore run gives it, so that the
-        start of this process counts.
+        The reading of time.monotonic() at which the budget began; default: now. golfcore run gives it.
     json
         Print one JSON document instead of a table.
     """
     from golfcore import api
 
+    if replay is not None:
+        given = {"--context": context, "--stride": stride, "--budget": budget, "--adapt": adapt}
+        return _replay(replay, artifact, data, text, tokenizer, [name for name in given if given[name]], json=json)
+    if artifact is None:
+        raise UsageError("give the file to score: golfcore eval FILE.golf --text FILE..., or --replay score.json")
     # All processes of a machine share this clock, and unlike the wall's it never jumps.
     started = time.perf_counter() - (max(0.0, time.monotonic() - began) if began else 0.0)
     result = api.score(
         artifact, data=data, text=text, tokenizer=tokenizer or "", context=context, stride=stride, budget_s=budget,
         batch_tokens=batch_tokens, began=started, adapt=adapt, tell=_say, progress=progress,
     )  # fmt: skip
-    if not result:
-        return
+    if result:
+        print_json(result) if json else out.print(_score_table(result))
+    return 0
+
+
+def _replay(
+    record: Path, artifact: Path | None, data: Path | None, text: Texts, tokenizer: Path | None, given: list[str], *,
+    json: bool,
+) -> int:  # fmt: skip
+    from golfcore.pipeline.replay import replay
+
+    if given:
+        raise UsageError(f"{given[0]} with --replay: a replay takes it from the record")
+    found = replay(
+        record, artifact=artifact, data=data, text=text, tokenizer=tokenizer, progress=progress, tell=_say
+    )  # fmt: skip
+    if not found:  # the first rank has it
+        return 0
     if json:
-        print_json(result)
+        print_json(found)
     else:
-        out.print(_score_table(result))
+        for name in ("recorded", "replayed"):
+            out.print(f"{name}: {found[name]['val_bpb']:.8f} bits per byte", markup=False)
+        out.print(found["verdict"], markup=False)
+    return 0 if found["same"] else 1
 
 
 def _say(line: str) -> None:
@@ -278,9 +302,11 @@ def _strides_text(result: dict[str, Any]) -> str:
 
 def _score_table(result: dict[str, Any]) -> Table:
     table = Table(title=result["artifact"], show_header=False)
-    table.add_row("bits per byte", Text(f"{result['val_bpb']:.6f}", "bold"))
+    table.add_row("bits per byte", Text(f"{result['val_bpb']:.8f}", "bold"))
     table.add_row("loss", f"{result['val_loss']:.6f} nats/token")
     table.add_row("scored", f"{result['tokens']:,} tokens, {result['bytes']:,} bytes of text, each token once")
+    if result.get("split"):
+        table.add_row("split", result["split"])
     table.add_row("windows", f"{result['context']} tokens, {_strides_text(result)} scored")
     if result["adapt"] == "mix":
         table.add_row("adapted", f"counts of scored tokens mixed in; mass probe passed ({result['mass_error']:.1e})")

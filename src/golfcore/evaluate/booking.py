@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +21,7 @@ from golfcore.progress import Tick
 # A forward pass, by device: on a processor the logits of more stay in no cache, a GPU needs more to be busy.
 BATCH_TOKENS = {"cpu": 4_096, "cuda": 16_384}
 CHUNK_LOGITS = 1 << 18  # of the log-softmax: 1 MB, which stays in a core's cache between its passes
-MIXED_TARGETS = 1 << 20  # that wait for the mixture at most, 14 bytes each
+PIECE = 1 << 18  # targets of a ledger entry; so many wait for the mixture at most, 14 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,25 @@ class Ledger:
         return self.loss
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A piece of the ledger, scored by one state: part of ``score.json``.
+
+    Attributes:
+        tokens: the first and the last token of the piece, counted from 0 in the text.
+        seconds: seconds that it took, on this rank.
+        learned: number of tokens that the mixture had learned before; 0 without a mixture.
+        state: hash of these tokens in the order in which they were learned: with the file, all that the state is made
+            of. The hash of a piece is the SHA-256 of the one before it and of the uint16 tokens learned since; "" at
+            the beginning and without a mixture.
+    """
+
+    tokens: tuple[int, int]
+    seconds: float
+    learned: int = 0
+    state: str = ""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process's rank among those that share the windows; ``combine`` sums a tensor over all of them."""
@@ -141,11 +162,15 @@ class Booking:
         ranks: each books every ``size``-th batch; ``close`` joins their ledgers.
         tick: called with the number of targets so far.
         mixture: mixes counts of the booked tokens into the model's predictions; new, since it learns the text.
+        piece: targets of an entry of the ledger, about.
+
+    Attributes:
+        entries: the entries of the ledger so far.
     """
 
     def __init__(
         self, model: LanguageModel, tokens: np.ndarray, context: int, batch_tokens: int, ranks: Ranks, tick: Tick,
-        mixture: NgramMixture | None = None,
+        mixture: NgramMixture | None = None, piece: int = 0,
     ) -> None:  # fmt: skip
         self._device = next(model.parameters()).device
         self.context, self.ranks = context, ranks
@@ -153,22 +178,37 @@ class Booking:
         self.targets, self.done = len(tokens) - 1, 0
         self._model, self._tokens, self._tick = model, tokens, tick
         self._ledger = Ledger(self.targets)
-        self._mixture = mixture
+        self._mixture, self._piece = mixture, piece or PIECE
+        self.entries: list[Entry] = []
+        self._learned, self._state = 0, ""
         if mixture is not None:
             mixture.learn(tokens[:1])  # no target
+            self._note(tokens[:1])
 
     def book_until(self, stop: int, stride: int) -> None:
         """Book the targets up to ``stop``, which is the end of the text or of a whole batch."""
         # Whole batches go to the ranks: rows are rounded by their batch, and the score must not depend on the ranks.
         batches = plan_batches(plan_windows(stop + 1, self.context, stride, self.done), self.batch_tokens)
-        if self._mixture is not None:
-            for group in _groups(batches, MIXED_TARGETS):
+        for group in _groups(batches, self._piece):
+            first, last, began = _first(group[0]), _last(group[-1]), time.perf_counter()
+            before = self._learned, self._state
+            if self._mixture is not None:
                 self._book_mixed(group, self._mixture)
-        else:
-            for batch in batches[self.ranks.rank :: self.ranks.size]:
-                self._ledger.book(_first(batch), -self._predictions(batch).log_p_N.astype(np.float64))
-                self._tick(_last(batch), self.targets, "tokens")
+                self._note(self._tokens[first + 1 : last + 1])
+            else:
+                self._book_fixed(group)
+            self.entries.append(Entry((first + 1, last), round(time.perf_counter() - began, 4), *before))
         self.done = stop
+
+    def _note(self, tokens: np.ndarray) -> None:
+        """Continue the hash of what the mixture learned."""
+        self._learned += len(tokens)
+        self._state = hashlib.sha256(self._state.encode() + tokens.astype("<u2").tobytes()).hexdigest()
+
+    def _book_fixed(self, batches: Sequence[Sequence[Window]]) -> None:
+        for batch in batches[self.ranks.rank :: self.ranks.size]:
+            self._ledger.book(_first(batch), -self._predictions(batch).log_p_N.astype(np.float64))
+            self._tick(_last(batch), self.targets, "tokens")
 
     def _book_mixed(self, batches: Sequence[Sequence[Window]], mixture: NgramMixture) -> None:
         """Book batches through the mixture, which takes the targets of all ranks in the order of the text."""

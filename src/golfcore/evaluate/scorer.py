@@ -27,15 +27,17 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
+from golfcore.data.contracts import BOS
 from golfcore.errors import InputError, RuleError
-from golfcore.evaluate.booking import Booking, Ranks
+from golfcore.evaluate.booking import Booking, Entry, Ranks
 from golfcore.evaluate.clock import Clock, Pace
 from golfcore.evaluate.pacing import book_paced
 from golfcore.model.interface import LanguageModel
@@ -52,12 +54,21 @@ class ScoredText:
         token_bytes: int64 [n], bytes of text that each token stands for; 0 for marks.
         total_bytes: bytes of the text itself, counted on the text.
         sha256: hash of the text, or of the shards if there is no text.
+        source: where the text is, for a replay: ``{"text": [...]}`` or ``{"data": ...}``.
+        split: what is known of the split, if it is the contest's; empty for any other text.
     """
 
     tokens: np.ndarray
     token_bytes: np.ndarray
     total_bytes: int
     sha256: str
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    split: str = ""
+
+    @property
+    def documents(self) -> int:
+        """Number of documents: of marks that begin one."""
+        return int((self.tokens == BOS).sum())
 
     def __post_init__(self) -> None:
         if len(self.tokens) < 2:
@@ -77,7 +88,8 @@ class Score:
     """A score and the facts behind it; ``val_loss`` in nats per token, ``val_bpb`` in bits per byte of text.
 
     ``stride`` is the coarsest that was taken: every token after the first window had ``context - stride`` or more
-    before it. ``pace`` has the strides that a clock chose; None without a clock.
+    before it. ``pace`` has the strides that a clock chose; None without a clock. ``ledger`` says which state scored
+    which tokens; ``batch_tokens`` is the size of a forward pass, which decides how the losses are rounded.
     """
 
     val_bpb: float
@@ -90,6 +102,9 @@ class Score:
     data_sha256: str
     ledger_sha256: str  # of the loss of every token in order: two runs agree on it or on nothing
     pace: Pace | None = None
+    documents: int = 0
+    batch_tokens: int = 0
+    ledger: list[Entry] = field(default_factory=list)
 
 
 def _check_windows(context: int, stride: int | Literal["auto"], clock: Clock | None) -> None:
@@ -114,12 +129,13 @@ def score(
     finest: int = 1,
     tell: Callable[[str], None] = lambda line: None,
     mixture: NgramMixture | None = None,
+    plan: Sequence[tuple[int, int]] = (),
 ) -> Score:
     """Score ``text`` with ``model``.
 
     Args:
         model: gives fp32 logits over the whole vocabulary.
-        text: the text to score.
+        text: what to score.
         context: tokens per window, L.
         stride: tokens scored per window after the first, S; 0 means L; "auto" the finest that ``clock`` allows.
         batch_tokens: tokens per forward pass, 0 for a size that is fast; changes speed and memory, not the score.
@@ -130,6 +146,7 @@ def score(
         finest: the smallest stride that "auto" may take.
         tell: called with each warning, and with the stride that "auto" took.
         mixture: a new one, which is mixed into the model's predictions and learns the text as it is booked.
+        plan: ``(first token, stride)`` pairs that replace ``stride`` and ``clock``: those of an earlier evaluation.
 
     Raises:
         RuleError: a token scored twice or never, a probability of 0, a vocabulary that does not cover the text.
@@ -139,22 +156,36 @@ def score(
     began = time.perf_counter()
     booking = Booking(model, text.tokens, context, batch_tokens, Ranks(rank, world_size, combine), tick, mixture)
     pace = None
-    if clock is None:
-        coarsest = int(stride) or context
-        booking.book_until(booking.targets, coarsest)
+    if plan or clock is None:
+        coarsest = _book_planned(booking, plan or [(1, int(stride) or context)])
     else:
         pace = book_paced(booking, clock, stride or context, finest, tell)
         coarsest = max(taken for _, taken in pace.strides)
+    return _total(booking, text, pace, coarsest, time.perf_counter() - began)
+
+
+def _total(booking: Booking, text: ScoredText, pace: Pace | None, coarsest: int, seconds: float) -> Score:
+    """Close the ledger and divide by the text's bytes."""
     total = math.fsum(losses := booking.close())
     return Score(
         val_bpb=total / math.log(2) / text.total_bytes,
         val_loss=total / len(losses),
         tokens=len(losses),
         bytes=text.total_bytes,
-        eval_s=time.perf_counter() - began,
-        context=context,
+        eval_s=seconds,
+        context=booking.context,
         stride=coarsest,
         data_sha256=text.sha256,
         ledger_sha256=hashlib.sha256(losses.tobytes()).hexdigest(),
         pace=pace,
+        documents=text.documents,
+        batch_tokens=booking.batch_tokens,
+        ledger=booking.entries,
     )
+
+
+def _book_planned(booking: Booking, plan: Sequence[tuple[int, int]]) -> int:
+    """Book the whole text with strides from given tokens on, and return the coarsest."""
+    for (_, stride), (following, _) in pairwise([*plan, (booking.targets + 1, 0)]):
+        booking.book_until(following - 1, stride)
+    return max(stride for _, stride in plan)

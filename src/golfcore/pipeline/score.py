@@ -74,6 +74,7 @@ def score_artifact(
     budget_s: float | None = None,
     began: float | None = None,
     adapt: Literal["none", "mix"] | None = None,
+    plan: Sequence[tuple[int, int]] = (),
     tick: Tick = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def score_artifact(
         batch_tokens: tokens per forward pass, 0 for a size that is fast.
         context, stride, budget_s, adapt: replace the values in the artifact if given.
         began: the reading of ``time.perf_counter`` at which the budget began; default: now.
+        plan: strides that replace all of these, as ``golfcore.evaluate.scorer.score`` takes them.
         tick: called with the progress so far.
         tell: called with each warning before the long work, and with the stride that was taken.
 
@@ -99,28 +101,21 @@ def score_artifact(
     _settle(world, tell)
     route = world.on_primary(products.route)
     with world.expect_progress(LONG_CALL_S), products.using(route):
-        world.heartbeat("evaluation, reading the artifact")
-        loaded, provenance = _opened(artifact, world)
-        windows = _windows(loaded.manifest, context, stride, budget_s)
-        adapt, module = adapt or _adaptation(loaded.manifest), loaded.module.to(world.device)
-        module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
-        world.heartbeat("evaluation, reading the text")
-        text = text_for(loaded, windows.context)
-        world.heartbeat("evaluation, the probe")
-        moved = future_flip(module, text.tokens, context=windows.context, strides=windows.possible_strides())
-        mixture, mass = _mixture(loaded, text, windows.context) if adapt == "mix" else (None, 0.0)
+        ready = _made_ready(artifact, text_for, world, _Wish(context, stride, budget_s, adapt, tuple(plan)), began)
         world.barrier()
+    windows, module = ready.windows, ready.module
     # A processor may be slow; a GPU on which a layer takes this long hangs, though its process spins.
     pause_s = LONG_CALL_S if world.device.type == "cpu" else 0.0
     with world.expect_progress(pause_s), products.using(route), heartbeat_of_layers(module, world):
         result = score(
-            module, text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
+            module, ready.text, context=windows.context, stride=windows.stride, batch_tokens=batch_tokens,
             rank=world.rank, world_size=world.size, combine=world.sum,
             tick=with_heartbeat(world, tick, "evaluation", step=True),
-            clock=windows.clock(began), finest=windows.finest, tell=tell, mixture=mixture,
+            clock=windows.clock(began), finest=windows.finest, tell=tell, mixture=ready.mixture, plan=plan,
         )  # fmt: skip
+    seconds = {**ready.seconds, "score": round(result.eval_s, 4)}
     return {
-        **dataclasses.asdict(result), **provenance, "future_flip_nats": moved, "adapt": adapt, "mass_error": mass,
+        **dataclasses.asdict(result), **ready.facts, "seconds": seconds,
         "precision": str(module.activation_dtype).removeprefix("torch."), "world_size": world.size,
     }  # fmt: skip
 
@@ -132,6 +127,65 @@ def _settle(world: World, tell: Callable[[str], None]) -> None:
     keep_freed_memory()
 
 
+class _Wish(NamedTuple):
+    """What replaces the artifact's own values, as ``score_artifact`` takes it."""
+
+    context: int
+    stride: int | Literal["auto"] | None
+    budget_s: float | None
+    adapt: Literal["none", "mix"] | None
+    plan: tuple[tuple[int, int], ...]
+
+
+class _Ready(NamedTuple):
+    """What is there before the first token is scored; ``seconds`` by phase."""
+
+    module: LanguageModel
+    text: ScoredText
+    windows: Windows
+    mixture: NgramMixture | None
+    facts: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def _made_ready(
+    artifact: Path, text_for: Callable[[LoadedModel, int], ScoredText], world: World, wish: _Wish, began: float
+) -> _Ready:
+    """Read the artifact and the text, and probe the model."""
+    last, seconds = time.perf_counter(), {"start": time.perf_counter() - began}
+
+    def ended(phase: str) -> None:
+        nonlocal last
+        last, seconds[phase] = (now := time.perf_counter()), now - last
+
+    world.heartbeat("evaluation, reading the artifact")
+    loaded, facts = _opened(artifact, world)
+    if wish.plan:
+        windows = Windows(wish.context, max(stride for _, stride in wish.plan), 1, 0.0)
+        probed = [stride for _, stride in wish.plan]
+    else:
+        windows = windows_of(loaded.manifest, wish.context, wish.stride, wish.budget_s)
+        probed = windows.possible_strides()
+    adapt = adaptation_of(loaded.manifest) if wish.adapt is None else wish.adapt
+    module = loaded.module.to(world.device)
+    module.activation_dtype, _ = world.on_primary(lambda: choose_precision("auto", world.device))
+    ended("artifact")
+    world.heartbeat("evaluation, reading the text")
+    text = text_for(loaded, windows.context)
+    ended("text")
+    world.heartbeat("evaluation, the probe")
+    moved = future_flip(module, text.tokens, context=windows.context, strides=probed)
+    vocab_size = int(loaded.manifest["model"]["vocab_size"])
+    mixture, mass = None, 0.0
+    if adapt == "mix":
+        mass = mixture_mass(module, NgramMixture(vocab_size), text.tokens, context=windows.context)
+        mixture = NgramMixture(vocab_size)
+    ended("probes")
+    facts |= {"future_flip_nats": moved, "adapt": adapt, "mass_error": mass}
+    facts |= {"source": dict(text.source), "split": text.split}
+    return _Ready(module, text, windows, mixture, facts, {phase: round(s, 4) for phase, s in seconds.items()})
+
+
 def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
     """Load the model; also return its file's size and hash, and whether its code is the code that runs here."""
     with _at_hand(artifact, world) as path:
@@ -141,12 +195,13 @@ def _opened(artifact: Path, world: World) -> tuple[LoadedModel, dict[str, Any]]:
         "artifact": str(artifact),
         "artifact_bytes": size,
         "artifact_sha256": digest,
+        "tokenizer_sha256": loaded.manifest.get("tokenizer_sha256", ""),
         "made_by": origin(),
         "code_matches": loaded.code in {code_bundle(family, *how) for how in product(get_args(Coder), ("none", "mix"))},
     }
 
 
-class _Windows(NamedTuple):
+class Windows(NamedTuple):
     """The windows in which a text is scored, and the seconds that it may take; ``budget_s`` 0 means no clock."""
 
     context: int
@@ -164,9 +219,9 @@ class _Windows(NamedTuple):
         return [int(self.stride) or self.context]
 
 
-def _windows(
+def windows_of(
     manifest: Mapping[str, Any], context: int, stride: int | Literal["auto"] | None, budget_s: float | None
-) -> _Windows:
+) -> Windows:
     """Return the artifact's windows and budget, overridden by the given values; old artifacts have no budget.
 
     Raises:
@@ -191,17 +246,10 @@ def _windows(
         raise UsageError("a stride of auto needs a budget, and the artifact names none: give --budget SECONDS")
     if stride != "auto" and not 0 <= stride <= context:
         raise UsageError(f"--stride {stride}: expected at most the context of {context} tokens, 0 for all of it")
-    return _Windows(context, stride, finest, budget_s)
+    return Windows(context, stride, finest, budget_s)
 
 
-def _mixture(loaded: LoadedModel, text: ScoredText, context: int) -> tuple[NgramMixture, float]:
-    """Return a new mixture for the model, and the largest error that the mass probe found in one like it."""
-    vocab_size = int(loaded.manifest["model"]["vocab_size"])
-    mass = mixture_mass(loaded.module, NgramMixture(vocab_size), text.tokens, context=context)
-    return NgramMixture(vocab_size), mass
-
-
-def _adaptation(manifest: Mapping[str, Any]) -> Literal["none", "mix"]:
+def adaptation_of(manifest: Mapping[str, Any]) -> Literal["none", "mix"]:
     """Return the artifact's ``eval.adapt``; old artifacts have none.
 
     Raises:
@@ -237,7 +285,7 @@ def validation_of(tokens: Tokens) -> Callable[[LoadedModel, int], ScoredText]:
                 f"the model was trained on tokens of another tokenizer than {tokens.folder}'s: evaluate it on the "
                 "data it was made for, or on any text with --text"
             )
-        return validation_text(tokens, context)
+        return dataclasses.replace(validation_text(tokens, context), source={"data": str(tokens.folder.absolute())})
 
     return text_for
 
@@ -248,7 +296,8 @@ def own_text(paths: Sequence[Path]) -> Callable[[LoadedModel, int], ScoredText]:
     def text_for(loaded: LoadedModel, context: int) -> ScoredText:
         if not loaded.tokenizer:
             raise InputError("the model carries no tokenizer of its own: give its tokens with --data and --tokenizer")
-        return documents_text(list(read_documents(paths)), Tokenizer.from_bytes(loaded.tokenizer))
+        text = documents_text(list(read_documents(paths)), Tokenizer.from_bytes(loaded.tokenizer))
+        return dataclasses.replace(text, source={"text": [str(path.absolute()) for path in paths]})
 
     return text_for
 
