@@ -96,7 +96,7 @@ class Leaf:
     def __call__(self, *arguments: Any) -> Any:
         if self.mutates or torch.compiler.is_compiling() or _is_watched(arguments):
             return self.overload(*arguments)
-        return (self.serve if self.node is None else self.node.apply)(*arguments)
+        return (self.node.apply if self.node is not None and torch.is_grad_enabled() else self.serve)(*arguments)
 
 
 def _is_watched(arguments: tuple[Any, ...]) -> bool:

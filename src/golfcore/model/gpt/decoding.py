@@ -1,0 +1,159 @@
+"""Read a text piece by piece: keys and values of what was read are kept, and weights may stay packed.
+
+The forward pass is that of ``GPT``. A piece of T tokens after P others gets the embeddings, positions and segments that
+it has in the whole row, and each pass over a layer reads the keys and values of all P + T tokens, of which T are new.
+
+Shape suffixes: B batch, T time, S tokens so far, D model, N query heads, K key/value heads, G query heads per key head,
+H head dimension, J passes over layers, C capacity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from golfcore import ops
+from golfcore.model.gpt.blocks import Shared, attend
+from golfcore.model.gpt.config import GPTConfig
+from golfcore.model.gpt.model import GPT
+from golfcore.model.gpt.parts import EPS, Linear, document_starts
+from golfcore.ops.attention_backends import finish
+from golfcore.ops.bitpack import PackedWeight
+
+SMALLEST = 64  # tokens that a cache begins with; it doubles
+
+
+class CachedGPT(GPT):
+    """A GPT whose state holds keys and values: a token costs the work of one token, whatever was read before.
+
+    State: ``symbols`` [B, S]; ``keys`` and ``values`` [J, B, K, C, H], whose first S tokens are filled. The next piece
+    is written into the same buffers. Gradients flow within a piece, never into the state.
+
+    With ``rope_scaling`` a window longer than ``rope_train_len`` turns the keys of all its tokens by other angles with
+    each token that is added, so from that length on the state is ``symbols`` alone and everything is computed again.
+    """
+
+    packed_table: PackedWeight | None = None  # the embedding table where the head multiplies by it
+
+    def new_state(self, rows: int) -> dict[str, Tensor]:
+        state, config = super().new_state(rows), self.config
+        shape = (len(self.orders[self.phase]), rows, config.num_kv_heads, 0, config.head_dim)
+        return state | {
+            name: torch.empty(shape, dtype=self.activation_dtype, device=state["symbols"].device)
+            for name in ("keys", "values")
+        }
+
+    def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        seen_BS = torch.cat((state["symbols"], symbols_BT), dim=1)
+        if self.config.rope_scaling != "none" and seen_BS.size(1) > self.config.rope_train_len:
+            return super().logits(state, symbols_BT)
+        table_VD = self.embed.table()
+        cache = Cache(state["keys"], state["values"], seen_BS, symbols_BT.size(1), self.config)
+        x_BTD = self.through(self._enter_piece(seen_BS, table_VD, cache))
+        next_state = {"symbols": seen_BS, "keys": cache.keys_JBKCH, "values": cache.values_JBKCH}
+        return self.head_logits(x_BTD, self.head_weight(table_VD)), next_state
+
+    def _enter_piece(self, seen_BS: Tensor, table_VD: Tensor, cache: Cache) -> Shared:
+        """Return what ``enter`` does for the new tokens at the end of ``seen_BS``."""
+        if cache.past == 0:
+            return self.enter(seen_BS, table_VD)._replace(cache=cache)
+        config, dtype, fresh = self.config, self.activation_dtype, seen_BS.size(1) - cache.past
+        # Bigrams and smear read one token before a piece, and the mean all of them; what that one gets is cut off.
+        before = cache.past if config.smear == "mean" else 1
+        e_BTD = self.embed(seen_BS[:, -(fresh + before) :], table_VD, dtype)[:, -fresh:]
+        x0_BTD = ops.rms_norm(e_BTD, eps=EPS)
+        length = cache.capacity if config.rope_scaling == "none" else min(cache.capacity, config.rope_train_len)
+        place = slice(cache.past, seen_BS.size(1))
+        cos_TR, sin_TR = (table[place] for table in self.rotary.tables(length, seen_BS.device))
+        values = {} if self.value_embed is None else self.value_embed(seen_BS[:, -fresh:], dtype)
+        return Shared(x0_BTD, cos_TR, sin_TR, values, cache=cache)
+
+    def head_weight(self, table_VD: Tensor) -> Tensor:
+        return super().head_weight(table_VD) if self.packed_table is None else self.packed_table  # type: ignore[return-value]
+
+    def pack_weights(self, weights: Mapping[str, PackedWeight]) -> None:
+        if self.head is None and self.embed.proj is None:
+            self.packed_table = weights.get("embed.weight")
+        self._fold_tables()
+        for name, layer in self.named_modules():
+            if isinstance(layer, Linear) and (weight := weights.get(f"{name}.weight")) is not None:
+                del layer.weight
+                layer.weight = weight  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def _fold_tables(self) -> None:
+        """Multiply each narrow table by its projection, once instead of with each token."""
+        embed = self.embed
+        if embed.proj is not None:
+            embed.weight, embed.proj = torch.nn.Parameter(embed.table()), None
+        if self.config.bigram_slots and embed.bigram_proj is not None:
+            embed.bigram_GE = torch.nn.Parameter(F.linear(embed.bigram_GE, embed.bigram_proj.weight))
+            embed.bigram_proj = None
+        if (values := self.value_embed) is not None and values.proj is not None:
+            values.weight, values.proj = torch.nn.Parameter(F.linear(values.weight, values.proj.weight)), None
+
+
+class Cache:
+    """Keys and values of every pass over a layer, and the attention of a piece to them (``Shared.cache``).
+
+    Args:
+        keys_JBKCH, values_JBKCH: the state's buffers, whose first tokens are filled; copied into larger ones if the
+            piece does not fit.
+        seen_BS: all tokens, those of the piece at the end.
+        fresh: tokens of the piece.
+        config: the model's config.
+    """
+
+    def __init__(
+        self, keys_JBKCH: Tensor, values_JBKCH: Tensor, seen_BS: Tensor, fresh: int, config: GPTConfig
+    ) -> None:
+        self.past, self.stop = seen_BS.size(1) - fresh, seen_BS.size(1)
+        self.keys_JBKCH, self.values_JBKCH = (self._grown(t) for t in (keys_JBKCH, values_JBKCH))
+        self.capacity = self.keys_JBKCH.size(3)
+        self.mask_BTS = self._mask(seen_BS, config) if self.past else None
+        self._pass = 0
+
+    def _grown(self, buffer_JBKCH: Tensor) -> Tensor:
+        """Return a buffer that holds ``stop`` tokens."""
+        j, b, k, capacity, h = buffer_JBKCH.shape
+        if self.stop <= capacity:
+            return buffer_JBKCH
+        grown_JBKCH = buffer_JBKCH.new_zeros(j, b, k, max(SMALLEST, 2 * capacity, self.stop), h)
+        grown_JBKCH[..., : self.past, :] = buffer_JBKCH[..., : self.past, :]
+        return grown_JBKCH
+
+    def _mask(self, seen_BS: Tensor, config: GPTConfig) -> Tensor | None:
+        """Return which tokens each token of the piece reads; None if the only one reads all."""
+        if not config.packed_documents and self.stop - self.past == 1:
+            return None
+        at_S = torch.arange(self.stop, device=seen_BS.device)
+        mask_BTS = (at_S <= at_S[self.past :, None])[None]
+        if not config.packed_documents:
+            return mask_BTS
+        first_BS = torch.where(document_starts(seen_BS, config.bos), at_S, 0).cummax(1).values
+        if config.max_segment:
+            first_BS = at_S - (at_S - first_BS) % config.max_segment
+        return mask_BTS & (at_S >= first_BS[:, self.past :, None])
+
+    def __call__(
+        self, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, gate_BTN: Tensor | None, xsa: bool, shared: Shared
+    ) -> Tensor:
+        """Keep the piece's keys and values for the pass that runs now, and return what ``attend`` returns."""
+        keys_BKCH, values_BKCH = self.keys_JBKCH[self._pass], self.values_JBKCH[self._pass]
+        self._pass += 1
+        keys_BKCH[:, :, self.past : self.stop] = k_BTKH.detach().transpose(1, 2)
+        values_BKCH[:, :, self.past : self.stop] = v_BTKH.detach().transpose(1, 2)
+        if self.past == 0:
+            return attend(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa, shared)
+        (b, t, n, h), k = q_BTNH.shape, k_BTKH.size(2)
+        # The query heads of a key head are queries beside each other, so that no key is copied for them.
+        q_BKQH = q_BTNH.view(b, t, k, n // k, h).permute(0, 2, 3, 1, 4).reshape(b, k, n // k * t, h)
+        mask = None if self.mask_BTS is None else self.mask_BTS.repeat(1, n // k, 1)[:, None]
+        y_BKQH = F.scaled_dot_product_attention(
+            q_BKQH, keys_BKCH[:, :, : self.stop], values_BKCH[:, :, : self.stop], attn_mask=mask
+        )
+        y_BTNH = y_BKQH.view(b, k, n // k, t, h).permute(0, 3, 1, 2, 4).reshape(b, t, n, h)
+        return finish(y_BTNH, v_BTKH, gate_BTN, xsa)
