@@ -51,6 +51,14 @@ def test_pieces_give_the_rows_of_the_full_pass(part: str, mode: str) -> None:
         torch.testing.assert_close(in_pieces(model, ids, PIECES), in_full(model, ids), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("smear", ["none", "token", "channel", "mean"])
+def test_what_an_embedding_reads_before_a_piece(smear: str) -> None:
+    """The smear gate reads the token before, and that one's bigram the token before it."""
+    config = dataclasses.replace(config_of("bigram"), smear=smear)
+    model, ids = scrambled(config), tokens(config)
+    torch.testing.assert_close(in_pieces(model, ids, PIECES), in_full(model, ids), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("part", ["ntk", "yarn", "all"])
 def test_scaled_positions_give_the_rows_of_a_window_as_long_as_what_was_read(part: str) -> None:
     """The window turns all its keys anew when it grows beyond rope_train_len = 8, so nothing can be kept there."""
@@ -151,8 +159,8 @@ def test_a_packed_model_gives_the_rows_of_the_dense_one(part: str, tmp_path: Pat
 
 
 KINDS: dict[str, QuantConfig] = {
-    "int4": QuantConfig(matrix_bits=4),
-    "int8": QuantConfig(matrix_bits=8, embed_bits=8),
+    "int4": QuantConfig(matrix_bits=4, matrix_clip="absmax"),
+    "int8": QuantConfig(matrix_bits=8, matrix_clip="absmax", embed_bits=8, embed_clip="absmax"),
     "ternary": QuantConfig(format="ternary", group=16),
     "binary": QuantConfig(format="binary", group=16),
 }
@@ -193,7 +201,7 @@ def test_columns_corrections_and_trellises_are_multiplied_packed(tmp_path: Path)
 def test_values_that_are_no_narrow_symbols_stay_dense(tmp_path: Path) -> None:
     stored = [
         dataclasses.replace(item, trellis=3) if item.name.endswith("up.weight") else item
-        for item in quantized(TINY, QuantConfig(matrix_bits=8))
+        for item in quantized(TINY, KINDS["int8"])
     ]  # the points of eight bits and a trellis need nine
     packed, dense = both(stored, TINY, tmp_path)
     dense_names = {name for name, _ in packed.named_parameters()}

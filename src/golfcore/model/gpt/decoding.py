@@ -61,8 +61,8 @@ class CachedGPT(GPT):
         if cache.past == 0:
             return self.enter(seen_BS, table_VD)._replace(cache=cache)
         config, dtype, fresh = self.config, self.activation_dtype, seen_BS.size(1) - cache.past
-        # Bigrams and smear read one token before a piece, and the mean all of them; what that one gets is cut off.
-        before = cache.past if config.smear == "mean" else 1
+        # Smear reads the embedding of the token before, whose bigram reads the one before that; the mean reads all.
+        before = cache.past if config.smear == "mean" else 2
         e_BTD = self.embed(seen_BS[:, -(fresh + before) :], table_VD, dtype)[:, -fresh:]
         x0_BTD = ops.rms_norm(e_BTD, eps=EPS)
         length = cache.capacity if config.rope_scaling == "none" else min(cache.capacity, config.rope_train_len)
