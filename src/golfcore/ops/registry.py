@@ -62,6 +62,7 @@ def _mode_from_environment() -> str:
 
 
 _mode = _mode_from_environment()
+_recorder: Any = None  # the ops.tape.Tape that records now
 _waits = os.environ.get("GOLF_SYNC") == "1"
 HIGHEST_ISA: str = _core.active_isa()  # nothing has lowered it yet but GOLF_ISA
 
@@ -100,6 +101,10 @@ class Leaf:
 
 
 def _is_watched(arguments: tuple[Any, ...]) -> bool:
+    return _recorder is None and _has_watchers(arguments)
+
+
+def _has_watchers(arguments: tuple[Any, ...]) -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 or any(
         isinstance(a, torch.Tensor) and type(a) not in (torch.Tensor, torch.nn.Parameter) for a in arguments
     )
@@ -258,6 +263,22 @@ def using(mode: str) -> Iterator[None]:
         _mode = before
 
 
+@contextlib.contextmanager
+def recorded_by(tape: Any) -> Iterator[None]:
+    """Tell ``tape`` (``ops.tape.Tape``) every native call and its memory inside the block."""
+    global _recorder
+    before, _recorder = _recorder, tape
+    try:
+        yield
+    finally:
+        _recorder = before
+
+
+def mode() -> str:
+    """Return what serves the operations: ``native``, ``reference`` or ``simt``."""
+    return _mode
+
+
 def set_schedule(seed: int, host_threads: int) -> None:
     """Set the order in which blocks, warps and lanes run in mode simt, and on how many of the host's threads."""
     _simt.set_schedule(seed, host_threads)
@@ -312,7 +333,10 @@ def core(x: torch.Tensor) -> Any:
 def call(x: torch.Tensor, function: str, *args: Any) -> None:
     """Call the native function where ``x`` lies: on torch's threads, or on the device's current stream."""
     if not x.is_cuda and _mode != "simt":
-        getattr(_core, function)(*args, torch.get_num_threads())
+        work = functools.partial(getattr(_core, function), *args, torch.get_num_threads())
+        work()
+        if _recorder is not None:
+            _recorder.add(work)
         return
     module = core(x)
     index, stream = (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else (0, 0)
@@ -378,6 +402,8 @@ def address(x: torch.Tensor | None) -> Address:
     """Return where the data starts; NULL for an absent tensor. In mode simt, kernels may then touch ``x``."""
     if x is None:
         return NULL
+    if _recorder is not None:
+        _recorder.keep(x)
     if _mode == "simt" and x.numel():
         last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
         _simt.map_buffer(x.data_ptr(), (last + 1) * x.element_size())

@@ -9,7 +9,9 @@ H head dimension, J passes over layers, C capacity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,8 @@ from golfcore.model.gpt.model import GPT
 from golfcore.model.gpt.parts import EPS, Linear, document_starts
 from golfcore.ops.attention_backends import finish
 from golfcore.ops.bitpack import PackedWeight
+from golfcore.ops.registry import mode
+from golfcore.ops.tape import Tape
 
 SMALLEST = 64  # tokens that a cache begins with; it doubles
 
@@ -36,7 +40,9 @@ class CachedGPT(GPT):
     each token that is added, so from that length on the state is ``symbols`` alone and everything is computed again.
     """
 
+    packed = False  # after pack_weights, when weights change no more
     packed_table: PackedWeight | None = None  # the embedding table where the head multiplies by it
+    _step: Step | None = None
 
     def new_state(self, rows: int) -> dict[str, Tensor]:
         state, config = super().new_state(rows), self.config
@@ -52,9 +58,21 @@ class CachedGPT(GPT):
             return super().logits(state, symbols_BT)
         table_VD = self.embed.table()
         cache = Cache(state["keys"], state["values"], seen_BS, symbols_BT.size(1), self.config)
-        x_BTD = self.through(self._enter_piece(seen_BS, table_VD, cache))
         next_state = {"symbols": seen_BS, "keys": cache.keys_JBKCH, "values": cache.values_JBKCH}
-        return self.head_logits(x_BTD, self.head_weight(table_VD)), next_state
+        shared = self._enter_piece(seen_BS, table_VD, cache)
+        if self.packed and cache.past and symbols_BT.numel() == 1 and not table_VD.is_cuda and mode() == "native":
+            return self._replayed(shared, cache), next_state
+        return self._leave(shared), next_state
+
+    def _leave(self, shared: Shared) -> Tensor:
+        return self.head_logits(self.through(shared), self.head_weight(self.embed.table()))
+
+    @torch.inference_mode()
+    def _replayed(self, shared: Shared, cache: Cache) -> Tensor:
+        """Return the logits of one token by the tape of the first such token."""
+        if self._step is None:
+            self._step = Step(self._leave, shared)
+        return self._step(shared, cache)
 
     def _enter_piece(self, seen_BS: Tensor, table_VD: Tensor, cache: Cache) -> Shared:
         """Return what ``enter`` does for the new tokens at the end of ``seen_BS``."""
@@ -78,6 +96,7 @@ class CachedGPT(GPT):
         if self.head is None and self.embed.proj is None:
             self.packed_table = weights.get("embed.weight")
         self._fold_tables()
+        self.packed, self._step = True, None
         for name, layer in self.named_modules():
             if isinstance(layer, Linear) and (weight := weights.get(f"{name}.weight")) is not None:
                 del layer.weight
@@ -94,6 +113,38 @@ class CachedGPT(GPT):
             embed.bigram_proj = None
         if (values := self.value_embed) is not None and values.proj is not None:
             values.weight, values.proj = torch.nn.Parameter(F.linear(values.weight, values.proj.weight)), None
+
+
+class Step:
+    """A pass of one token through the blocks and the head, recorded once (``ops.tape``).
+
+    Args:
+        leave: returns the logits of what the blocks read.
+        shared: what they read of some token; its tensors are the memory that later tokens are copied into.
+    """
+
+    def __init__(self, leave: Callable[[Shared], Tensor], shared: Shared) -> None:
+        self._tape, self._lock = Tape(), threading.Lock()
+        self._cache = shared.cache
+        self._shared = shared._replace(
+            x0_BTD=shared.x0_BTD.clone(), cos_TR=shared.cos_TR.clone(), sin_TR=shared.sin_TR.clone(),
+            values={i: v_BTKH.clone() for i, v_BTKH in shared.values.items()}, cache=self._attend,
+        )  # fmt: skip
+        with self._tape.recording():
+            self._logits_BTV = leave(self._shared)
+
+    def _attend(self, *arguments: Any) -> Tensor:
+        return self._tape.by_hand(lambda: self._cache(*arguments))  # type: ignore[misc]
+
+    def __call__(self, shared: Shared, cache: Cache) -> Tensor:
+        """Return the logits [1, 1, V] of another token."""
+        with self._lock:
+            own, self._cache = self._shared, cache
+            pairs = [(own.x0_BTD, shared.x0_BTD), (own.cos_TR, shared.cos_TR), (own.sin_TR, shared.sin_TR)]
+            for kept, given in (*pairs, *((own.values[i], v_BTKH) for i, v_BTKH in shared.values.items())):
+                kept.copy_(given)
+            self._tape.replay()
+            return self._logits_BTV.clone()
 
 
 class Cache:
@@ -143,7 +194,7 @@ class Cache:
     ) -> Tensor:
         """Keep the piece's keys and values for the pass that runs now, and return what ``attend`` returns."""
         keys_BKCH, values_BKCH = self.keys_JBKCH[self._pass], self.values_JBKCH[self._pass]
-        self._pass += 1
+        self._pass = (self._pass + 1) % len(self.keys_JBKCH)  # a tape's first pass is recorded, then replayed
         keys_BKCH[:, :, self.past : self.stop] = k_BTKH.detach().transpose(1, 2)
         values_BKCH[:, :, self.past : self.stop] = v_BTKH.detach().transpose(1, 2)
         if self.past == 0:
