@@ -169,7 +169,7 @@ KINDS: dict[str, QuantConfig] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_is_multiplied_packed(kind: str, tmp_path: Path) -> None:
     packed, dense = both(quantized(TINY, KINDS[kind]), TINY, tmp_path)
-    expected = {"ternary": "ternary", "binary": "ternary"}.get(kind, kind)
+    expected = {"ternary": "int2", "binary": "int2"}.get(kind, kind)
     assert {module.weight.fmt for module in matrices(packed)} == {expected}  # type: ignore[union-attr]
     ids = torch.randint(0, VOCAB, (1, 24), generator=torch.Generator().manual_seed(6))
     torch.testing.assert_close(in_pieces(packed, ids, PIECES), in_full(dense, ids), rtol=0, atol=1e-4)
@@ -211,10 +211,10 @@ def test_values_that_are_no_narrow_symbols_stay_dense(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("low", "high", "fmt"), [
-    (-1, 1, "ternary"), (-2, 1, "int2"), (-1, 2, "int3"), (0, 3, "int3"), (-31, 31, "int6"), (-32, 31, "int6"),
-    (-33, 0, "int7"), (-128, 127, "int8"),
+    (-1, 1, "int2"), (0, 0, "int2"), (-2, 1, "int2"), (-1, 2, "int3"), (0, 3, "int3"),
+    (-31, 31, "int6"), (-32, 31, "int6"), (-33, 0, "int8"), (-128, 127, "int8"),
 ])  # fmt: skip
-def test_codes_get_the_narrowest_format(low: int, high: int, fmt: str) -> None:
+def test_codes_get_the_narrowest_fast_format(low: int, high: int, fmt: str) -> None:
     codes = torch.tensor([[low, high, 0]])
     weight = PackedWeight.from_codes(codes, torch.full((1, 1), 0.5))
     assert weight.fmt == fmt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from golfcore.model.gpt.model import GPT
 from golfcore.model.gpt.parts import EPS
 from golfcore.quant import quantize_state
 
-PROMPT, DRAWN = 64, 64  # tokens
+PROMPT, DRAWN = 8, 120  # tokens
 
 
 def sampling(recipe: RecipeConfig, rivals: Sequence[str]) -> Workload:
-    """Return the workload of drawing ``DRAWN`` tokens from a model of ``recipe`` with random weights in six bits."""
+    """Return the workload of drawing ``DRAWN`` tokens from a model of ``recipe`` with random weights."""
     family, vocab_size = get_family(recipe.model_family), recipe.data.vocab_size
     model = family.build(recipe.model, vocab_size, recipe.train.seed)
     require(isinstance(model, GPT), f"sampling supports the gpt family only; {recipe.name} has {recipe.model_family}")
@@ -39,7 +40,12 @@ def sampling(recipe: RecipeConfig, rivals: Sequence[str]) -> Workload:
     with torch.no_grad():  # zero-initialized layers would hide mistakes behind them
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    stored = quantize_state(model.state_dict(), model.parameter_roles(), QuantConfig())
+    stored = [
+        # As gptq leaves them: by a trellis of 256 states, with a factor on each column.
+        replace(item, trellis=8, column_I=(0.5 + torch.rand(item.values.size(1), generator=generator)).half())
+        if item.bits else item
+        for item in quantize_state(model.state_dict(), model.parameter_roles(), QuantConfig())
+    ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.golf"
         save_model(path, family, recipe.model, vocab_size, stored, b"", {})

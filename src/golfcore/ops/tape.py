@@ -12,6 +12,7 @@ error while a tape runs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -77,9 +78,7 @@ class Tape(TorchDispatchMode):
         elif not all(isinstance(x, torch.Tensor) for x in results):
             raise InputError(f"a tape cannot hold {func}: what Python reads of a tensor may differ the next time")
         elif not _is_memory_alone(func, inputs, results):
-            self.add(
-                lambda: [old.copy_(new) for old, new in zip(results, tree_leaves(func(*args, **kwargs)), strict=True)]
-            )
+            self.add(_again(func, args, kwargs, results))
         return found
 
 
@@ -89,3 +88,14 @@ def _is_memory_alone(func: Any, inputs: list[torch.Tensor], results: list[torch.
         return True
     own = {x.untyped_storage().data_ptr() for x in inputs}
     return all(x.untyped_storage().data_ptr() in own for x in results)
+
+
+def _again(func: Any, args: Any, kwargs: Any, results: list[torch.Tensor]) -> Callable[[], object]:
+    """Return what computes ``results`` again in their place: the operation's form with ``out``, if it has one."""
+    for name in (f"{func._overloadname}_out", "out"):
+        if name in func.overloadpacket.overloads() and len(results) == 1:
+            step = partial(getattr(func.overloadpacket, name), *args, **kwargs, out=results[0])
+            with contextlib.suppress(RuntimeError, TypeError):  # it takes other arguments
+                step()
+                return step
+    return lambda: [old.copy_(new) for old, new in zip(results, tree_leaves(func(*args, **kwargs)), strict=True)]

@@ -195,16 +195,23 @@ class Cache:
         """Keep the piece's keys and values for the pass that runs now, and return what ``attend`` returns."""
         keys_BKCH, values_BKCH = self.keys_JBKCH[self._pass], self.values_JBKCH[self._pass]
         self._pass = (self._pass + 1) % len(self.keys_JBKCH)  # a tape's first pass is recorded, then replayed
-        keys_BKCH[:, :, self.past : self.stop] = k_BTKH.detach().transpose(1, 2)
-        values_BKCH[:, :, self.past : self.stop] = v_BTKH.detach().transpose(1, 2)
+        (b, t, n, h), k = q_BTNH.shape, k_BTKH.size(2)
+        keys_BKCH.narrow(2, self.past, t).copy_(k_BTKH.detach().transpose(1, 2))
+        values_BKCH.narrow(2, self.past, t).copy_(v_BTKH.detach().transpose(1, 2))
         if self.past == 0:
             return attend(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa, shared)
-        (b, t, n, h), k = q_BTNH.shape, k_BTKH.size(2)
         # The query heads of a key head are queries beside each other, so that no key is copied for them.
-        q_BKQH = q_BTNH.view(b, t, k, n // k, h).permute(0, 2, 3, 1, 4).reshape(b, k, n // k * t, h)
-        mask = None if self.mask_BTS is None else self.mask_BTS.repeat(1, n // k, 1)[:, None]
+        q_BKQH, mask = q_BTNH.view(b, k, n // k, h) if t == 1 else _beside(q_BTNH, k), None
+        if self.mask_BTS is not None:
+            mask = self.mask_BTS.repeat(1, n // k, 1)[:, None]
         y_BKQH = F.scaled_dot_product_attention(
-            q_BKQH, keys_BKCH[:, :, : self.stop], values_BKCH[:, :, : self.stop], attn_mask=mask
+            q_BKQH, keys_BKCH.narrow(2, 0, self.stop), values_BKCH.narrow(2, 0, self.stop), attn_mask=mask
         )
-        y_BTNH = y_BKQH.view(b, k, n // k, t, h).permute(0, 3, 1, 2, 4).reshape(b, t, n, h)
+        y_BTNH = y_BKQH.reshape(b, k, n // k, t, h).permute(0, 3, 1, 2, 4).reshape(b, t, n, h)
         return finish(y_BTNH, v_BTKH, gate_BTN, xsa)
+
+
+def _beside(q_BTNH: Tensor, kv_heads: int) -> Tensor:
+    """Return [B, K, G T, H]: the queries of all heads that read one key head, head by head."""
+    b, t, n, h = q_BTNH.shape
+    return q_BTNH.view(b, t, kv_heads, n // kv_heads, h).permute(0, 2, 3, 1, 4).reshape(b, kv_heads, -1, h)
