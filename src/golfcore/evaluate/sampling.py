@@ -89,7 +89,6 @@ class Draw:
         return int(np.searchsorted(sums_V, self._rng.random() * sums_V[-1], side="right"))
 
 
-@torch.inference_mode()
 def next_tokens(
     model: LanguageModel, ids: list[int], *, context: int, draw: Callable[[torch.Tensor], int]
 ) -> Iterator[int]:
@@ -106,7 +105,8 @@ def next_tokens(
     while True:
         if len(held) + len(fresh) > context:
             fresh, held, state = (held + fresh)[-max(1, context // 2) :], [], model.new_state(1)
-        logits_1TV, state = model.logits(state, torch.tensor([fresh], device=device))
+        with torch.inference_mode():
+            logits_1TV, state = model.logits(state, torch.tensor([fresh], device=device))
         held += fresh
         fresh = [draw(logits_1TV[0, -1])]
         yield fresh[0]

@@ -318,9 +318,9 @@ def threads() -> int:
 def may_look(x: torch.Tensor) -> bool:
     """Return whether an operation may read numbers of ``x`` to check them: on a GPU that would wait for it.
 
-    With GOLF_SYNC=1 every call waits anyway.
+    With GOLF_SYNC=1 every call waits anyway. While a tape records, nothing may be read.
     """
-    return not x.is_cuda or _waits
+    return _recorder is None and (not x.is_cuda or _waits)
 
 
 def core(x: torch.Tensor) -> Any:

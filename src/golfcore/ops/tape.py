@@ -13,6 +13,7 @@ error while a tape runs.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +26,8 @@ from torch.utils._pytree import tree_leaves
 from golfcore.errors import InputError
 from golfcore.ops import registry
 
+_ONE_AT_A_TIME = threading.Lock()
+
 
 class Tape(TorchDispatchMode):
     """A recording, made inside ``with tape.recording():`` and repeated by ``tape.replay()``."""
@@ -33,21 +36,23 @@ class Tape(TorchDispatchMode):
         super().__init__()
         self._steps: list[Callable[[], object]] = []
         self._kept: list[object] = []  # tensors whose memory the steps use
-        self._paused = False
+        self._paused, self._thread = False, 0  # other threads compute meanwhile, and are not recorded
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record what is computed inside the block, on this thread and without gradients."""
-        with registry.recorded_by(self), self:
+        with _ONE_AT_A_TIME, registry.recorded_by(self), self:
+            self._thread = threading.get_ident()
             yield
 
     def keep(self, x: object) -> None:
         """Keep a tensor, so that its memory is given to no other while the tape lives."""
-        self._kept.append(x)
+        if threading.get_ident() == self._thread:
+            self._kept.append(x)
 
     def add(self, step: Callable[[], object]) -> None:
         """Add a step that repeats what was just computed."""
-        if not self._paused:
+        if not self._paused and threading.get_ident() == self._thread:
             self._steps.append(step)
 
     def by_hand(self, function: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from golfcore import ops
+from golfcore.errors import InputError
 from golfcore.model.gpt.blocks import Shared, attend
 from golfcore.model.gpt.config import GPTConfig
 from golfcore.model.gpt.model import GPT
@@ -28,6 +29,7 @@ from golfcore.ops.registry import mode
 from golfcore.ops.tape import Tape
 
 SMALLEST = 64  # tokens that a cache begins with; it doubles
+BEFORE = 2  # tokens before a piece that the embeddings of its first one read
 
 
 class CachedGPT(GPT):
@@ -56,38 +58,46 @@ class CachedGPT(GPT):
         seen_BS = torch.cat((state["symbols"], symbols_BT), dim=1)
         if self.config.rope_scaling != "none" and seen_BS.size(1) > self.config.rope_train_len:
             return super().logits(state, symbols_BT)
-        table_VD = self.embed.table()
-        cache = Cache(state["keys"], state["values"], seen_BS, symbols_BT.size(1), self.config)
+        fresh = symbols_BT.size(1)
+        cache = Cache(state["keys"], state["values"], seen_BS, fresh, self.config)
         next_state = {"symbols": seen_BS, "keys": cache.keys_JBKCH, "values": cache.values_JBKCH}
-        shared = self._enter_piece(seen_BS, table_VD, cache)
-        if self.packed and cache.past and symbols_BT.numel() == 1 and not table_VD.is_cuda and mode() == "native":
-            return self._replayed(shared, cache), next_state
-        return self._leave(shared), next_state
+        if cache.past == 0:
+            return self._leave(self.enter(seen_BS, self.embed.table())._replace(cache=cache)), next_state
+        # Smear reads the embedding of the token before, whose bigram reads the one before that; the mean reads all.
+        recent_BT = seen_BS[:, -(fresh + (cache.past if self.config.smear == "mean" else BEFORE)) :]
+        longest = self.config.rope_train_len if self.config.rope_scaling != "none" else cache.capacity
+        tables = self.rotary.tables(min(cache.capacity, longest), seen_BS.device)
+        cos_TR, sin_TR = (table.narrow(0, cache.past, fresh) for table in tables)
+        if self._is_recordable(recent_BT):
+            return self._replayed(recent_BT, cos_TR, sin_TR, cache), next_state
+        return self._after(recent_BT, fresh, cos_TR, sin_TR, cache), next_state
+
+    def _after(
+        self, recent_BT: Tensor, fresh: int, cos_TR: Tensor, sin_TR: Tensor, cache: Callable[..., Tensor]
+    ) -> Tensor:
+        """Return the logits of the last ``fresh`` of some tokens, with what the blocks read of them alone."""
+        e_BTD = self.embed(recent_BT, self.embed.table(), self.activation_dtype)[:, -fresh:]
+        values = {}
+        if self.value_embed is not None:
+            values = self.value_embed(recent_BT[:, -fresh:], self.activation_dtype)
+        return self._leave(Shared(ops.rms_norm(e_BTD, eps=EPS), cos_TR, sin_TR, values, cache=cache))
 
     def _leave(self, shared: Shared) -> Tensor:
         return self.head_logits(self.through(shared), self.head_weight(self.embed.table()))
 
-    @torch.inference_mode()
-    def _replayed(self, shared: Shared, cache: Cache) -> Tensor:
-        """Return the logits of one token by the tape of the first such token."""
-        if self._step is None:
-            self._step = Step(self._leave, shared)
-        return self._step(shared, cache)
+    def _is_recordable(self, recent_BT: Tensor) -> bool:
+        """Return whether a tape serves: weights that change no more, one token on the CPU, no mean of all before."""
+        one = recent_BT.shape == (1, 1 + BEFORE) and self.config.smear != "mean"
+        return one and self.packed and not recent_BT.is_cuda and mode() == "native"
 
-    def _enter_piece(self, seen_BS: Tensor, table_VD: Tensor, cache: Cache) -> Shared:
-        """Return what ``enter`` does for the new tokens at the end of ``seen_BS``."""
-        if cache.past == 0:
-            return self.enter(seen_BS, table_VD)._replace(cache=cache)
-        config, dtype, fresh = self.config, self.activation_dtype, seen_BS.size(1) - cache.past
-        # Smear reads the embedding of the token before, whose bigram reads the one before that; the mean reads all.
-        before = cache.past if config.smear == "mean" else 2
-        e_BTD = self.embed(seen_BS[:, -(fresh + before) :], table_VD, dtype)[:, -fresh:]
-        x0_BTD = ops.rms_norm(e_BTD, eps=EPS)
-        length = cache.capacity if config.rope_scaling == "none" else min(cache.capacity, config.rope_train_len)
-        place = slice(cache.past, seen_BS.size(1))
-        cos_TR, sin_TR = (table[place] for table in self.rotary.tables(length, seen_BS.device))
-        values = {} if self.value_embed is None else self.value_embed(seen_BS[:, -fresh:], dtype)
-        return Shared(x0_BTD, cos_TR, sin_TR, values, cache=cache)
+    @torch.inference_mode()
+    def _replayed(self, recent_BT: Tensor, cos_TR: Tensor, sin_TR: Tensor, cache: Cache) -> Tensor:
+        """Return the logits of one token by the tape of the first such token."""
+        if not 0 <= (token := int(recent_BT[0, -1])) < self.vocab_size:  # a tape looks at no number
+            raise InputError(f"symbol {token}: expected 0 to {self.vocab_size - 1}")
+        if self._step is None:
+            self._step = Step(self._after, recent_BT, cos_TR, sin_TR, cache)
+        return self._step(recent_BT, cos_TR, sin_TR, cache)
 
     def head_weight(self, table_VD: Tensor) -> Tensor:
         return super().head_weight(table_VD) if self.packed_table is None else self.packed_table  # type: ignore[return-value]
@@ -116,32 +126,31 @@ class CachedGPT(GPT):
 
 
 class Step:
-    """A pass of one token through the blocks and the head, recorded once (``ops.tape``).
+    """A pass of one token, recorded once (``ops.tape``).
 
     Args:
-        leave: returns the logits of what the blocks read.
-        shared: what they read of some token; its tensors are the memory that later tokens are copied into.
+        work: ``CachedGPT._after``.
+        recent_BT, cos_TR, sin_TR: its arguments for some token; later ones are copied into the same memory.
+        cache: that token's cache.
     """
 
-    def __init__(self, leave: Callable[[Shared], Tensor], shared: Shared) -> None:
-        self._tape, self._lock = Tape(), threading.Lock()
-        self._cache = shared.cache
-        self._shared = shared._replace(
-            x0_BTD=shared.x0_BTD.clone(), cos_TR=shared.cos_TR.clone(), sin_TR=shared.sin_TR.clone(),
-            values={i: v_BTKH.clone() for i, v_BTKH in shared.values.items()}, cache=self._attend,
-        )  # fmt: skip
+    def __init__(
+        self, work: Callable[..., Tensor], recent_BT: Tensor, cos_TR: Tensor, sin_TR: Tensor, cache: Cache
+    ) -> None:
+        self._tape, self._lock, self._cache = Tape(), threading.Lock(), cache
+        self._inputs = recent_BT.clone(), cos_TR.clone(), sin_TR.clone()
+        recent_BT, cos_TR, sin_TR = self._inputs
         with self._tape.recording():
-            self._logits_BTV = leave(self._shared)
+            self._logits_BTV = work(recent_BT, 1, cos_TR, sin_TR, self._attend)
 
     def _attend(self, *arguments: Any) -> Tensor:
-        return self._tape.by_hand(lambda: self._cache(*arguments))  # type: ignore[misc]
+        return self._tape.by_hand(lambda: self._cache(*arguments))
 
-    def __call__(self, shared: Shared, cache: Cache) -> Tensor:
+    def __call__(self, recent_BT: Tensor, cos_TR: Tensor, sin_TR: Tensor, cache: Cache) -> Tensor:
         """Return the logits [1, 1, V] of another token."""
         with self._lock:
-            own, self._cache = self._shared, cache
-            pairs = [(own.x0_BTD, shared.x0_BTD), (own.cos_TR, shared.cos_TR), (own.sin_TR, shared.sin_TR)]
-            for kept, given in (*pairs, *((own.values[i], v_BTKH) for i, v_BTKH in shared.values.items())):
+            self._cache = cache
+            for kept, given in zip(self._inputs, (recent_BT, cos_TR, sin_TR), strict=True):
                 kept.copy_(given)
             self._tape.replay()
             return self._logits_BTV.clone()
@@ -165,6 +174,11 @@ class Cache:
         self.keys_JBKCH, self.values_JBKCH = (self._grown(t) for t in (keys_JBKCH, values_JBKCH))
         self.capacity = self.keys_JBKCH.size(3)
         self.mask_BTS = self._mask(seen_BS, config) if self.past else None
+        # Where each pass writes, and what it reads.
+        parts = ((self.past, fresh), (0, self.stop))
+        self._views = [
+            t_JBKCH.narrow(3, *part).unbind(0) for t_JBKCH in (self.keys_JBKCH, self.values_JBKCH) for part in parts
+        ]
         self._pass = 0
 
     def _grown(self, buffer_JBKCH: Tensor) -> Tensor:
@@ -193,22 +207,25 @@ class Cache:
         self, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, gate_BTN: Tensor | None, xsa: bool, shared: Shared
     ) -> Tensor:
         """Keep the piece's keys and values for the pass that runs now, and return what ``attend`` returns."""
-        keys_BKCH, values_BKCH = self.keys_JBKCH[self._pass], self.values_JBKCH[self._pass]
-        self._pass = (self._pass + 1) % len(self.keys_JBKCH)  # a tape's first pass is recorded, then replayed
-        (b, t, n, h), k = q_BTNH.shape, k_BTKH.size(2)
-        keys_BKCH.narrow(2, self.past, t).copy_(k_BTKH.detach().transpose(1, 2))
-        values_BKCH.narrow(2, self.past, t).copy_(v_BTKH.detach().transpose(1, 2))
+        new_keys_BKTH, keys_BKSH, new_values_BKTH, values_BKSH = (views[self._pass] for views in self._views)
+        self._pass = (self._pass + 1) % len(self._views[0])  # a tape's first pass is recorded, then replayed
+        new_keys_BKTH.copy_(_without_gradient(k_BTKH).transpose(1, 2))
+        new_values_BKTH.copy_(_without_gradient(v_BTKH).transpose(1, 2))
         if self.past == 0:
             return attend(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa, shared)
+        (b, t, n, h), k = q_BTNH.shape, k_BTKH.size(2)
         # The query heads of a key head are queries beside each other, so that no key is copied for them.
         q_BKQH, mask = q_BTNH.view(b, k, n // k, h) if t == 1 else _beside(q_BTNH, k), None
         if self.mask_BTS is not None:
             mask = self.mask_BTS.repeat(1, n // k, 1)[:, None]
-        y_BKQH = F.scaled_dot_product_attention(
-            q_BKQH, keys_BKCH.narrow(2, 0, self.stop), values_BKCH.narrow(2, 0, self.stop), attn_mask=mask
-        )
-        y_BTNH = y_BKQH.reshape(b, k, n // k, t, h).permute(0, 3, 1, 2, 4).reshape(b, t, n, h)
-        return finish(y_BTNH, v_BTKH, gate_BTN, xsa)
+        y_BKQH = F.scaled_dot_product_attention(q_BKQH, keys_BKSH, values_BKSH, attn_mask=mask)
+        if t > 1:
+            y_BKQH = y_BKQH.reshape(b, k, n // k, t, h).permute(0, 3, 1, 2, 4)
+        return finish(y_BKQH.reshape(b, t, n, h), v_BTKH, gate_BTN, xsa)
+
+
+def _without_gradient(x: Tensor) -> Tensor:
+    return x.detach() if x.requires_grad else x
 
 
 def _beside(q_BTNH: Tensor, kv_heads: int) -> Tensor:
