@@ -169,7 +169,9 @@ CASES: Mapping[str, Case] = {
     "pack": Case(("pack", "runs/p", "--json"), ("runs/p",), inputs=_copy("p", ARTIFACT, SCORE, REPORT), prints=True),
     "eval": Case(("eval", MODEL, "--text", TEXT, "--json"), prints=True, ignored=TIMES),
     "sample": Case(
-        ("sample", MODEL, "--prompt", "the", "--tokens", "300", "--seed", "1", "--json"), prints=True, ignored=("seconds",)
+        ("sample", MODEL, "--prompt", "the", "--tokens", "300", "--seed", "1", "--json"),
+        prints=True,
+        ignored=("seconds",),
     ),
     "report": Case(("report", "runs/e", "--json"), ("runs/e",), inputs=_copy("e", REPORT), prints=True, ignored=TIMES),
     "compare": Case(

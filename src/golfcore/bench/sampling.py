@@ -125,4 +125,5 @@ def _plain_logits(
         if i < half:
             skips.append(x)
     cap = model.config.logit_softcap
-    return cap * torch.tanh(F.linear(norm(x[0, -1]), model.embed.weight) / cap)
+    logits_V: Tensor = cap * torch.tanh(F.linear(norm(x[0, -1]), model.embed.weight) / cap)
+    return logits_V

@@ -28,7 +28,7 @@ TEXTLESS = (Tokenizer.PAD, Tokenizer.UNK)  # stand for no text and end none: nev
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn.
+    """The options of a text that is drawn.
 
     Attributes:
         tokens: the most tokens that are drawn.

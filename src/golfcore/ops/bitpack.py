@@ -14,18 +14,10 @@ import torch
 from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops import kernels, products
+from golfcore.ops.arguments import check_float, check_shape
 from golfcore.ops.reference import bitpack as reference
 from golfcore.ops.reference.bitpack import FORMATS
-from golfcore.ops.registry import (
-    DTYPE_CODE,
-    NULL,
-    address,
-    check_float,
-    check_shape,
-    define_op,
-    native,
-    register_backward,
-)
+from golfcore.ops.registry import DTYPE_CODE, NULL, address, define_op, native, register_backward
 
 
 def pack(q_OI: torch.Tensor, fmt: str) -> torch.Tensor:

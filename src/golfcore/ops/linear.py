@@ -13,9 +13,10 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import products
+from golfcore.ops.arguments import check_float, check_shape, rows
 from golfcore.ops.bitpack import PackedWeight
 from golfcore.ops.reference.linear import linear as reference
-from golfcore.ops.registry import check_float, check_shape, define_op, native, register_backward, rows
+from golfcore.ops.registry import define_op, native, register_backward
 
 MaybeTensor = torch.Tensor | None
 MOST = 3  # queries, keys and values

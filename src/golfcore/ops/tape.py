@@ -29,11 +29,11 @@ from golfcore.ops import registry
 _ONE_AT_A_TIME = threading.Lock()
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A recording, made inside ``with tape.recording():`` and repeated by ``tape.replay()``."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._steps: list[Callable[[], object]] = []
         self._kept: list[object] = []  # tensors whose memory the steps use
         self._paused, self._thread = False, 0  # other threads compute meanwhile, and are not recorded

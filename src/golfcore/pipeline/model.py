@@ -120,6 +120,6 @@ def _check_vocabulary(manifest: Mapping[str, Any], tokenizer: Tokenizer) -> None
 
 def _own_context(manifest: Mapping[str, Any]) -> int:
     own = manifest.get("eval", {})
-    context = own.get("context", 1024) if isinstance(own, Mapping) else None
+    context: Any = own.get("context", 1024) if isinstance(own, Mapping) else None
     SOME_WINDOW.check("the manifest's eval.context", context, FormatError)
     return int(context)
