@@ -88,7 +88,7 @@ class CachedGPT(GPT):
     def _is_recordable(self, recent_BT: Tensor) -> bool:
         """Return whether a tape serves: weights that change no more, one token on the CPU, no mean of all before."""
         one = recent_BT.shape == (1, 1 + BEFORE) and self.config.smear != "mean"
-        return one and self.packed and not recent_BT.is_cuda and mode() == "native"
+        return one and self.packed and recent_BT.device.type == "cpu" and mode() == "native"
 
     @torch.inference_mode()
     def _replayed(self, recent_BT: Tensor, cos_TR: Tensor, sin_TR: Tensor, cache: Cache) -> Tensor:
