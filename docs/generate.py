@@ -291,7 +291,7 @@ def rules_page() -> Iterator[str]:
 GROUPS = {
     "A run": ("load_recipe", "run", "RunResult"),
     "The stages of a run": ("train", "quantize", "pack", "score"),
-    "What a run leaves": ("load_model", "Model", "Container", "Tokenizer"),
+    "What a run leaves": ("load_model", "generate", "Model", "Container", "Tokenizer"),
 }
 
 

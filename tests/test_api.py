@@ -60,6 +60,13 @@ def test_stages_one_by_one(text_file: Path, tmp_path: Path, monkeypatch: pytest.
     assert model.tokenizer is not None
     assert model.tokenizer.decode(model.tokenizer.encode("some text")) == b"some text"
     assert model.manifest["recipe"] == "pocket"
+    told: list[str] = []
+    writer = golfcore.load_model(folder / "model.golf", packed=True)
+    written = golfcore.generate(writer, "Some text", tokens=9, seed=3, tell=told.append)
+    assert written["text"] == "".join(told)
+    for other in (folder / "model.golf", model):
+        again = golfcore.generate(other, b"Some text", tokens=9, seed=3)
+        assert {**again, "seconds": 0} == {**written, "seconds": 0}
     with golfcore.Container.open(folder / "model.golf") as container:
         assert "@tokenizer" in container.tensors
 

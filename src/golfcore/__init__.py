@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from golfcore import ops
-    from golfcore.api import Model, load_model, load_recipe, pack, quantize, run, score, train
+    from golfcore.api import load_recipe, pack, quantize, run, score, train
     from golfcore.container import Container
+    from golfcore.pipeline.model import Model, generate, load_model
     from golfcore.pipeline.whole import RunResult
     from golfcore.tokenizer import Tokenizer
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Container": "golfcore.container",
-    "Model": "golfcore.api",
+    "Model": "golfcore.pipeline.model",
     "RunResult": "golfcore.pipeline.whole",
     "Tokenizer": "golfcore.tokenizer",
-    "load_model": "golfcore.api",
+    "generate": "golfcore.pipeline.model",
+    "load_model": "golfcore.pipeline.model",
     "load_recipe": "golfcore.api",
     "pack": "golfcore.api",
     "quantize": "golfcore.api",
@@ -35,6 +37,7 @@ __all__ = [
     "Model",
     "RunResult",
     "Tokenizer",
+    "generate",
     "load_model",
     "load_recipe",
     "ops",

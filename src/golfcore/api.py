@@ -1,4 +1,4 @@
-"""The functions of ``import golfcore``: load a recipe, run it whole or stage by stage, load the packed model.
+"""The functions of ``import golfcore`` that load a recipe and run it, whole or stage by stage.
 
 The command line calls the same functions. Under torchrun every rank (process of the run) calls them; rank 0 gets the
 results, the others None or an empty dict.
@@ -23,12 +23,10 @@ from golfcore.ranges import BYTES, FINITE, SECONDS, TOKENS, WINDOW
 from golfcore.recipes import load_recipe as read_recipe
 from golfcore.recipes.sizing import AUTO
 from golfcore.run_folder import ARTIFACT, owned
-from golfcore.tokenizer import Tokenizer
 
 # Each function imports its stage itself: torch takes 1.2 s, and the native operations another one, which reading a
 # recipe or packing a run does not need.
 if TYPE_CHECKING:
-    from golfcore.model.interface import LanguageModel
     from golfcore.pipeline.start import Start, Wish
     from golfcore.pipeline.whole import RunResult
     from golfcore.ranks.world import World
@@ -342,38 +340,6 @@ def _check_numbers(context: int, stride: int | str | None, budget_s: float | Non
         WINDOW.check("stride", stride)
     if budget_s is not None:
         SECONDS.check("budget_s", budget_s)
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A packed model, ready to be called.
-
-    Attributes:
-        module: the torch module with its weights in fp32; ``golfcore.model.interface.LanguageModel`` is its interface.
-        tokenizer: the tokenizer in the file; None if the file has only a tokenizer's hash.
-        manifest: facts that the file holds about recipe, evaluation and data.
-    """
-
-    module: LanguageModel
-    tokenizer: Tokenizer | None
-    manifest: Mapping[str, Any]
-
-
-def load_model(artifact: Path | str) -> Model:
-    """Load a packed model with its tokenizer.
-
-    Args:
-        artifact: a ``.golf`` file.
-
-    Raises:
-        InputError: no such file.
-        FormatError: the file is damaged, or its model family is unknown.
-    """
-    from golfcore.artifact.model_io import load_model as read_model
-
-    loaded = read_model(user_path(artifact, "artifact"))
-    tokenizer = Tokenizer.from_bytes(loaded.tokenizer) if loaded.tokenizer else None
-    return Model(loaded.module, tokenizer, loaded.manifest)
 
 
 def _wish(

@@ -109,6 +109,7 @@ SECONDS = Range(0, 10**9, whole=False, unit="seconds")  # up to thirty years
 SOME_SECONDS = Range(0, 10**9, whole=False, above=True, unit="seconds")
 UNIX_TIME = Range(0, 10**11, whole=False, unit="seconds since 1970")
 SHARE = Range(0, 1, whole=False, unit="a share")
+SOME_SHARE = Range(0, 1, whole=False, above=True, unit="a share")
 PART = Range(0, 1, whole=False, below=True, unit="a share")
 SOME_PART = Range(0, 1, whole=False, above=True, below=True, unit="a share")
 FACTOR = Range(0, 10**6, whole=False)
@@ -132,6 +133,7 @@ SomeBytes = Annotated[int, SOME_BYTES]
 Seconds = Annotated[float, SECONDS]
 SomeSeconds = Annotated[float, SOME_SECONDS]
 Share = Annotated[float, SHARE]
+SomeShare = Annotated[float, SOME_SHARE]
 Part = Annotated[float, PART]
 SomePart = Annotated[float, SOME_PART]
 Factor = Annotated[float, FACTOR]

@@ -182,6 +182,11 @@ CASES: Mapping[str, Case] = {
     "pack": Case(("pack", "runs/p", "--json"), ("runs/p",), inputs=_copy("p", ARTIFACT, SCORE, REPORT), prints=True),
     "eval": Case(("eval", MODEL, "--text", TEXT, "--json"), prints=True, ignored=TIMES),
     "probe": Case(("probe", MODEL, "--text", TEXT, "--tokens", "70", "--json"), prints=True, ignored=("probes",)),
+    "sample": Case(
+        ("sample", MODEL, "--prompt", "the", "--tokens", "300", "--seed", "1", "--json"),
+        prints=True,
+        ignored=("seconds",),
+    ),
     "report": Case(("report", "runs/e", "--json"), ("runs/e",), inputs=_copy("e", REPORT), prints=True, ignored=TIMES),
     "compare": Case(
         ("report", "runs", "--compare", "r", "--json"),

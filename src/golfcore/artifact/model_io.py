@@ -130,10 +130,20 @@ def load_model(path: Path) -> LoadedModel:
     Raises:
         FormatError: a broken file, an unknown family, or tensors that do not fit the model.
     """
+    return build_model(path, *read_model(path))
+
+
+def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Array], dict[str, tuple[int, int]]]:
+    """Return the manifest of an artifact, its tensors, and for each the bits per symbol and of the trellis's state."""
     with container.Container.open(path) as file:
-        manifest = dict(file.manifest)
-        arrays = file.read_all()
         bits = {name: (info.bits, info.trellis) for name, info in file.tensors.items()}
+        return dict(file.manifest), file.read_all(), bits
+
+
+def build_model(
+    path: Path, manifest: dict[str, Any], arrays: Mapping[str, Array], bits: Mapping[str, tuple[int, int]]
+) -> LoadedModel:
+    """Build a model out of what ``read_model`` returned; raises as ``load_model`` does."""
     try:
         model = manifest["model"]
         family, vocab_size = get_family(str(model["family"])), int(model["vocab_size"])

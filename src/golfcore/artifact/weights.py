@@ -45,7 +45,7 @@ def restore(name: str, arrays: Mapping[str, Array], bits: Mapping[str, tuple[int
     if name not in arrays:
         raise ValueError(f"tensor {name!r} is missing")
     stored, (width, trellis) = arrays[name], bits.get(name, (0, 0))
-    values = _scaled(name, _symbols(stored, width, trellis), arrays)
+    values = _scaled(name, symbols(stored, width, trellis), arrays)
     if (column_I := arrays.get(name + COLUMNS)) is not None:
         if values.ndim != 2 or column_I.shape != values.shape[1:]:
             raise ValueError(f"{name!r} has shape {values.shape}, its columns' factors {column_I.shape}")
@@ -60,7 +60,7 @@ def restore(name: str, arrays: Mapping[str, Array], bits: Mapping[str, tuple[int
     return values
 
 
-def _symbols(stored: Array, width: int, trellis: int) -> Floats:
+def symbols(stored: Array, width: int, trellis: int) -> Floats:
     """Return the values of symbols as multiples of the step size; floats stay as they are."""
     if trellis:
         return points(stored, trellis).astype(np.float32) * np.float32(0.5)

@@ -13,6 +13,7 @@ import torch
 from golfcore.bench.device_cases import ATTENTIONS, attention_rivals, device_cases
 from golfcore.bench.harness import NATIVE, Workload, require, sets_beyond_cache
 from golfcore.bench.ranks import checkpoint, ranks
+from golfcore.bench.sampling import sampling
 from golfcore.bench.step_work import shape_of
 from golfcore.bench.train_step import train_step
 from golfcore.config import RecipeConfig
@@ -24,11 +25,12 @@ from golfcore.recipes import load_recipe
 from golfcore.suggest import nearest
 
 STEP = "train_step"
-# Cases of a whole step: each builds its workload from a recipe; only the first has rivals.
+# Cases of a whole step: each builds its workload from a recipe.
 STEPS: dict[str, Callable[[RecipeConfig, Sequence[str]], Workload]] = {
     STEP: train_step,
     "ranks": lambda recipe, _: ranks(recipe),
     "checkpoint": lambda recipe, _: checkpoint(recipe),
+    "sampling": sampling,
 }
 RIVALS = ("torch", "compile", "reference", *ATTENTIONS)
 
@@ -49,9 +51,9 @@ def parse_rivals(text: str) -> tuple[str, ...]:
 def select(pattern: str | None, rivals: Sequence[str], device: str = "cpu") -> Iterator[Workload]:
     """Yield the workloads of an operation (``norm``), a case (``norm/all-pocket``), a pattern (``*/*-pocket``), or all.
 
-    On the processor ``train_step`` is the whole step of the pocket recipe, ``ranks`` the same on two ranks, and
-    ``checkpoint`` the cost of saving during steps; on a GPU the cases are those of ``device_cases``, in bf16. A
-    workload is built when its turn comes.
+    On the processor ``train_step`` is the whole step of the pocket recipe, ``ranks`` the same on two ranks,
+    ``checkpoint`` the cost of saving during steps, and ``sampling`` tokens drawn from the packed model; on a GPU the
+    cases are those of ``device_cases``, in bf16. A workload is built when its turn comes.
 
     Raises:
         UsageError: nothing matches.

@@ -36,6 +36,7 @@ for _name, _target, _help in (
     ("pack", "stages:pack", "Pack a quantized run, an unpacked folder or .safetensors into a .golf file."),
     ("eval", "stages:evaluate", "Score a packed model in bits per byte."),
     ("probe", "probe:probe", "Probe a packed model, or a stranger's scorer, for the ways to cheat."),
+    ("sample", "sample:sample", "Generate text with a packed model."),
     ("plan", "plan:plan", "Predict bytes, time, memory, dollars and scaling of a run."),
     ("sweep", "sweep:sweep", "Run many settings and seeds; the same command goes on after a crash."),
     ("report", "report:report", "Write the report.html of a run, or compare several runs."),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from golfcore.data.contracts import Documents
 from golfcore.model.roles import Role
+
+if TYPE_CHECKING:
+    from golfcore.ops.bitpack import PackedWeight
 
 
 class Batch(NamedTuple):
@@ -63,7 +67,8 @@ class LanguageModel(nn.Module, ABC):
     def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return fp32 logits [B, T, V] and the next state; row t predicts the token after ``symbols_BT[:, t]``.
 
-        Feeding the symbols in one piece or in many gives the same rows.
+        Feeding the symbols in one piece or in many gives the same rows. The next state may be made in the memory of
+        ``state``: copy the tensors of a state first to go on from it more than once.
         """
 
     def last_logits(self, symbols_BT: Tensor, last: int) -> Tensor:
@@ -100,6 +105,15 @@ class LanguageModel(nn.Module, ABC):
         return {
             name: m for name, m in found.items() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim == 2
         }
+
+    def pack_weights(self, weights: Mapping[str, PackedWeight]) -> None:
+        """Multiply by packed matrices in place of parameters, from here on; such a model only generates text.
+
+        The default does nothing. Override it if your model computes products by ``golfcore.ops.linear``.
+
+        Args:
+            weights: matrices by the names of the parameters that hold their values.
+        """
 
     @abstractmethod
     def parameter_roles(self) -> dict[str, Role]:

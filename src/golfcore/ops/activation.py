@@ -8,8 +8,9 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import kernels
+from golfcore.ops.arguments import check_float
 from golfcore.ops.reference.activation import leaky2 as reference
-from golfcore.ops.registry import DTYPE_CODE, address, check_float, define_op, native, register_backward
+from golfcore.ops.registry import DTYPE_CODE, address, define_op, native, register_backward
 
 
 def relu2(u: torch.Tensor) -> torch.Tensor:

@@ -12,20 +12,9 @@ import torch.nn.functional as F
 from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops import attention_backends, kernels
+from golfcore.ops.arguments import check_float, check_same, check_shape, maybe_contiguous
 from golfcore.ops.reference.attention import attention as reference
-from golfcore.ops.registry import (
-    DTYPE_CODE,
-    NULL,
-    address,
-    check_float,
-    check_same,
-    check_shape,
-    define_op,
-    maybe_contiguous,
-    native,
-    register_backward,
-    threads,
-)
+from golfcore.ops.registry import DTYPE_CODE, NULL, address, define_op, native, register_backward, threads
 
 WIDTHS = (32, 64, 128)  # of a head, as csrc/attention serves them; narrower heads are padded with zeros
 

@@ -15,7 +15,8 @@ from golfcore import _core
 from golfcore.container.trellis import MASKS
 from golfcore.errors import InputError
 from golfcore.ops import kernels
-from golfcore.ops.registry import address, check_shape
+from golfcore.ops.arguments import check_shape
+from golfcore.ops.registry import address
 
 LIMIT = 127  # the largest symbol of int8
 

@@ -14,18 +14,9 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import kernels
+from golfcore.ops.arguments import check_shape
 from golfcore.ops.reference.embed import embed as reference
-from golfcore.ops.registry import (
-    DTYPE_CODE,
-    NULL,
-    address,
-    check_shape,
-    core,
-    define_op,
-    may_look,
-    native,
-    register_backward,
-)
+from golfcore.ops.registry import DTYPE_CODE, NULL, address, core, define_op, may_look, native, register_backward
 
 
 def embed(

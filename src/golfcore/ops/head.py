@@ -14,19 +14,9 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import kernels, products
+from golfcore.ops.arguments import check_float, check_shape
 from golfcore.ops.reference.head import linear_cross_entropy as reference
-from golfcore.ops.registry import (
-    DTYPE_CODE,
-    NULL,
-    address,
-    check_float,
-    check_shape,
-    core,
-    define_op,
-    may_look,
-    native,
-    register_backward,
-)
+from golfcore.ops.registry import DTYPE_CODE, NULL, address, core, define_op, may_look, native, register_backward
 
 # A chunk's logits: small enough to stay in a cache between the two products, with rows enough for both. On a GPU rows
 # count for more. At the contest's vocabulary of 8,192 and width of 512, 2,048 rows leave the input's gradient 64 tiles

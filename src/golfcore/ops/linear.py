@@ -13,20 +13,22 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import products
+from golfcore.ops.arguments import check_float, check_shape, rows
+from golfcore.ops.bitpack import PackedWeight
 from golfcore.ops.reference.linear import linear as reference
-from golfcore.ops.registry import check_float, check_shape, define_op, native, register_backward, rows
+from golfcore.ops.registry import define_op, native, register_backward
 
 MaybeTensor = torch.Tensor | None
 MOST = 3  # queries, keys and values
 
 
-def linear(x: torch.Tensor, *weights_OI: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def linear(x: torch.Tensor, *weights_OI: torch.Tensor | PackedWeight) -> tuple[torch.Tensor, ...]:
     """Multiply by up to three weight matrices that share their input: ``y = x W^T`` for each.
 
     Args:
         x: [..., I] float.
         weights_OI: [O, I] each, in the dtype of ``x`` or fp32; cast to that of ``x`` for the products. Their gradients
-            come in their own dtype.
+            come in their own dtype. A ``bitpack.PackedWeight`` is multiplied as it is packed, without a gradient.
 
     Returns:
         [..., O] for each weight, in the dtype of ``x``.
@@ -34,12 +36,15 @@ def linear(x: torch.Tensor, *weights_OI: torch.Tensor) -> tuple[torch.Tensor, ..
     Raises:
         InputError: no weight, more than three, or a tensor of another shape, dtype or device than the above.
     """
-    _check(x, weights_OI)
+    tensors = tuple(w for w in weights_OI if isinstance(w, torch.Tensor))
+    if len(tensors) < len(weights_OI):
+        return tuple(w.product(x) if isinstance(w, PackedWeight) else linear(x, w)[0] for w in weights_OI)
+    _check(x, tensors)
     if not native("linear", x):
-        return reference(x, *weights_OI)
-    given = (*weights_OI, None, None)[:MOST]
+        return reference(x, *tensors)
+    given = (*tensors, None, None)[:MOST]
     outputs = _leaf(x, *given)
-    return tuple(outputs[: len(weights_OI)])
+    return tuple(outputs[: len(tensors)])
 
 
 def _check(x: torch.Tensor, weights: tuple[torch.Tensor, ...]) -> None:

@@ -8,23 +8,9 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import kernels
+from golfcore.ops.arguments import check_float, check_same, check_shape, maybe_contiguous, maybe_rows, row_stride, rows
 from golfcore.ops.reference.norm import mix_norm as reference
-from golfcore.ops.registry import (
-    DTYPE_CODE,
-    NULL,
-    address,
-    check_float,
-    check_same,
-    check_shape,
-    core,
-    define_op,
-    maybe_contiguous,
-    maybe_rows,
-    native,
-    register_backward,
-    row_stride,
-    rows,
-)
+from golfcore.ops.registry import DTYPE_CODE, NULL, address, core, define_op, native, register_backward
 
 MaybeTensor = torch.Tensor | None
 

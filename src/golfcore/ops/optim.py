@@ -17,8 +17,9 @@ import torch
 from golfcore import _core
 from golfcore.errors import InputError
 from golfcore.ops import kernels, products
+from golfcore.ops.arguments import check_float, check_shape
 from golfcore.ops.reference import optim as reference
-from golfcore.ops.registry import DTYPE_CODE, address, check_float, check_shape, core, define_op, native
+from golfcore.ops.registry import DTYPE_CODE, address, core, define_op, native
 
 Tensors = Sequence[torch.Tensor]
 Coefficients = Sequence[tuple[float, float, float]]

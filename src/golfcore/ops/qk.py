@@ -8,20 +8,9 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import kernels
+from golfcore.ops.arguments import check_float, check_same, check_shape, heads
 from golfcore.ops.reference.qk import qk as reference
-from golfcore.ops.registry import (
-    DTYPE_CODE,
-    NULL,
-    address,
-    check_float,
-    check_same,
-    check_shape,
-    core,
-    define_op,
-    heads,
-    native,
-    register_backward,
-)
+from golfcore.ops.registry import DTYPE_CODE, NULL, address, core, define_op, native, register_backward
 
 MaybeTensor = torch.Tensor | None
 

@@ -62,6 +62,7 @@ def _mode_from_environment() -> str:
 
 
 _mode = _mode_from_environment()
+_recorder: Any = None  # the ops.tape.Tape that records now
 _waits = os.environ.get("GOLF_SYNC") == "1"
 HIGHEST_ISA: str = _core.active_isa()  # nothing has lowered it yet but GOLF_ISA
 
@@ -96,10 +97,14 @@ class Leaf:
     def __call__(self, *arguments: Any) -> Any:
         if self.mutates or torch.compiler.is_compiling() or _is_watched(arguments):
             return self.overload(*arguments)
-        return (self.serve if self.node is None else self.node.apply)(*arguments)
+        return (self.node.apply if self.node is not None and torch.is_grad_enabled() else self.serve)(*arguments)
 
 
 def _is_watched(arguments: tuple[Any, ...]) -> bool:
+    return _recorder is None and _has_watchers(arguments)
+
+
+def _has_watchers(arguments: tuple[Any, ...]) -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 or any(
         isinstance(a, torch.Tensor) and type(a) not in (torch.Tensor, torch.nn.Parameter) for a in arguments
     )
@@ -258,6 +263,22 @@ def using(mode: str) -> Iterator[None]:
         _mode = before
 
 
+@contextlib.contextmanager
+def recorded_by(tape: Any) -> Iterator[None]:
+    """Tell ``tape`` (``ops.tape.Tape``) every native call and its memory inside the block."""
+    global _recorder
+    before, _recorder = _recorder, tape
+    try:
+        yield
+    finally:
+        _recorder = before
+
+
+def mode() -> str:
+    """Return what serves the operations: ``native``, ``reference`` or ``simt``."""
+    return _mode
+
+
 def set_schedule(seed: int, host_threads: int) -> None:
     """Set the order in which blocks, warps and lanes run in mode simt, and on how many of the host's threads."""
     _simt.set_schedule(seed, host_threads)
@@ -297,9 +318,9 @@ def threads() -> int:
 def may_look(x: torch.Tensor) -> bool:
     """Return whether an operation may read numbers of ``x`` to check them: on a GPU that would wait for it.
 
-    With GOLF_SYNC=1 every call waits anyway.
+    With GOLF_SYNC=1 every call waits anyway. While a tape records, nothing may be read.
     """
-    return not x.is_cuda or _waits
+    return _recorder is None and (not x.is_cuda or _waits)
 
 
 def core(x: torch.Tensor) -> Any:
@@ -312,7 +333,10 @@ def core(x: torch.Tensor) -> Any:
 def call(x: torch.Tensor, function: str, *args: Any) -> None:
     """Call the native function where ``x`` lies: on torch's threads, or on the device's current stream."""
     if not x.is_cuda and _mode != "simt":
-        getattr(_core, function)(*args, torch.get_num_threads())
+        work = functools.partial(getattr(_core, function), *args, torch.get_num_threads())
+        work()
+        if _recorder is not None:
+            _recorder.add(work)
         return
     module = core(x)
     index, stream = (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else (0, 0)
@@ -326,72 +350,13 @@ def call(x: torch.Tensor, function: str, *args: Any) -> None:
         module.synchronize(index, stream)
 
 
-def check_same(
-    op: str, name: str, x: torch.Tensor, like_name: str, like: torch.Tensor, dtype: torch.dtype | None = None
-) -> None:
-    """Raise InputError unless ``x`` is on the device of ``like`` and has ``dtype`` (default: that of ``like``)."""
-    if x.device != like.device:
-        raise InputError(
-            f"{op}: {name} is on {x.device}, {like_name} on {like.device}; move one with {name}.to({like_name}.device)"
-        )
-    expected = dtype or like.dtype
-    if x.dtype != expected:
-        raise InputError(f"{op}: {name} is {x.dtype}; expected {expected}: convert it with {name}.to({expected})")
-
-
-def check_shape(op: str, name: str, x: torch.Tensor, expected: tuple[int, ...]) -> None:
-    """Raise InputError unless ``x`` has the shape ``expected``."""
-    if tuple(x.shape) != expected:
-        raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {expected}")
-
-
-def check_float(op: str, name: str, x: torch.Tensor) -> None:
-    """Raise InputError unless ``x`` is a floating-point tensor."""
-    if not x.is_floating_point():
-        raise InputError(f"{op}: {name} is {x.dtype}; expected a floating-point tensor, for example {name}.float()")
-
-
-def rows(x: torch.Tensor) -> torch.Tensor:
-    """Return ``x`` as [rows, last] with a contiguous last dimension; a view if one row stride describes it."""
-    d = x.shape[-1]
-    if x.stride(-1) != 1 and d > 1:
-        x = x.contiguous()
-    return x.reshape(-1, d) if x.numel() else x.new_empty(0, d)
-
-
-def maybe_rows(x: torch.Tensor | None) -> torch.Tensor | None:
-    """Return ``rows(x)``; None for an absent tensor."""
-    return None if x is None else rows(x)
-
-
-def maybe_contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
-    """Return ``x.contiguous()``; None for an absent tensor."""
-    return None if x is None else x.contiguous()
-
-
-def row_stride(x_ND: torch.Tensor | None) -> int:
-    """Return the distance of rows in elements; 0 for an absent tensor."""
-    return 0 if x_ND is None else x_ND.stride(0)
-
-
 def address(x: torch.Tensor | None) -> Address:
     """Return where the data starts; NULL for an absent tensor. In mode simt, kernels may then touch ``x``."""
     if x is None:
         return NULL
+    if _recorder is not None:
+        _recorder.keep(x)
     if _mode == "simt" and x.numel():
         last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
         _simt.map_buffer(x.data_ptr(), (last + 1) * x.element_size())
     return x.data_ptr()  # type: ignore[return-value]  # a call of Address() takes as long as data_ptr()
-
-
-def heads(x_BTNH: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Return ``x`` with each token's heads contiguous, and the stride from token to token in elements.
-
-    A view into a wider product is taken as it is; anything else is copied.
-    """
-    (b, t, n, h), (of_b, of_t, of_n, of_h) = x_BTNH.shape, x_BTNH.stride()
-    together = (of_h == 1 or h == 1) and (of_n == h or n == 1)
-    if not together or (b > 1 and t > 0 and of_b != t * of_t):
-        x_BTNH = x_BTNH.contiguous()
-        of_b, of_t = x_BTNH.stride()[:2]
-    return x_BTNH, of_t if t > 1 else of_b  # a dimension of size 1 may have any stride

@@ -8,19 +8,9 @@ import torch
 
 from golfcore.errors import InputError
 from golfcore.ops import kernels
+from golfcore.ops.arguments import check_float, check_same, check_shape, rows
 from golfcore.ops.reference.norm import residual as reference
-from golfcore.ops.registry import (
-    DTYPE_CODE,
-    address,
-    check_float,
-    check_same,
-    check_shape,
-    core,
-    define_op,
-    native,
-    register_backward,
-    rows,
-)
+from golfcore.ops.registry import DTYPE_CODE, address, core, define_op, native, register_backward
 
 
 def residual(x: torch.Tensor, branch: torch.Tensor, branch_gain: torch.Tensor) -> torch.Tensor:

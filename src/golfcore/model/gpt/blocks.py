@@ -9,6 +9,7 @@ Shape suffixes: B batch, T time, D model, N query heads, K key/value heads, H he
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class Shared(NamedTuple):
     values: dict[int, Tensor]  # what value embeddings add, by layer [B, T, K, H]
     bounds: Tensor | None = None  # of packed documents in the rows laid end to end
     longest: int = 0  # tokens that none of their segments exceeds
+    cache: Callable[..., Tensor] | None = None  # attends in place of ``attend`` (gpt/decoding.py)
 
 
 class Stream(NamedTuple):
@@ -48,6 +50,17 @@ class Stream(NamedTuple):
 def tail(x_BTD: Tensor, last: int) -> Tensor:
     """Return the ``last`` positions of ``x_BTD`` as a view; all positions if ``last`` is 0."""
     return x_BTD[:, -last:] if last else x_BTD
+
+
+def attend(
+    q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, gate_BTN: Tensor | None, xsa: bool, shared: Shared
+) -> Tensor:
+    """Return the attention of rows, [B, T, N, H], within the segments of ``shared`` if there are any."""
+    if shared.bounds is None:
+        return ops.attention(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa=xsa)
+    q, k, v = (t.flatten(0, 1)[None] for t in (q_BTNH, k_BTKH, v_BTKH))
+    gate = None if gate_BTN is None else gate_BTN.flatten(0, 1)[None]
+    return ops.attention(q, k, v, gate, cu_seqlens=shared.bounds, xsa=xsa, longest=shared.longest).view_as(q_BTNH)
 
 
 class Attention(nn.Module):
@@ -88,15 +101,7 @@ class Attention(nn.Module):
         q_BTNH, k_BTKH = ops.qk(q_BTNH, k_BTKH, shared.cos_TR, shared.sin_TR, self.q_gain_N, eps=EPS)
         if self.layer in shared.values:
             v_BTKH = v_BTKH + shared.values[self.layer]
-        gate_BTN = self.gates(x_BTD)
-        if shared.bounds is None:
-            y_BTNH = ops.attention(q_BTNH, k_BTKH, v_BTKH, gate_BTN, xsa=self.xsa)
-        else:
-            q, k, v = (t.flatten(0, 1)[None] for t in (q_BTNH, k_BTKH, v_BTKH))
-            gate = None if gate_BTN is None else gate_BTN.flatten(0, 1)[None]
-            y_BTNH = ops.attention(
-                q, k, v, gate, cu_seqlens=shared.bounds, xsa=self.xsa, longest=shared.longest
-            ).view_as(q_BTNH)
+        y_BTNH = (shared.cache or attend)(q_BTNH, k_BTKH, v_BTKH, self.gates(x_BTD), self.xsa, shared)
         out_BTD: Tensor = self.o(tail(y_BTNH.flatten(-2), last))
         return out_BTD
 

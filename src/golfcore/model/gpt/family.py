@@ -16,9 +16,10 @@ _REFERENCES = ("__init__", "activation", "attention", "embed", "linear", "norm",
 
 
 def _build(config: GPTConfig, vocab_size: int, seed: int) -> LanguageModel:
+    from golfcore.model.gpt.decoding import CachedGPT  # no part of ``sources``: a score needs no cache
     from golfcore.model.gpt.model import build_gpt
 
-    return build_gpt(config, vocab_size, seed)
+    return build_gpt(config, vocab_size, seed, CachedGPT)
 
 
 GPT_FAMILY = Family(

@@ -75,6 +75,10 @@ class GPT(LanguageModel):
 
         ``table_VD`` is ``self.embed.table()``, ``bounds`` is that of ``Batch``.
         """
+        return self.through(self.enter(symbols_BT, table_VD, bounds), last)
+
+    def enter(self, symbols_BT: Tensor, table_VD: Tensor, bounds: Tensor | None = None) -> Shared:
+        """Return what the blocks read of whole rows: embeddings, positions, values by token, segments."""
         config, dtype = self.config, self.activation_dtype
         # Packed rows are laid end to end with positions by row: within a segment only their differences count.
         cos_TR, sin_TR = self.rotary.tables(symbols_BT.size(1), symbols_BT.device)
@@ -84,10 +88,13 @@ class GPT(LanguageModel):
         x0_BTD = ops.rms_norm(self.embed(symbols_BT, table_VD, dtype), eps=EPS)
         length = symbols_BT.size(1)
         longest = min(config.max_segment or length, length)
-        shared = Shared(x0_BTD, cos_TR, sin_TR, values, bounds, longest)
-        order = self.orders[self.phase]
+        return Shared(x0_BTD, cos_TR, sin_TR, values, bounds, longest)
+
+    def through(self, shared: Shared, last: int = 0) -> Tensor:
+        """Return the normed output of the last block, as ``hidden`` does."""
+        config, order = self.config, self.orders[self.phase]
         encoder = len(order) // 2
-        stream, skips = Stream(x0_BTD), []
+        stream, skips = Stream(shared.x0_BTD), []
         for i in order[:encoder]:
             stream = self.blocks[i](stream, shared)
             if config.skips != "none":
@@ -148,7 +155,7 @@ class GPT(LanguageModel):
         return {"symbols": torch.empty(rows, 0, dtype=torch.int64, device=self.embed.weight.device)}
 
     def logits(self, state: dict[str, Tensor], symbols_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        # The state is what was read: exact, and as fast as any other when a window comes in one piece.
+        # The state is what was read, and all of it is computed again; decoding.py keeps keys and values instead.
         seen_BT = torch.cat((state["symbols"], symbols_BT), dim=1)
         table_VD = self.embed.table()
         x_BTD = self.hidden(seen_BT, table_VD)[:, seen_BT.size(1) - symbols_BT.size(1) :]
@@ -186,9 +193,9 @@ class GPT(LanguageModel):
         return roles
 
 
-def build_gpt(config: GPTConfig, vocab_size: int, seed: int) -> GPT:
+def build_gpt(config: GPTConfig, vocab_size: int, seed: int, kind: type[GPT] = GPT) -> GPT:
     """Build a GPT with its initial weights, all drawn from ``seed``."""
-    model = GPT(config, vocab_size)
+    model = kind(config, vocab_size)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

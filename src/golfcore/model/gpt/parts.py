@@ -139,12 +139,12 @@ class ValueEmbedding(nn.Module):
         super().__init__()
         self.layers, self.head_dim = config.value_layers, config.head_dim
         self.weight = nn.Parameter(torch.empty(vocab_size, config.value_embed_dim))
-        self.proj = Linear(config.value_embed_dim, config.kv_dim)
+        self.proj: Linear | None = Linear(config.value_embed_dim, config.kv_dim)
         self.scale_L = nn.Parameter(torch.full((len(self.layers),), 0.1))
 
     def forward(self, symbols_BT: Tensor, dtype: torch.dtype) -> dict[int, Tensor]:
         """Return the term [B, T, K, H] that each of the layers adds to its values."""
-        table_VI = F.linear(self.weight, self.proj.weight)
+        table_VI = self.weight if self.proj is None else F.linear(self.weight, self.proj.weight)
         values_BTI = F.embedding(symbols_BT, table_VI).to(dtype)
         values_BTKH = values_BTI.view(*symbols_BT.shape, -1, self.head_dim)
         return {i: scale.to(dtype) * values_BTKH for i, scale in zip(self.layers, self.scale_L.unbind(), strict=True)}
