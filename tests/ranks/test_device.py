@@ -90,6 +90,7 @@ def test_each_rank_has_its_own_gpu_and_one_that_fails_is_named(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(torch, "zeros", lambda *sizes, device: chosen.append(("touched", device)))
     zero = torch.device("cuda", 0)
     assert own_device(Place(0, 2, 0), 2, {}, **machine) == (zero, "")
@@ -98,7 +99,29 @@ def test_each_rank_has_its_own_gpu_and_one_that_fails_is_named(
     assert device == CPU
     assert trouble.startswith("cuda:1 on ")
     assert "uncorrectable ECC error encountered CUDA kernel" in trouble
-    assert "number 3 on" in own_device(Place(2, 3, 2), 2, {}, **machine)[1]
+    more = own_device(Place(2, 3, 2), 2, {}, **machine)[1]
+    assert "number 3 on" in more
+    assert "MIG" not in more
+
+
+@pytest.mark.parametrize(("ranks", "gpus"), [(1, 1), (2, 2), (7, 1)])
+def test_slices_of_a_gpu_serve_one_process_alone(
+    machine: dict[str, Path], monkeypatch: pytest.MonkeyPatch, ranks: int, gpus: int
+) -> None:
+    """Of seven slices torch sees the first alone; a user may also name one slice for each rank."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3 MIG 1g.10gb")
+    monkeypatch.setattr(torch, "zeros", lambda *sizes, device: None)
+    device, trouble = own_device(Place(ranks - 1, ranks, ranks - 1), gpus, {}, **machine)
+    if ranks == 1:
+        assert (device, trouble) == (torch.device("cuda", 0), "")
+        return
+    assert device == CPU
+    assert ("MIG 1g.10gb, a slice of a GPU" if gpus > 1 else "which has 1 GPU: use --nproc_per_node=1") in trouble
+    assert trouble.endswith(
+        "NCCL joins no MIG slices: run one process alone, or join them again with nvidia-smi -mig 0"
+    )
 
 
 @pytest.mark.parametrize(
