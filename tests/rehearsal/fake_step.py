@@ -2,8 +2,8 @@
 
     WORLD_SIZE=8 RANK=7 LOCAL_RANK=7 MASTER_ADDR=x MASTER_PORT=1 python fake_step.py frontier_8xh100 FOLDER MODEL
 
-The recipe is cut to narrow layers of the same kinds. Tensors hold no numbers: shapes, dtypes and devices are checked, and
-that the processor waits for the GPU in no step.
+The recipe is cut to narrow layers of the same kinds. Tensors hold no numbers: shapes, dtypes and devices are checked,
+and that the processor waits for the GPU in no step.
 """
 
 from __future__ import annotations

@@ -141,9 +141,8 @@ class Journey:
     def wheel(self) -> str:
         target = self.folder / "wheel"
         shutil.rmtree(target, ignore_errors=True)
-        command = [
-            sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", target, f"-Cbuild-dir={self.folder / 'core'}", ROOT,
-        ]  # fmt: skip
+        where = ["-w", target, f"-Cbuild-dir={self.folder / 'core'}"]
+        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", *where, ROOT]
         run(command, self.folder, {**os.environ, "GOLF_CUDA": self.cuda}, self.log)
         (wheel,) = target.glob("*.whl")
         return f"{wheel.name}, {wheel.stat().st_size / 1e6:,.1f} MB, GOLF_CUDA={self.cuda}"
