@@ -54,7 +54,11 @@ def test_each_end_of_a_check_has_its_state() -> None:
 def test_the_first_failure_ends_the_checks(go_on: bool) -> None:
     left_out = ("not reached", "left out after 1 failed")
     after = [("ok", "fine"), ("failed", "broken")] if go_on else [left_out, left_out]
-    assert states(passes, wrong_input, passes, fails, go_on=go_on) == [("ok", "fine"), ("failed", "two lines"), *after]
+    assert states(passes, wrong_input, passes, fails, go_on=go_on) == [
+        ("ok", "fine"),
+        ("failed", r"two\nlines"),
+        *after,
+    ]
 
 
 def test_a_failure_says_what_to_do() -> None:

@@ -98,9 +98,9 @@ def test_a_prepared_folder_has_its_manifest(text_file: Path, tmp_path: Path, box
     found = check_tokens(config, Place())
     assert "the hashes of 6 files agree" in found.detail
     assert found.missing == ""
-    path = folder / "val_text.zst"
+    path = folder / "train_docs.sha"
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(FormatError, match=r"val_text\.zst: sha256"):
+    with pytest.raises(FormatError, match=r"train_docs\.sha: sha256"):
         check_tokens(config, Place())
     path.unlink()
     with pytest.raises(FormatError, match="cannot be read"):
