@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from many_ranks import run_ranks
+import torch.distributed as dist
+from many_ranks import QUICK, run_ranks
 
 from golfcore.errors import GolfError, RankError, UsageError
 from golfcore.ranks import world as world_module
 from golfcore.ranks.device import own_device, why_no_gpu
-from golfcore.ranks.rendezvous import Place
+from golfcore.ranks.monitor import Monitor
+from golfcore.ranks.rendezvous import Place, _join_group
 from golfcore.ranks.world import World, join_world
 
 CPU = torch.device("cpu")
@@ -145,6 +149,24 @@ def test_processes_that_torchrun_did_not_start_do_not_train_alone(environment: d
 @pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_a_process_alone_is_a_world_of_one(environment: dict[str, str]) -> None:
     assert Place.from_environment(environment) == Place()
+
+
+def test_nccl_that_cannot_begin_is_one_line_with_what_says_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(tensor: object) -> None:
+        raise dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:77, unhandled system error\nLast error: ...")
+
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: None)
+    monkeypatch.setattr(dist, "all_reduce", fails)
+    monkeypatch.setattr(torch, "zeros", lambda *sizes, device: None)
+    limits = dataclasses.replace(QUICK, silent_s=0.1)
+    monitor = Monitor(0, 1, limits, ("127.0.0.1", 0), "token", clock=time.time, period_s=0.05)
+    try:
+        with pytest.raises(
+            RankError, match=r"the first collective of NCCL \(NCCL_DEBUG=INFO says more\) failed: NCCL er"
+        ):
+            _join_group(Place(), torch.device("cuda", 0), dist.HashStore(), "127.0.0.1", monitor)
+    finally:
+        monitor.close()
 
 
 def refused(world: World) -> tuple[str, bool]:

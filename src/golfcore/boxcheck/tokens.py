@@ -87,8 +87,8 @@ def check_disk(recipe: RecipeConfig, runs: Path) -> Found:
     check_room(place, needed)
     free = free_bytes(place)
     if free is None:
-        return Found(f"{runs} can be written; a run takes {needed / 1e9:.2f} GB", missing="the room, which it hides")
-    return Found(f"{runs}: {free / 1e9:,.1f} GB free, a run takes {needed / 1e9:.2f}", {"free_bytes": float(free)})
+        return Found(f"{runs} can be written; a run takes {needed / 1e6:,.0f} MB", missing="the room, which it hides")
+    return Found(f"{runs}: {free / 1e9:,.1f} GB free, a run takes {needed / 1e6:,.0f} MB", {"free_bytes": float(free)})
 
 
 def vocab_of(recipe: RecipeConfig) -> int:

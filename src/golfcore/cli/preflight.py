@@ -72,9 +72,11 @@ def preflight(
 
 def _show(finding: Finding) -> None:
     out.print(
-        styled((f"{finding.state:<12}", STYLES[finding.state]), f"{finding.name:<16}", f"{finding.detail}"),
-        styled((f" {finding.seconds:.1f} s" if finding.seconds >= 0.05 else "", "dim")),
-    )
+        styled(
+            (f"{finding.state:<12}", STYLES[finding.state]), f"{finding.name:<16}{finding.detail}",
+            (f"  {finding.seconds:.1f} s" if finding.seconds >= 0.05 else "", "dim"),
+        )
+    )  # fmt: skip
     if finding.remedy:
         out.print(styled((f"{'':<28}-> {finding.remedy}", "dim")))
 
