@@ -64,13 +64,16 @@ def test_a_stage_that_fails_ends_the_rehearsal() -> None:
     def wrong() -> str:
         raise AssertionError("a kernel spills")
 
+    def faulty() -> str:
+        return str({}["total"])
+
     def skipped() -> str:
         raise Skipped("no such command")
 
     fine, later = Stage("fine", lambda: "three\nlines\nof text"), Stage("later", lambda: pytest.fail("it was reached"))
     assert rehearse([fine, Stage("not here", skipped)], told.append) == 0
     assert told[-1] == "\nevery stage that could be tried went well"
-    for failing, said in ((broken, "pip ended with 1"), (wrong, "a kernel spills")):
+    for failing, said in ((broken, "pip ended with 1"), (wrong, "a kernel spills"), (faulty, "KeyError: 'total'")):
         told.clear()
         assert rehearse([fine, Stage("failing", failing), later], told.append) == 1
         assert told[1].startswith("failed   failing")

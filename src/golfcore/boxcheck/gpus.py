@@ -108,10 +108,9 @@ def check_flash_attention(recipe: RecipeConfig, device: torch.device) -> Found:
     try:
         with using_attention("fa3"):
             ours = other_attention(q, k, v, None, 0, None)
-        theirs = F.scaled_dot_product_attention(
-            *(x.transpose(1, 2).float() for x in (q, k, v)), is_causal=True, enable_gqa=True
-        ).transpose(1, 2)
-        error = float((ours.float() - theirs).abs().max()) if ours is not None else float("nan")
+        wide_q, wide_k, wide_v = (x.transpose(1, 2).float() for x in (q, k, v))
+        theirs = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, is_causal=True, enable_gqa=True)
+        error = float((ours.float() - theirs.transpose(1, 2)).abs().max()) if ours is not None else float("nan")
     except Exception as failure:  # whatever a package for another torch, device or interface raises
         raise Failed(f"FlashAttention-3 fails: {machine.one_line(failure):.200}", remedy) from failure
     if not error < FA3_ERROR:
@@ -128,19 +127,19 @@ def check_compile(recipe: RecipeConfig, device: torch.device) -> Found:
     def function(x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (64,)).relu().square().sum()
 
-    gradients = []
+    gradients: list[torch.Tensor] = []
     compiled: Any = torch.compile(function, fullgraph=True, dynamic=False)
     for run in (function, compiled):
         x = torch.linspace(-1, 1, 64 * 64, device=device).view(64, 64).requires_grad_()
         try:
-            run(x).backward()
+            gradients += torch.autograd.grad(run(x), x)
         except Exception as error:  # whatever a compiler raises
             raise Failed(
                 f"torch.compile fails: {type(error).__name__}: {machine.one_line(error):.200}",
                 "install a C compiler and Python's headers (apt-get install g++ python3-dev), or set "
                 "train.compile=false",
             ) from error
-        gradients.append(x.grad)
-    if not torch.allclose(*gradients, rtol=1e-3, atol=1e-4):  # type: ignore[arg-type]
+    eager, traced = gradients
+    if not torch.allclose(eager, traced, rtol=1e-3, atol=1e-4):
         raise Failed("torch.compile gives other gradients than torch", "install another torch, or train.compile=false")
     return Found(f"a function compiled in {time.monotonic() - start:.1f} s, with the gradients of torch")
