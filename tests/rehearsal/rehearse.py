@@ -181,7 +181,6 @@ class Journey:
         if self.cuda != "ON":
             return f"{len(rows) - 1} operations, for the CPU alone"
         found = json.loads(self.golfcore("kernels", "list", "--resources", "--json"))
-        found = found if isinstance(found, list) else found["kernels"]
         assert found, "the wheel holds no kernel"
         assert not any(row["stack"] for row in found), "a kernel spills"
         return f"{len(rows) - 1} operations; {len(found)} kernels in the wheel, none with a stack frame"
