@@ -30,7 +30,7 @@ FAKED = ("frontier_8xh100", "baseline_8xh100")
 RANKS = ({}, {"RANK": "0", "WORLD_SIZE": "8"}, {"RANK": "7", "WORLD_SIZE": "8"})
 SHARDS, MODEL = "data/datasets/fineweb10B_sp1024", "data/tokenizers/fineweb_1024_bpe.model"
 RUN, STEPS = "runs/rehearsal", 150
-CUDA_GB = 20  # of disk: torch with CUDA takes about 8, its downloads as much again
+CUDA_GB = 20  # of disk: an environment with torch for CUDA 13 took 4.9, and pip keeps its downloads
 UNSEEN = (
     "whether a kernel computes rightly on a GPU: the suite runs their source on the host (tests/simt)",
     "any time: steps, compiler, links; golfcore preflight measures them on the machine",
