@@ -4,6 +4,7 @@
 # make test-sanitize: its last part alone, the kernels for GPUs on the host with sanitizers.
 # make soak MINUTES=60 SEED=1: random trouble over every command: kills, stops, full disks, clock jumps, two at once.
 # make fuzz SECONDS=3600 PARSERS="text recipe": searches for bytes that a parser cannot stand; without names, all of them.
+# make rehearse: the way from a clone to a score on eight GPUs, on a machine that has none; 10 minutes to half an hour.
 # make docs: the documents as a site, in build/docs.
 # make simt: builds the module that runs the kernels for GPUs on the host; tests need it, nothing else does.
 # make test-arm: the same core for aarch64, emulated; an hour or two.
@@ -45,7 +46,7 @@ else ifneq ($(ISA),)
 $(error ISA=$(ISA): expected avx2 or avx512, or nothing for all that the processor has)
 endif
 
-.PHONY: run install simt bench docs test test-avx2 test-arm test-kills test-sanitize soak fuzz lint clean
+.PHONY: run install simt bench docs test test-avx2 test-arm test-kills test-sanitize soak fuzz rehearse lint clean
 
 run: $(INSTALLED)
 	@$(BIN)/golfcore run
@@ -94,6 +95,13 @@ PARSERS ?=
 
 fuzz: $(INSTALLED) $(TESTABLE)
 	@$(BIN)/python tests/fuzz/guided.py --seconds $(SECONDS) --seed $(SEED) $(PARSERS)
+
+# Builds the wheel with the kernels for GPUs unless GOLF_CUDA says otherwise, into build/rehearse. TORCH=cuda or cpu
+# chooses torch's build; auto takes the one with CUDA where the disk has 20 GB.
+TORCH ?= auto
+
+rehearse: $(INSTALLED)
+	@$(BIN)/python tests/rehearsal/rehearse.py --torch $(TORCH) --cuda $(if $(filter file,$(origin GOLF_CUDA)),ON,$(GOLF_CUDA))
 
 # Every kernel for GPUs on the host (csrc/simt) once, with AddressSanitizer and UBSan; other orders of threads, and the
 # faults that only the model itself finds, are the suite's. Leaks are not looked for: Python's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,7 +148,36 @@ def test_the_choice_is_a_measurement_that_the_log_can_state(flash: list[dict[str
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn_interface", None)
     _, why = choose("auto", attention, 1, 8, 2, 2, 32, torch.float32, CPU)
-    assert "fa3: FlashAttention-3 cannot be imported" in why
-    with pytest.raises(UsageError, match="FlashAttention-3 cannot be imported"):
+    assert "fa3: FlashAttention-3 is not installed" in why
+    with pytest.raises(UsageError, match="FlashAttention-3 is not installed; use auto"):
         choose("fa3", attention, 1, 8, 2, 2, 32, torch.float32, CPU)
     assert chosen() == "own"
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ImportError("_C.abi3.so: undefined symbol: _ZN3c104cuda9SetDeviceEa"),
+        OSError("libcudart.so.12: cannot open shared object file"),
+        RuntimeError("Tried to register an operator with the same name and the same overload name\nmultiple times"),
+        AttributeError("'_OpNamespace' 'flash_attn_3' object has no attribute 'fwd'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_flash_attention_of_another_abi_is_one_line_with_what_it_would_have_to_fit(
+    raised: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "flash_attn_interface", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "flash_attn_interface.py").write_text(f"raise {raised!r}\n")
+    name, why = choose("auto", attention, 1, 8, 2, 2, 32, torch.float32, CPU)
+    assert name != "fa3"
+    text = " ".join(str(raised).split())
+    said = (
+        f"FlashAttention-3 cannot be imported ({text}), it was built for another torch or CUDA than {torch.__version__}"
+    )
+    assert said in why
+    with pytest.raises(UsageError) as caught:
+        choose("fa3", attention, 1, 8, 2, 2, 32, torch.float32, CPU)
+    assert said in str(caught.value)
+    assert str(caught.value).endswith("; use auto, own or sdpa")

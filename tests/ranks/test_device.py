@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from many_ranks import run_ranks
+import torch.distributed as dist
+from many_ranks import QUICK, run_ranks
 
 from golfcore.errors import GolfError, RankError, UsageError
 from golfcore.ranks import world as world_module
 from golfcore.ranks.device import own_device, why_no_gpu
-from golfcore.ranks.rendezvous import Place
+from golfcore.ranks.monitor import Monitor
+from golfcore.ranks.rendezvous import Place, _join_group
 from golfcore.ranks.world import World, join_world
 
 CPU = torch.device("cpu")
@@ -90,6 +94,7 @@ def test_each_rank_has_its_own_gpu_and_one_that_fails_is_named(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(torch, "zeros", lambda *sizes, device: chosen.append(("touched", device)))
     zero = torch.device("cuda", 0)
     assert own_device(Place(0, 2, 0), 2, {}, **machine) == (zero, "")
@@ -98,7 +103,29 @@ def test_each_rank_has_its_own_gpu_and_one_that_fails_is_named(
     assert device == CPU
     assert trouble.startswith("cuda:1 on ")
     assert "uncorrectable ECC error encountered CUDA kernel" in trouble
-    assert "number 3 on" in own_device(Place(2, 3, 2), 2, {}, **machine)[1]
+    more = own_device(Place(2, 3, 2), 2, {}, **machine)[1]
+    assert "number 3 on" in more
+    assert "MIG" not in more
+
+
+@pytest.mark.parametrize(("ranks", "gpus"), [(1, 1), (2, 2), (7, 1)])
+def test_slices_of_a_gpu_serve_one_process_alone(
+    machine: dict[str, Path], monkeypatch: pytest.MonkeyPatch, ranks: int, gpus: int
+) -> None:
+    """Of seven slices torch sees the first alone; a user may also name one slice for each rank."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3 MIG 1g.10gb")
+    monkeypatch.setattr(torch, "zeros", lambda *sizes, device: None)
+    device, trouble = own_device(Place(ranks - 1, ranks, ranks - 1), gpus, {}, **machine)
+    if ranks == 1:
+        assert (device, trouble) == (torch.device("cuda", 0), "")
+        return
+    assert device == CPU
+    assert ("MIG 1g.10gb, a slice of a GPU" if gpus > 1 else "which has 1 GPU: use --nproc_per_node=1") in trouble
+    assert trouble.endswith(
+        "NCCL joins no MIG slices: run one process alone, or join them again with nvidia-smi -mig 0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,6 +149,24 @@ def test_processes_that_torchrun_did_not_start_do_not_train_alone(environment: d
 @pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_a_process_alone_is_a_world_of_one(environment: dict[str, str]) -> None:
     assert Place.from_environment(environment) == Place()
+
+
+def test_nccl_that_cannot_begin_is_one_line_with_what_says_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(tensor: object) -> None:
+        raise dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:77, unhandled system error\nLast error: ...")
+
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: None)
+    monkeypatch.setattr(dist, "all_reduce", fails)
+    monkeypatch.setattr(torch, "zeros", lambda *sizes, device: None)
+    limits = dataclasses.replace(QUICK, silent_s=0.1)
+    monitor = Monitor(0, 1, limits, ("127.0.0.1", 0), "token", clock=time.time, period_s=0.05)
+    try:
+        with pytest.raises(
+            RankError, match=r"the first collective of NCCL \(NCCL_DEBUG=INFO says more\) failed: NCCL er"
+        ):
+            _join_group(Place(), torch.device("cuda", 0), dist.HashStore(), "127.0.0.1", monitor)
+    finally:
+        monitor.close()
 
 
 def refused(world: World) -> tuple[str, bool]:

@@ -254,4 +254,4 @@ CASES: Mapping[str, Case] = {
 }
 
 # Commands that a soak does not run: what they do is to measure times, or to fetch from the network.
-LEFT_OUT = {"bench", "ablate", "data get"}
+LEFT_OUT = {"bench", "ablate", "data get", "preflight"}

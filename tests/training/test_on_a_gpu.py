@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import torch.distributed as dist
 from fake_gpu import CUDA, FakeGpu, FakeWorld, fake_gpu, model_on_gpu
 from tiny import VOCAB
 
-from golfcore.config import RecipeConfig, TrackConfig
+from golfcore.boxcheck.cut import cut_recipe
+from golfcore.config import RecipeConfig
 from golfcore.data.contracts import TokenBatch
 from golfcore.evaluate.booking import log_probabilities
 from golfcore.pipeline.measure import RandomTokens
@@ -34,21 +34,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
 
 def cut(name: str, **train: Any) -> RecipeConfig:
     """The recipe with the kinds of layers and the phases that it has, in two micro-batches a step."""
-    config = load_recipe(name, environment={}).config
-    model = config.model
-    layers = {
-        "num_layers": min(model.num_layers, 4), "model_dim": 128, "num_heads": 2, "num_kv_heads": 1,
-        "rope_dims": model.rope_dims and 16, "loop_layers": model.loop_layers and "1-2",
-        "lanes_from": model.lanes_from and 3, "max_segment": model.max_segment and 16,
-    }  # fmt: skip
-    sizes = {
-        "batch_tokens": 256, "micro_batch_tokens": 128, "seq_len": 64, "compile": False, "warmup_steps": 0,
-        "batch_ramp": (), "batch_ramp_until": (), "seq_ramp": (), "seq_ramp_until": (), "log_every": 10**6,
-    }  # fmt: skip
-    return dataclasses.replace(
-        config, model=dataclasses.replace(model, **layers), track=TrackConfig(train_s=0.0),
-        train=dataclasses.replace(config.train, **{**sizes, **train}),
-    )  # fmt: skip
+    return cut_recipe(load_recipe(name, environment={}).config, **train)
 
 
 def trainer_of(config: RecipeConfig, run_dir: Path, ranks: int = 1) -> Trainer:

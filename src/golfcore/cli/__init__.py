@@ -52,6 +52,7 @@ for _name, _target, _help in (
     ("kernels", "kernels:app", "List and test the native operations."),
     ("bench", "bench:bench", "Check operations, then time them against plain torch."),
     ("ablate", "ablate:ablate", "Measure the effect of each part of a recipe, over seeds, on held-out training text."),
+    ("preflight", "preflight:preflight", "Check a machine for a recipe, and time 30 steps of it."),
     ("doctor", "doctor:doctor", "Show what this machine has, and what to do about the rest."),
 ):
     app.command(f"golfcore.cli.{_target}", name=_name, help=_help)

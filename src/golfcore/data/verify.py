@@ -73,6 +73,19 @@ def verify(folder: Path, *, vocab_size: int | None = None, tick: Tick = silent) 
     return run.checks
 
 
+def check_files(folder: Path) -> str:
+    """Check headers and hashes of all files of a prepared folder against its manifest, and return what was found.
+
+    Raises:
+        FormatError: a file is missing or differs.
+    """
+    manifest = Manifest.load(folder)
+    try:
+        return f"{_headers_match(folder, manifest)}; the hashes of {_hashes_match(folder, manifest)} agree"
+    except OSError as error:
+        raise FormatError(f"{folder}: cannot be read ({error.strerror or error})") from error
+
+
 class _Run:
     """A list of checks; each ``probe`` returns a text on success and raises a GolfError on failure."""
 

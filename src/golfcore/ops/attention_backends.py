@@ -9,6 +9,8 @@ only; its calls are tested against a stand-in with its interface.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,11 +61,22 @@ def unavailable(name: str) -> str:
     if name not in NAMES:
         return f"expected one of {', '.join(NAMES)}"
     if name == "fa3":
+        if not fa3_is_installed():
+            return "FlashAttention-3 is not installed"
         try:
             importlib.import_module(FA3)
-        except (ImportError, OSError) as error:  # absent, or built for another torch
-            return f"FlashAttention-3 cannot be imported ({one_line(error)})"
+        except Exception as error:  # built for another torch, CUDA or Python, it fails in many ways
+            return (
+                f"FlashAttention-3 cannot be imported ({one_line(error):.200}), it was built for another torch or CUDA "
+                f"than {torch.__version__} with {torch.version.cuda or 'none'}"
+            )
     return ""
+
+
+def fa3_is_installed() -> bool:
+    """Return whether the package of FlashAttention-3 is there; it may be one that cannot be imported."""
+    found = sys.modules[FA3] if FA3 in sys.modules else importlib.util.find_spec(FA3)
+    return found is not None
 
 
 def serve(

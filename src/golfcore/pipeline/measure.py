@@ -55,16 +55,20 @@ class Measured:
 
 
 class RandomTokens:
-    """A loader of uniformly random tokens, since the time of a step does not depend on their values."""
+    """A loader of uniformly random tokens, since the time of a step does not depend on their values.
 
-    def __init__(self, vocab_size: int, batch_tokens: int, seq_len: int) -> None:
-        self.vocab_size = vocab_size
+    Each of ``ranks`` gets its share of the rows.
+    """
+
+    def __init__(self, vocab_size: int, batch_tokens: int, seq_len: int, ranks: int = 1) -> None:
+        self.vocab_size, self._ranks = vocab_size, ranks
         self.reshape(batch_tokens, seq_len)
 
     def reshape(self, batch_tokens: int, seq_len: int, documents: Documents | None = None) -> None:
         """Set the size of the batches from here on."""
         rng = np.random.default_rng(0)
-        ids_BT = rng.integers(0, self.vocab_size, (batch_tokens // seq_len, seq_len + 1), dtype=np.uint16)
+        rows = batch_tokens // seq_len // self._ranks
+        ids_BT = rng.integers(0, self.vocab_size, (rows, seq_len + 1), dtype=np.uint16)
         inputs_BT, targets_BT = np.ascontiguousarray(ids_BT[:, :-1]), np.ascontiguousarray(ids_BT[:, 1:])
         bounds = None if documents is None else segment_bounds(inputs_BT, documents)
         self._batch = TokenBatch(inputs_BT, targets_BT, bounds)

@@ -37,7 +37,7 @@ def check_place(runs: Path) -> None:
     Raises:
         MachineError: it cannot be written.
     """
-    check_writable(_existing(runs))
+    check_writable(existing(runs))
 
 
 def check_run(
@@ -193,7 +193,7 @@ def files_to_write(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> int:
     return max(0, quantized - _size(run_dir / QUANTIZED)) + max(0, packed - _size(run_dir / ARTIFACT))
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 

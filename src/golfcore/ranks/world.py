@@ -162,6 +162,15 @@ class World:
         # What comes over the run's own process group is rank 0's, as the code that runs here is.
         return value if self.primary else pickle.loads(data.numpy().tobytes())
 
+    def gather(self, value: T) -> list[T]:
+        """Return the picklable ``value`` of every rank, in their order, on every rank."""
+        if self.size == 1:
+            return [value]
+        theirs: list[Any] = [None] * self.size
+        with self._waiting("the comparison of the ranks"):
+            dist.all_gather_object(theirs, value)
+        return theirs
+
     def require_alike(self, facts: Mapping[str, object]) -> None:
         """Compare ``facts`` with those of rank 0.
 
@@ -170,10 +179,7 @@ class World:
         """
         if self.size == 1:
             return
-        shown = {name: str(value) for name, value in facts.items()}
-        theirs: list[dict[str, str]] = [{} for _ in range(self.size)]
-        with self._waiting("the comparison of the ranks"):
-            dist.all_gather_object(theirs, shown)
+        theirs = self.gather({name: str(value) for name, value in facts.items()})
         for rank, other in enumerate(theirs):
             for name in [*theirs[0], *other]:
                 if other.get(name) != theirs[0].get(name):
