@@ -1,0 +1,109 @@
+"""Shorten a module's syntax tree: drop docstrings, annotations, and checks of what golfcore has checked before."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+# Errors that tell a user of wrong input. RuleError stays: it guards the score.
+CHECKED = {"InputError", "UsageError", "FormatError"}
+# Methods that do nothing but check a config, which was valid when it was exported.
+CHECKS = {"__post_init__"}
+
+
+def minified(source: str) -> ast.Module:
+    """Return the syntax tree of a module without docstrings, annotations and checks of input.
+
+    The fields of classes keep an annotation, since dataclasses and named tuples read it; it becomes ``int``.
+    """
+    tree = _Short().visit(ast.parse(source))
+    assert isinstance(tree, ast.Module)
+    return tree
+
+
+def unparsed(tree: ast.Module) -> str:
+    """Return the source of a tree, indented by one space.
+
+    Raises:
+        ValueError: the source would not give the tree back.
+    """
+    text = ast.unparse(ast.fix_missing_locations(tree))
+    short = re.sub(r"(?m)^(?: {4})+", lambda match: " " * (len(match[0]) // 4), text)
+    if ast.dump(ast.parse(short)) != ast.dump(ast.parse(text)):
+        raise ValueError("a line within a string begins with spaces: write it with \\n")
+    return short
+
+
+class _Short(ast.NodeTransformer):
+    """Shortens every node; a body that becomes empty gets ``pass``."""
+
+    def __init__(self) -> None:
+        self._in_class = False
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        node = super().generic_visit(node)
+        if getattr(node, "body", None) == []:
+            node.body = [ast.Pass()]  # type: ignore[attr-defined]
+        return node
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        node.body = [s for s in self._body(node.body) if not _is_future(s)]
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.decorator_list = [self.visit(d) for d in node.decorator_list]
+        outer, self._in_class = self._in_class, True
+        kept = [s for s in node.body if not (isinstance(s, ast.FunctionDef) and s.name in CHECKS)]
+        node.body = self._body(kept) or [ast.Pass()]
+        self._in_class = outer
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        for argument in every:
+            if argument is not None:
+                argument.annotation = None
+        outer, self._in_class = self._in_class, False
+        node.body = self._body(node.body) or [ast.Pass()]
+        self._in_class = outer
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if self._in_class:
+            node.annotation = ast.Name("int", ast.Load())
+            return node
+        if node.value is None:
+            return None
+        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        if _is_check(node):
+            return None
+        node.body = self._body(node.body) or [ast.Pass()]
+        node.orelse = self._body(node.orelse)
+        node.test = self.visit(node.test)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        return None
+
+    def _body(self, statements: list[ast.stmt]) -> list[ast.stmt]:
+        kept = [s for s in statements if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+        visited = [self.visit(s) for s in kept]
+        return [s for s in visited if s is not None]
+
+
+def _is_future(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+
+
+def _is_check(node: ast.If) -> bool:
+    """Say whether a statement does nothing but raise an error about input."""
+    if node.orelse or len(node.body) != 1 or any(isinstance(n, ast.NamedExpr) for n in ast.walk(node.test)):
+        return False
+    (only,) = node.body
+    call = only.exc if isinstance(only, ast.Raise) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in CHECKED
