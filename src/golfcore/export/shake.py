@@ -157,6 +157,9 @@ class Shaker:
                     if not target.name and target.source.partition(".")[0] == PACKAGE:
                         found = self._resolve(Import(target.source, part.attr))
                         self._waiting.append((found.source, found.name))
+                        through = self._module(target.source)
+                        if through is not None and part.attr in through.imported:
+                            through.uses[part.attr] = found
             elif isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.isidentifier():
                 self._attributes.add(part.value)
             elif isinstance(part, (ast.Import, ast.ImportFrom)):
