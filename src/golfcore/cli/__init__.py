@@ -42,6 +42,7 @@ for _name, _target, _help in (
     ("verify", "artifact:verify", "Check every checksum and tensor of a .golf file."),
     ("diff", "artifact:diff", "Show the differences between two .golf files."),
     ("unpack", "artifact:unpack", "Unpack a .golf file into a folder or a .safetensors file."),
+    ("export", "export:export", "Write the entry of a run: a script that needs no golfcore, and its papers."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
     ("recipes", "recipes:app", "List, show, compare and explain recipes."),

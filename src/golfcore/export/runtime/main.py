@@ -28,9 +28,10 @@ def main(tree: dict[str, Any], script: str) -> None:
         "DATA_PATH, TOKENIZER_PATH, SEED, ITERATIONS and MAX_WALLCLOCK_SECONDS."
     )
     parser.add_argument("--eval", metavar="FILE", help="score this packed model, and do nothing else")
+    parser.add_argument("--precision", default=tree["precision"], choices=["float32", "bfloat16"], help="of activations")
     wish = parser.parse_args()
-    recipe, world = recipe_of({**tree, "code_bytes": Path(script).stat().st_size}), World()
-    path = wish.eval
+    tree = {**tree, "code_bytes": Path(script).stat().st_size, "precision": wish.precision}
+    recipe, world, path = recipe_of(tree), World(), wish.eval
     if not path:
         path = "final_model.golf"
         _make(path, recipe, tree, world)
@@ -40,7 +41,7 @@ def main(tree: dict[str, Any], script: str) -> None:
 def _make(path: str, recipe: Any, tree: dict[str, Any], world: World) -> None:
     """Train, quantize and pack a model into ``path``."""
     read = os.environ.get
-    changes = {"seed": int(read("SEED", recipe.train.seed)), "iterations": int(read("ITERATIONS", recipe.train.iterations))}
+    changes = {key: int(read(key.upper(), getattr(recipe.train, key))) for key in ("seed", "iterations")}
     clock_s = float(read("MAX_WALLCLOCK_SECONDS", recipe.track.train_s))
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **changes))
     tokens, vocab_size = tokens_of(recipe), tree["vocab_size"]
@@ -49,7 +50,8 @@ def _make(path: str, recipe: Any, tree: dict[str, Any], world: World) -> None:
     plan_s = clock_s - min(0.25, clock_s / 12)
     model = build_gpt(recipe.model, vocab_size, recipe.train.seed).to(world.device)
     model.activation_dtype = getattr(torch, recipe.precision)
-    world.print(f"model_params:{sum(p.numel() for p in model.parameters())} world_size:{world.size} seed:{recipe.train.seed}")
+    parameters = sum(p.numel() for p in model.parameters())
+    world.print(f"model_params:{parameters} world_size:{world.size} seed:{recipe.train.seed}")
     steps_s = max(plan_s - recipe.quant.reserve_s * reads, min(0.01, plan_s))
     spent_s = train(model, recipe, shards, world, steps_s)
     began = time.perf_counter()

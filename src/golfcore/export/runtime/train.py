@@ -71,7 +71,8 @@ def train(model: LanguageModel, recipe: Any, shards: ShardSet, world: World, bud
         before, elapsed = elapsed, world.largest(time.perf_counter() - began)[0]
         step_s = max(0.9 * step_s, elapsed - before)
         if step and 0 < budget_s < elapsed + LONGER * step_s:
-            world.print(f"stopping_early: wallclock_cap train_time:{1000 * elapsed:.0f}ms step:{step}/{config.iterations}")
+            spent = f"train_time:{1000 * elapsed:.0f}ms step:{step}/{config.iterations}"
+            world.print(f"stopping_early: wallclock_cap {spent}")
             break
         multiplier = lr_multiplier(step, elapsed, config, budget_s)
         done = progress(step, elapsed, config, budget_s)
