@@ -7,6 +7,9 @@ import re
 
 # Errors that tell a user of wrong input. RuleError stays: it guards the score.
 CHECKED = {"InputError", "UsageError", "FormatError"}
+MESSAGE = 30  # characters of an error's message that stay
+# Functions and methods whose calls alone on a line tell of progress, or check what golfcore has checked.
+TOLD = {"tick", "_tick", "check", "require", "check_finite", "check_roles"}
 # Methods that do nothing but check a config, which was valid when it was exported.
 CHECKS = {"__post_init__"}
 
@@ -89,6 +92,23 @@ class _Short(ast.NodeTransformer):
 
     def visit_Assert(self, node: ast.Assert) -> None:
         return None
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        call = node.value
+        if isinstance(call, ast.Call):
+            name = getattr(call.func, "id", None) or getattr(call.func, "attr", None)
+            if name in TOLD:
+                return None
+        return self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        """Keep the beginning of a message: the reader of a script has golfcore's source for the rest."""
+        call = node.exc
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], (ast.JoinedStr, ast.Constant)):
+            texts = [n.value for n in ast.walk(call.args[0]) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            call.args = [ast.Constant(max(texts, key=len, default="").strip()[:MESSAGE])]
+        node.cause = None
+        return node
 
     def _body(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         kept = [s for s in statements if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]

@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
+import torch
+
 from golfcore.config import RecipeConfig, to_tree
+from golfcore.export.fold import folded
 from golfcore.export.shake import PACKAGE, Shaker
+from golfcore.model.gpt.model import GPT
 
 RUNTIME = "golfcore.export.runtime"
 MAIN = f"{RUNTIME}.main"
@@ -62,7 +66,10 @@ def make_script(recipe: RecipeConfig, facts: dict[str, Any]) -> Script:
         facts: what the script has to know of the run besides: ``vocab_size``, ``precision``, ``strides``, ``codec``,
             ``whole_rows``, and where its tokens lie (``data``).
     """
-    shaker = Shaker(_read, BOUND)
+    tree = _plain(recipe, facts)
+    shaker = Shaker(
+        _read, BOUND, lambda module, name: folded(module, name, recipe), _in_data(recipe, tree, facts["vocab_size"])
+    )  # fmt: skip
     if recipe.quant.coder == "smallest":
         shaker.reach(BINARY, ["binary"])
     shaker.reach(MAIN, ["main"])
@@ -72,7 +79,7 @@ def make_script(recipe: RecipeConfig, facts: dict[str, Any]) -> Script:
     raw = repr([(short, source) for _, short, source in modules]).encode()
     data, filters = min(map(_compressed, range(5), [raw] * 5), key=lambda found: len(found[0]))
     text = LOADER.format(
-        name=recipe.name, data=base64.b85encode(data), filters=filters, recipe=_plain(recipe, facts)
+        name=recipe.name, data=base64.b85encode(data), filters=filters, recipe=tree
     )  # fmt: skip
     return Script(text, tuple(modules))
 
@@ -83,6 +90,17 @@ def _compressed(context_bits: int, raw: bytes) -> tuple[bytes, str]:
     del filters["preset"]
     best = lzma.compress(raw, lzma.FORMAT_RAW, filters=[{**filters, "nice_len": 273, "mf": lzma.MF_BT4, "depth": 1000}])
     return best, repr(filters).replace(" ", "")
+
+
+def _in_data(recipe: RecipeConfig, tree: dict[str, Any], vocab_size: int) -> frozenset[str]:
+    """Return the names that the recipe's tree and the names of the parameters hold."""
+    with torch.device("meta"):
+        module = GPT(recipe.model, vocab_size)
+    found = {part for name, _ in module.named_modules() for part in name.split(".")}
+    found |= {part for name, _ in module.named_parameters() for part in name.split(".")}
+    for key, value in tree.items():
+        found |= {key, *(value if isinstance(value, dict) else ())}
+    return frozenset(found)
 
 
 def _plain(recipe: RecipeConfig, facts: dict[str, Any]) -> dict[str, Any]:

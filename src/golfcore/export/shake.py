@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from golfcore.export.minify import minified, unparsed
+from golfcore.export.rename import rename
 
 PACKAGE = "golfcore"
 CALLED_BY_TORCH = {"forward"}
@@ -44,19 +45,26 @@ class Shaker:
     Args:
         read: returns the source of a module by its dotted name, or None if there is no such module.
         bound: names ``module`` or ``module:name`` with what stands in their place.
+        fold: returns the tree of a module, given the tree and the module's name, without what never runs.
+        public: names that keep their length because data holds them.
     """
 
-    def __init__(self, read: Callable[[str], str | None], bound: Mapping[str, str]) -> None:
-        self._read, self._bound = read, bound
+    def __init__(
+        self, read: Callable[[str], str | None], bound: Mapping[str, str],
+        fold: Callable[[ast.Module, str], ast.Module] = lambda tree, module: tree, public: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        self._read, self._bound, self._fold, self._public = read, bound, fold, public
         self._modules: dict[str, _Module] = {}
         self._attributes: set[str] = set(CALLED_BY_TORCH)
         self._waiting: list[tuple[str, str]] = []
+        self._roots: set[str] = set()
         self._classes: list[tuple[_Module, ast.ClassDef]] = []
         self._seen: set[tuple[str, str]] = set()
 
     def reach(self, module: str, names: Sequence[str]) -> None:
         """Keep the names of a module and all that they reach."""
         self._waiting += [(module, name) for name in names]
+        self._roots |= set(names)
         while self._waiting:
             while self._waiting:
                 self._need(*self._waiting.pop())
@@ -70,7 +78,11 @@ class Shaker:
         """Return (dotted name, short name, source) of each module, those first that others import."""
         order = self._ordered()
         names = {module.name: short(i) for i, module in enumerate(order)}
-        return [(module.name, names[module.name], self._written(module, names)) for module in order]
+        trees = [self._written(module, names) for module in order]
+        rename(trees, frozenset(names.values()), self._public | self._roots)
+        return [
+            (module.name, names[module.name], unparsed(tree)) for module, tree in zip(order, trees, strict=True)
+        ]  # fmt: skip
 
     # --- the search ---------------------------------------------------------------------------------------------------
 
@@ -79,7 +91,7 @@ class Shaker:
             source = self._read(name)
             if source is None:
                 return None
-            self._modules[name] = self._split(_Module(name), minified(source))
+            self._modules[name] = self._split(_Module(name), self._fold(minified(source), name))
         return self._modules[name]
 
     def _split(self, module: _Module, tree: ast.Module) -> _Module:
@@ -191,7 +203,7 @@ class Shaker:
             visit(module)
         return done
 
-    def _written(self, module: _Module, names: Mapping[str, str]) -> str:
+    def _written(self, module: _Module, names: Mapping[str, str]) -> ast.Module:
         body: list[ast.stmt] = []
         groups: dict[str, list[ast.alias]] = {}
         for alias, target in sorted(module.uses.items()):
@@ -206,7 +218,7 @@ class Shaker:
         for statement in module.order:
             if id(statement) in module.kept:
                 body.append(_with_methods(statement, module.methods))
-        return unparsed(ast.Module(body, []))
+        return ast.Module(body, [])
 
 
 def _with_methods(statement: ast.stmt, kept: set[int]) -> ast.stmt:

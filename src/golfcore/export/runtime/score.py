@@ -94,7 +94,7 @@ def evaluate(path: str, recipe: Any, world: World, log: Any) -> None:
     ids = np.ascontiguousarray(ids[:length])
     total_bytes = int(tokens.bytes_of(ids).sum())
     mixture: Any = None
-    if manifest["eval"].get("adapt") == "mix":
+    if recipe.eval.adapt == "mix":
         mixture = NgramMixture(manifest["model"]["vocab_size"])
     ranks = Ranks(world.rank, world.size, world.sum)
     booking = Booking(model, ids, context, recipe.eval.batch_tokens, ranks, silent, mixture)
