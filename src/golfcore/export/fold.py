@@ -19,26 +19,34 @@ READERS: Mapping[str, Mapping[str, str]] = {
     "golfcore.export.runtime.train": {"config": "train"},
     "golfcore.export.runtime.quantize": {"quant": "quant"},
 }
+# By module: names that are None in every script. Every rank computes every update, so nothing shares them out.
+ABSENT: Mapping[str, set[str]] = {"golfcore.optim.optimizers": {"ranks"}}
+UNMIXED: Mapping[str, set[str]] = {"golfcore.evaluate.booking": {"mixture"}}
+DECODER = "golfcore.container.plain_decoder"
 SECTIONS = ("model", "optim", "train", "quant", "eval", "track")
 # Keys that the script itself changes: by the environment, or while it quantizes.
 CHANGED = {"train.seed", "train.iterations", "quant.states", "quant.group_k", "quant.fit"}
 OPERATIONS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
 
 
-def folded(tree: ast.Module, module: str, recipe: RecipeConfig) -> ast.Module:
-    """Return the tree of a module for one recipe; it is changed in place."""
+def folded(tree: ast.Module, module: str, recipe: RecipeConfig, codecs: frozenset[int]) -> ast.Module:
+    """Return the tree of a module for one recipe; it is changed in place. ``codecs`` are those to decode."""
     names = next((found for prefix, found in READERS.items() if f"{module}.".startswith(f"{prefix}.")), {})
     for _ in range(2):  # the second time with what __init__ has made constant
-        tree = _Fold(names, recipe, module).visit(tree)
+        tree = _Fold(names, recipe, module, codecs).visit(tree)
     return tree
 
 
 class _Fold(ast.NodeTransformer):
-    def __init__(self, names: Mapping[str, str], recipe: RecipeConfig, module: str) -> None:
+    def __init__(
+        self, names: Mapping[str, str], recipe: RecipeConfig, module: str, codecs: frozenset[int]
+    ) -> None:  # fmt: skip
         self._names, self._recipe = names, recipe
+        self._absent = ABSENT.get(module, set()) | (UNMIXED.get(module, set()) if recipe.eval.adapt != "mix" else set())
+        self._codecs = codecs if module == DECODER else None
         self._whole = module.startswith("golfcore.export.runtime")
         self._own: dict[str, ast.Constant] = {}  # constant attributes of the class
 
@@ -70,8 +78,14 @@ class _Fold(ast.NodeTransformer):
             return node
         return ast.Constant(getattr(values, node.attr))
 
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Constant(None) if node.id in self._absent and isinstance(node.ctx, ast.Load) else node
+
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
+        if self._codecs is not None and isinstance(node.left, ast.Name) and node.left.id == "codec":
+            (wanted,) = node.comparators
+            return node if getattr(wanted, "value", None) in self._codecs else ast.Constant(False)
         right = _value(node.comparators[0])
         if len(node.ops) == 1 and isinstance(node.left, ast.Constant) and right is not None:
             found = OPERATIONS.get(type(node.ops[0]))

@@ -10,6 +10,7 @@ from typing import Any
 
 from golfcore.artifact.inspect import summary
 from golfcore.config import RecipeConfig
+from golfcore.container.codecs import CODECS
 from golfcore.data.tokens import Tokens, open_run
 from golfcore.disk import new_folder
 from golfcore.errors import InputError, UsageError
@@ -102,7 +103,7 @@ def export_run(
         (place / "submission.json").write_text(json.dumps(submission(recipe, facts), indent=2) + "\n", encoding="utf-8")
         (place / "requirements.txt").write_text(requirements(recipe, facts), encoding="utf-8")
         (place / "README.md").write_text(readme(recipe, facts), encoding="utf-8")
-    return Entry(folder, facts, script.expanded, recipe.track.cap_bytes, trial)
+    return Entry(folder, facts, len(script.source.encode()), recipe.track.cap_bytes, trial)
 
 
 def _facts(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, score: dict[str, Any]) -> dict[str, Any]:
@@ -124,11 +125,14 @@ def _facts(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, score: dict[str,
 
 def _script(recipe: RecipeConfig, tokens: Tokens, score: dict[str, Any], facts: dict[str, Any], packed: Path) -> Script:
     width = recipe.quant.format if recipe.quant.format != "int" else f"int{recipe.quant.matrix_bits}"
+    about = summary(packed)
+    ids = {codec.name: codec.id for codec in CODECS.values()}
     return make_script(
         recipe,
         {
-            "vocab_size": tokens.vocab_size, "codec": f"{width}+{matrix_codec(summary(packed))}",
+            "vocab_size": tokens.vocab_size, "codec": f"{width}+{matrix_codec(about)}",
             "precision": score["precision"], "strides": facts["strides"], "whole_rows": not tokens.prepared,
             "data": {"path": facts["data_path"], "tokenizer": facts["tokenizer"]},
         },
+        frozenset(ids[row["codec"]] for row in about["chunks"]),
     )  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
-import re
+import io
+import tokenize
 
 # Errors that tell a user of wrong input. RuleError stays: it guards the score.
 CHECKED = {"InputError", "UsageError", "FormatError"}
 MESSAGE = 30  # characters of an error's message that stay
 # Functions and methods whose calls alone on a line tell of progress, or check what golfcore has checked.
 TOLD = {"tick", "_tick", "check", "require", "check_finite", "check_roles"}
+# Keywords that only make a mistake an error.
+UNCHECKED = {"zip": {"strict"}, "dataclass": {"slots"}}
 # Methods that do nothing but check a config, which was valid when it was exported.
 CHECKS = {"__post_init__"}
 
@@ -25,16 +28,35 @@ def minified(source: str) -> ast.Module:
 
 
 def unparsed(tree: ast.Module) -> str:
-    """Return the source of a tree, indented by one space.
+    """Return the source of a tree in few characters: one space of indent, none where none is needed.
 
     Raises:
         ValueError: the source would not give the tree back.
     """
     text = ast.unparse(ast.fix_missing_locations(tree))
-    short = re.sub(r"(?m)^(?: {4})+", lambda match: " " * (len(match[0]) // 4), text)
+    lines: list[str] = []
+    line, depth, before = "", 0, ""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            depth += 1 if token.type == tokenize.INDENT else -1
+        elif token.type in (tokenize.NEWLINE, tokenize.NL):
+            if line:
+                lines.append(line)
+            line = before = ""
+        elif token.string:
+            if not line:
+                line = " " * depth
+            apart = before and _is_word(before[-1]) and (_is_word(token.string[0]) or token.string[0] in "'\"")
+            line += " " + token.string if apart else token.string
+            before = token.string
+    short = "\n".join(lines) + "\n"
     if ast.dump(ast.parse(short)) != ast.dump(ast.parse(text)):
-        raise ValueError("a line within a string begins with spaces: write it with \\n")
+        raise ValueError("the shortened source is another program")
     return short
+
+
+def _is_word(letter: str) -> bool:
+    return letter.isalnum() or letter == "_"
 
 
 class _Short(ast.NodeTransformer):
@@ -99,6 +121,11 @@ class _Short(ast.NodeTransformer):
             name = getattr(call.func, "id", None) or getattr(call.func, "attr", None)
             if name in TOLD:
                 return None
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id in UNCHECKED:
+            node.keywords = [word for word in node.keywords if word.arg not in UNCHECKED[node.func.id]]
         return self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:

@@ -50,7 +50,12 @@ def rename(trees: Sequence[ast.Module], internal: frozenset[str], public: frozen
     foreign = {name for thing in _FOREIGN for name in dir(thing)} | set(keyword.kwlist)
     kept = foreign | public | internal | {"forward"} | _fixed(nodes, internal, functions, foreign)
     own = _attributes(nodes, classes)
-    kept |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and node.attr not in own}
+    elsewhere = {alias.asname or alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.Attribute):
+            through = isinstance(node.value, ast.Name) and node.value.id in elsewhere
+            if through or node.attr not in own:
+                kept.add(node.attr)
     seen: Counter[str] = Counter(name for node in nodes for name in _names(node))
     names = [name for name, _ in seen.most_common() if len(name) > 1 and name not in kept and name[:2] != "__"]
     fresh = (short for short in _short_names() if short not in kept and short not in seen)
@@ -106,7 +111,7 @@ def _fixed(
             first = node.args[0] if node.args else None
             if name == "partial" and isinstance(first, ast.Name):
                 name = first.id
-            if name not in functions or (isinstance(called, ast.Attribute) and name in foreign):
+            if name not in functions or name in foreign:
                 kept.update(word.arg for word in node.keywords if word.arg)
     return kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import lzma
+import re
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 
 from golfcore.config import RecipeConfig, to_tree
 from golfcore.export.fold import folded
+from golfcore.export.minify import unparsed
 from golfcore.export.shake import PACKAGE, Shaker
+from golfcore.model.gpt.config import GPTConfig
 from golfcore.model.gpt.model import GPT
 
 RUNTIME = "golfcore.export.runtime"
@@ -32,11 +35,9 @@ BOUND = {
 }
 BINARY = "golfcore.container.plain_binary"  # plain_decoder imports it by this name when it meets such a chunk
 LOADER = """\
-# {name}: made by golfcore, https://github.com/golfcore; README.md says how to read it.
-import sys,lzma,base64,types
-for n,s in eval(lzma.decompress(base64.b85decode({data!r}),lzma.FORMAT_RAW,filters=[{filters}])):
- m=sys.modules[n]=types.ModuleType(n);exec(compile(s,n,"exec"),m.__dict__)
-m.main({recipe},__file__)
+# {name}: made by golfcore. README.md says what it does; the shim below holds plain Python, LZMA and base85.
+import lzma,base64
+exec(lzma.decompress(base64.b85decode({data!r}),lzma.FORMAT_RAW,filters=[{filters}]))
 """
 
 
@@ -46,42 +47,51 @@ class Script:
 
     Attributes:
         text: its source, as it is shipped.
-        modules: (golfcore's module, name in the script, source) of what is compressed in it.
+        source: the program that is compressed in it.
     """
 
     text: str
-    modules: tuple[tuple[str, str, str], ...]
-
-    @property
-    def expanded(self) -> int:
-        """Bytes of the sources without compression."""
-        return sum(len(source.encode()) for _, _, source in self.modules)
+    source: str
 
 
-def make_script(recipe: RecipeConfig, facts: dict[str, Any]) -> Script:
+WRITTEN = frozenset({0, 1, 2, 3, 5, 7, 8})  # codecs that the script itself writes
+
+
+def make_script(recipe: RecipeConfig, facts: dict[str, Any], codecs: frozenset[int] = frozenset()) -> Script:
     """Return the script of a run.
 
     Args:
         recipe: the recipe of the run.
         facts: what the script has to know of the run besides: ``vocab_size``, ``precision``, ``strides``, ``codec``,
             ``whole_rows``, and where its tokens lie (``data``).
+        codecs: codecs of the run's packed model, which the script has to decode besides its own.
     """
     tree = _plain(recipe, facts)
     shaker = Shaker(
-        _read, BOUND, lambda module, name: folded(module, name, recipe), _in_data(recipe, tree, facts["vocab_size"])
+        _read, BOUND, lambda module, name: folded(module, name, recipe, codecs | WRITTEN), _in_data(recipe, tree, facts["vocab_size"])
     )  # fmt: skip
-    if recipe.quant.coder == "smallest":
+    if 9 in codecs:
         shaker.reach(BINARY, ["binary"])
     shaker.reach(MAIN, ["main"])
-    modules = shaker.sources(lambda i: f"m{i}")
-    order = [row for row in modules if row[0] != MAIN] + [row for row in modules if row[0] == MAIN]
-    modules = [(name, "plain_binary" if name == BINARY else short, source) for name, short, source in order]
-    raw = repr([(short, source) for _, short, source in modules]).encode()
-    data, filters = min(map(_compressed, range(5), [raw] * 5), key=lambda found: len(found[0]))
-    text = LOADER.format(
-        name=recipe.name, data=base64.b85encode(data), filters=filters, recipe=tree
-    )  # fmt: skip
-    return Script(text, tuple(modules))
+    source = unparsed(shaker.flat())
+    if 9 in codecs:
+        source += "import sys,types\nsys.modules['plain_binary']=types.SimpleNamespace(binary=binary)\n"
+    source += f"main({_read_keys(tree, source)},__file__)\n".replace(", ", ",").replace(": ", ":")
+    data, filters = min((_compressed(bits, source.encode()) for bits in range(5)), key=lambda found: len(found[0]))
+    text = LOADER.format(name=recipe.name, data=base64.b85encode(data), filters=filters)
+    return Script(text, source)
+
+
+def _read_keys(tree: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return the tree without the keys that the source does not name; the model's without what is a default."""
+    words = set(re.findall(r"\w+", source))
+    found = {
+        name: {key: value for key, value in table.items() if key in words} if isinstance(table, dict) else table
+        for name, table in tree.items()
+    }
+    defaults = asdict(GPTConfig())
+    found["model"] = {key: value for key, value in tree["model"].items() if value != defaults[key]}
+    return found
 
 
 def _compressed(context_bits: int, raw: bytes) -> tuple[bytes, str]:

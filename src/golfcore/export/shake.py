@@ -10,7 +10,7 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from golfcore.export.minify import minified, unparsed
+from golfcore.export.minify import minified
 from golfcore.export.rename import rename
 
 PACKAGE = "golfcore"
@@ -74,15 +74,37 @@ class Shaker:
                         owner.methods.add(id(method))
                         self._scan(owner, method)
 
-    def sources(self, short: Callable[[int], str]) -> list[tuple[str, str, str]]:
-        """Return (dotted name, short name, source) of each module, those first that others import."""
+    def flat(self) -> ast.Module:
+        """Return all that is kept as one module: imports from elsewhere, then the modules, those first others need."""
         order = self._ordered()
-        names = {module.name: short(i) for i, module in enumerate(order)}
-        trees = [self._written(module, names) for module in order]
-        rename(trees, frozenset(names.values()), self._public | self._roots)
-        return [
-            (module.name, names[module.name], unparsed(tree)) for module, tree in zip(order, trees, strict=True)
-        ]  # fmt: skip
+        owners: dict[str, set[str]] = {}
+        for module in order:
+            for name in module.defined:
+                owners.setdefault(name, set()).add(module.name)
+        number = {module.name: i for i, module in enumerate(order)}
+
+        def final(source: str, name: str) -> str:
+            return f"{name}_{number[source]}" if len(owners[name]) > 1 else name
+
+        outside: dict[str, Import] = {}
+        body: list[ast.stmt] = []
+        for module in order:
+            for alias, target in module.uses.items():
+                if target.source not in number and target.source.partition(".")[0] != PACKAGE:
+                    if outside.setdefault(alias, target) != target:
+                        raise KeyError(f"{alias} is imported from {target.source} and from {outside[alias].source}")
+            kept = [_with_methods(s, module.methods) for s in module.order if id(s) in module.kept]
+            body += [_Joined(self, module, final).visit(s) for s in kept]
+        flat = ast.Module([_import(alias, target) for alias, target in sorted(outside.items())] + body, [])
+        rename([flat], frozenset(), self._public | self._roots)
+        return flat
+
+    def meaning(self, module_name: str, alias: str, attribute: str) -> Import | None:
+        """Return what ``alias.attribute`` means if ``alias`` is one of the modules; None if it is not."""
+        target = self._resolve(self._modules[module_name].imported[alias])
+        if target.name or target.source.partition(".")[0] != PACKAGE:
+            return None
+        return self._resolve(Import(target.source, attribute))
 
     # --- the search ---------------------------------------------------------------------------------------------------
 
@@ -203,22 +225,48 @@ class Shaker:
             visit(module)
         return done
 
-    def _written(self, module: _Module, names: Mapping[str, str]) -> ast.Module:
-        body: list[ast.stmt] = []
-        groups: dict[str, list[ast.alias]] = {}
-        for alias, target in sorted(module.uses.items()):
-            source = names.get(target.source, target.source)
-            if target.name:
-                groups.setdefault(source, []).append(ast.alias(target.name, alias if alias != target.name else None))
-            elif "." in source and alias == source.partition(".")[0]:
-                body.append(ast.Import([ast.alias(source)]))
-            elif target.source in names or target.source.partition(".")[0] != PACKAGE:
-                body.append(ast.Import([ast.alias(source, alias if alias != source else None)]))
-        body += [ast.ImportFrom(source, aliases, 0) for source, aliases in groups.items()]
-        for statement in module.order:
-            if id(statement) in module.kept:
-                body.append(_with_methods(statement, module.methods))
-        return ast.Module(body, [])
+
+class _Joined(ast.NodeTransformer):
+    """Gives the names of a module the names that they have in one namespace for all."""
+
+    def __init__(self, shaker: Shaker, module: _Module, final: Callable[[str, str], str]) -> None:
+        self._shaker, self._module = shaker, module
+        self._names = {name: final(module.name, name) for name in module.defined}
+        for alias, target in module.uses.items():
+            if target.name and target.source.partition(".")[0] == PACKAGE:
+                self._names[alias] = final(target.source, target.name)
+        self._final = final
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        if isinstance(node.value, ast.Name) and node.value.id in self._module.imported:
+            found = self._shaker.meaning(self._module.name, node.value.id, node.attr)
+            if found is not None:
+                return ast.Name(self._final(found.source, found.name), node.ctx)
+        return self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        node.id = self._names.get(node.id, node.id)
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.arg = self._names.get(node.arg, node.arg)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        if node in self._module.order:
+            node.name = self._names.get(node.name, node.name)
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.name = self._names.get(node.name, node.name)
+        return self.generic_visit(node)
+
+
+def _import(alias: str, target: Import) -> ast.stmt:
+    name = alias if alias != (target.name or target.source) else None
+    if target.name:
+        return ast.ImportFrom(target.source, [ast.alias(target.name, name)], 0)
+    return ast.Import([ast.alias(target.source, None if name == target.source.partition(".")[0] else name)])
 
 
 def _with_methods(statement: ast.stmt, kept: set[int]) -> ast.stmt:

@@ -6,9 +6,11 @@ symbols that it is to find, and notes the frequency of each; the coded words fol
 
 from __future__ import annotations
 
+import json
 import lzma
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -16,11 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from golfcore.container import grid, plain_decoder
-from golfcore.container.codec_base import Layout
-from golfcore.container.directory import ChunkInfo
-from golfcore.container.directory import to_bytes as directory_bytes
 from golfcore.container.generic_codecs import zstd_compress
-from golfcore.container.tensors import Kind, Tensor, kind_of
+from golfcore.container.tensors import Tensor
+from golfcore.container.wire import varint
 
 __all__ = ["Tensor", "encode"]
 
@@ -31,54 +31,62 @@ PRIMES = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77
 
 def encode(tensors: Sequence[Tensor], manifest: Mapping[str, Any]) -> bytes:
     """Return the bytes of a container; see ``golfcore.container.writing.encode``."""
-    groups: dict[tuple[str, Any], list[Tensor]] = {}
+    groups: dict[tuple[str, int], list[Tensor]] = {}
     for tensor in tensors:
-        groups.setdefault((tensor.role, kind_of(tensor)), []).append(tensor)
-    chunks, names, payload = [], [], b""
+        kind = 128 | tensor.bits if tensor.bits else plain_decoder.TYPES.index(tensor.array.dtype.str.lstrip("|"))
+        groups.setdefault((tensor.role, kind), []).append(tensor)
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    heads, names, shapes, payload, before = [varint(len(text)), text, varint(len(groups))], b"", b"", b"", b""
     for (role, kind), group in groups.items():
-        layout = Layout(kind, tuple(tensor.array.shape for tensor in group))
-        raw = b"".join(tensor.array.astype(kind.numpy).tobytes() for tensor in group)
-        codec, params, coded = min(_attempts(raw, layout), key=lambda found: len(found[1]) + len(found[2]))
-        checksum = plain_decoder.crc32c(coded)
-        chunks.append(ChunkInfo(role, layout, codec, params, len(coded), checksum, len(payload)))
-        names += [tensor.name for tensor in group]
+        raw = b"".join(tensor.array.tobytes() for tensor in group)
+        found = _attempts(raw, kind, [tensor.array.shape for tensor in group])
+        codec, params, coded = min(found, key=lambda one: len(one[1]) + len(one[2]))
+        heads += [
+            bytes((codec, kind, len(role))), role.encode(), varint(len(group)), varint(len(coded)),
+            bytes((len(params),)), params, plain_decoder.crc32c(coded).to_bytes(4, "little"),
+        ]  # fmt: skip
         payload += coded
-    raw = directory_bytes(manifest, chunks, names)
+        for tensor in group:
+            name, shared = tensor.name.encode(), 0
+            while before[shared : shared + 1] == name[shared : shared + 1] != b"":
+                shared += 1
+            names += bytes((shared, len(name) - shared)) + name[shared:]
+            before = name
+            shapes += bytes((tensor.array.ndim,)) + b"".join(map(varint, tensor.array.shape))
+    raw = b"".join(heads) + names + shapes
     coded = zstd_compress(raw)
     head = struct.pack("<4sBBHIII", b"GCF1", 1, 2, 0, len(raw), len(coded), len(payload))
     body = head + plain_decoder.crc32c(head + coded).to_bytes(4, "little") + coded + payload
     return body + xxh64(body).to_bytes(8, "little")
 
 
-def _attempts(raw: bytes, layout: Layout) -> list[tuple[int, bytes, bytes]]:
-    """Return (codec, parameters, coded bytes) of every codec that serves a chunk."""
-    kind, found = layout.kind, [(0, b"", raw)]
+def _attempts(raw: bytes, kind: int, shapes: list[tuple[int, ...]]) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield (codec, parameters, coded bytes) of every codec that serves a chunk."""
+    yield 0, b"", raw
     if not raw:
-        return found
-    if kind.bits:
+        return
+    if bits := kind & 15 if kind >= 128 else 0:
         weights_log2 = len(raw).bit_length() - 1
         lanes_log2 = max(0, min(weights_log2 - 13, weights_log2 // 2 - 4, 8))
-        found.append((5, bytes((lanes_log2, 5, 0)), _adaptive(raw, layout, lanes_log2, 5, 0)))
-        if kind.bits < 8:
-            u = np.frombuffer(raw, np.uint8) + np.uint8(1 << (kind.bits - 1))
-            packed = np.unpackbits(u[:, None], axis=1, count=kind.bits, bitorder="little")
-            found.append((1, b"", np.packbits(packed, bitorder="little").tobytes()))
-        return found
-    if kind.dtype == "u8":
+        matrices = [(math.prod(shape[:-1]), shape[-1]) for shape in shapes]
+        yield 5, bytes((lanes_log2, 5, 0)), _adaptive(raw, bits, matrices, lanes_log2, 5, 0)
+        if bits < 8:
+            u = np.frombuffer(raw, np.uint8) + np.uint8(1 << (bits - 1))
+            packed = np.unpackbits(u[:, None], axis=1, count=bits, bitorder="little")
+            yield 1, b"", np.packbits(packed, bitorder="little").tobytes()
+    elif kind == 4:
         window = max(1 << 12, min(1 << 27, 1 << (len(raw) - 1).bit_length()))
         how = {"id": lzma.FILTER_LZMA1, "preset": 9, "dict_size": window, "lc": 3, "lp": 0, "pb": 0}
-        found.append((8, b"\3", lzma.compress(raw, lzma.FORMAT_RAW, filters=[how])))
-        return found
-    planes = np.frombuffer(raw, np.uint8).reshape(-1, kind.itemsize).T.tobytes()
-    found.append((3, b"", zstd_compress(planes)))
-    index = grid.to_index(np.frombuffer(raw, "<u2")) if kind.dtype == "f16" else None
-    if index is not None:
-        sizes = [rows * cols for rows, cols in layout.matrices]
-        medians = [int(np.sort(part)[part.size // 2]) for part in np.split(index, list(accumulate(sizes))[:-1])]
-        distances = index - np.repeat(np.array(medians, np.uint8), sizes)
-        columns = Layout(Kind("i8", 8), tuple((size,) for size in sizes))
-        found.append((7, b"\0\x0f\2", bytes(medians) + _adaptive(distances.tobytes(), columns, 0, 15, 2)))
-    return found
+        yield 8, b"\3", lzma.compress(raw, lzma.FORMAT_RAW, filters=[how])
+    elif kind == 0:
+        yield 3, b"", zstd_compress(raw[::2] + raw[1::2])
+        index = grid.to_index(np.frombuffer(raw, "<u2"))
+        if index is not None:
+            sizes = [math.prod(shape) for shape in shapes]
+            medians = [int(np.sort(part)[part.size // 2]) for part in np.split(index, list(accumulate(sizes))[:-1])]
+            distances = (index - np.repeat(np.array(medians, np.uint8), sizes)).tobytes()
+            columns = [(size, 1) for size in sizes]
+            yield 7, b"\0\x0f\2", bytes(medians) + _adaptive(distances, 8, columns, 0, 15, 2)
 
 
 class _Recorder:
@@ -124,15 +132,12 @@ class _Recorder:
         return x.astype("<u4").tobytes() + np.concatenate(words[::-1]).tobytes() + escapes.tobytes()
 
 
-def _adaptive(raw: bytes, layout: Layout, lanes_log2: int, prior_log2: int, shift: int) -> bytes:
+def _adaptive(
+    raw: bytes, bits: int, matrices: list[tuple[int, int]], lanes_log2: int, prior_log2: int, shift: int
+) -> bytes:
     _Recorder.symbols = np.frombuffer(raw, np.int8).astype(np.int16)
     mean = min(65535, max(1, 256 * int(np.abs(_Recorder.symbols).sum()) // len(raw))).to_bytes(2, "little")
-    lanes, plain_decoder.Lanes = plain_decoder.Lanes, _Recorder  # type: ignore[assignment, misc]
-    try:
-        params = bytes((lanes_log2, prior_log2, shift))
-        plain_decoder.adaptive(mean, params, layout.kind.bits, 0, list(layout.matrices))
-    finally:
-        plain_decoder.Lanes = lanes  # type: ignore[misc]
+    plain_decoder.adaptive(mean, bytes((lanes_log2, prior_log2, shift)), bits, 0, matrices, _Recorder)
     return mean + _Recorder.last.coded()
 
 

@@ -67,7 +67,7 @@ def _make(path: str, recipe: Any, tree: dict[str, Any], world: World) -> None:
         manifest = {
             "recipe": tree["name"], "tokenizer_sha256": tokens.sha256(),
             "eval": {**stretch, **{key: tree["eval"][key] for key in keys}, "budget_s": recipe.track.eval_s},
-            "model": {"family": "gpt", "vocab_size": vocab_size, "config": tree["model"]},
+            "model": {"family": "gpt", "vocab_size": vocab_size, "config": dataclasses.asdict(recipe.model)},
         }  # fmt: skip
 
         def packed(stored: list[StoredTensor]) -> bytes:

@@ -29,7 +29,7 @@ def train(model: LanguageModel, recipe: Any, shards: ShardSet, world: World, bud
     )  # fmt: skip
     optimizers = Optimizers(
         model, model.parameter_roles(), recipe.optim, tied=recipe.model.tie_embeddings,
-        averaged=config.ema_decay > 0 or config.swa_start > 0, ranks=world,
+        averaged=config.ema_decay > 0 or config.swa_start > 0,
     )  # fmt: skip
     losses: list[Any] = [model.loss]
     if recipe.quant.qat != "off":
@@ -46,14 +46,16 @@ def train(model: LanguageModel, recipe: Any, shards: ShardSet, world: World, bud
         length = host.inputs_BT.shape[1]
         batches = batches_of(host, max(1, min(config.micro_batch_tokens, host.inputs_BT.size) // length), world.device)
         total = torch.zeros((), device=world.device)
-        for number, batch in enumerate(batches, 1):
+        for batch in batches:
             part = batch.inputs_BT.size(0) / len(host.inputs_BT)
             loss, parts = loss_fn(batch, Context(share))
-            if number == len(batches):
-                optimizers.begin_overlapped_reduction()
             (loss * (part / world.size)).backward()
             total += parts["ce"].float() * part
-        return optimizers.reduce(total)
+        if world.size > 1:
+            for parameter in optimizers.parameters.values():
+                world.sum(parameter.grad)
+            world.sum(total.div_(world.size))
+        return total
 
     model.train()
     for stage in stages(config, model.phase_starts()):  # compiles and allocates, and changes nothing
