@@ -1,7 +1,5 @@
 """Small finished runs, one per structure of a recipe, and a Python in which golfcore cannot be imported."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,8 @@ SMALL = {
     "data.vocab_size": 300, "data.val_fraction": 0.2, "train.batch_tokens": 256, "train.micro_batch_tokens": 256,
     "train.seq_len": 32, "train.iterations": 6, "train.warmup_steps": 1, "train.log_every": 1, "track.train_s": 0.0,
     "train.precision": "fp32", "train.compile": False, "train.require_gpu": False, "quant.calibration_tokens": 512,
-    "quant.fit": False, "eval.stride": 16, "eval.context": 32, "quant.reserve_s": 0.0, "data.path": "", "data.tokenizer": "",
+    "quant.fit": False, "eval.stride": 16, "eval.context": 32, "quant.reserve_s": 0.0, "data.path": "",
+    "data.tokenizer": "",
 }  # fmt: skip
 
 

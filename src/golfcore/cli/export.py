@@ -34,8 +34,9 @@ def export(
     fits = entry.total <= entry.cap
     if json:
         output.print_json({
-            "folder": str(entry.folder), "bytes_code": entry.facts["bytes_code"], "bytes_model": entry.facts["bytes_model"],
-            "bytes_total": entry.total, "bytes_cap": entry.cap, "bytes_expanded": entry.expanded, "fits": fits,
+            "folder": str(entry.folder), "bytes_code": entry.facts["bytes_code"],
+            "bytes_model": entry.facts["bytes_model"], "bytes_total": entry.total,
+            "bytes_cap": entry.cap, "bytes_expanded": entry.expanded, "fits": fits,
             "val_bpb": entry.facts["val_bpb"], "trial": entry.trial,
         })  # fmt: skip
         return 0 if fits else 1

@@ -28,7 +28,8 @@ SECTIONS = ("model", "optim", "train", "quant", "eval", "track")
 CHANGED = {"train.seed", "train.iterations", "quant.states", "quant.group_k", "quant.fit"}
 OPERATIONS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
+    ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
 
 
@@ -160,10 +161,7 @@ def _value(node: ast.expr) -> tuple[Any] | None:
 def _constants(node: ast.ClassDef) -> dict[str, ast.Constant]:
     """Return the attributes that a class sets once, in ``__init__``, to a constant."""
     found: dict[str, ast.Constant] = {}
-    stored: list[str] = []
-    for part in ast.walk(node):
-        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
-            stored.append(part.attr)
+    stored = [n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
     init = next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
     for part in init.body if init else []:
         if not isinstance(part, ast.Assign) or len(part.targets) != 1:

@@ -18,10 +18,10 @@ from golfcore.export.papers import readme, requirements, submission
 from golfcore.export.script import Script, make_script
 from golfcore.export.trial import strides_of, try_script
 from golfcore.hints import command
+from golfcore.paths import sha256_file
 from golfcore.pipeline.config import read_config
 from golfcore.pipeline.pack import matrix_codec
 from golfcore.run_folder import ARTIFACT, ENV, LEDGER, LOG, METRICS, SCORE
-from golfcore.paths import sha256_file
 from golfcore.training.runlog import budget_use, read_json, read_ledger, read_metrics
 
 FAMILIES = ("gpt",)
@@ -97,8 +97,8 @@ def export_run(
                 place / SCRIPT, place / ARTIFACT, tokens, recipe.data.tokenizer, score, recipe.eval.batch_tokens
             )
             facts["trial"] = (
-                f"Tried by `golfcore export` in a Python without golfcore: {trial['val_bpb']:.8f} bits per byte in fp32, "
-                f"golfcore {trial['golfcore_val_bpb']:.8f}."
+                f"Tried by `golfcore export` in a Python without golfcore: {trial['val_bpb']:.8f} bits per byte in "
+                f"fp32, golfcore {trial['golfcore_val_bpb']:.8f}."
             )
         (place / "submission.json").write_text(json.dumps(submission(recipe, facts), indent=2) + "\n", encoding="utf-8")
         (place / "requirements.txt").write_text(requirements(recipe, facts), encoding="utf-8")

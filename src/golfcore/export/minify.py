@@ -132,7 +132,9 @@ class _Short(ast.NodeTransformer):
         """Keep the beginning of a message: the reader of a script has golfcore's source for the rest."""
         call = node.exc
         if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], (ast.JoinedStr, ast.Constant)):
-            texts = [n.value for n in ast.walk(call.args[0]) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            texts = [
+                n.value for n in ast.walk(call.args[0]) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            ]
             call.args = [ast.Constant(max(texts, key=len, default="").strip()[:MESSAGE])]
         node.cause = None
         return node

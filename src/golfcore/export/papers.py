@@ -15,8 +15,8 @@ SCHEMA = "submission.schema.json"
 PLAIN = ("name", "data", "track")  # sections of a recipe that are no part of the method
 UNKNOWN = "TODO"
 STANDS_FOR = {
-    "states": "the script rounds to the nearest integer where golfcore searched a trellis of {} states, so the file that "
-    "it makes is a little worse for its bytes than the model.golf beside it",
+    "states": "the script rounds to the nearest integer where golfcore searched a trellis of {} states, so the file "
+    "that it makes is a little worse for its bytes than the model.golf beside it",
     "cuda_graphs": "the script does not replay CUDA graphs",
     "val_every": "the script does not validate during training",
 }
@@ -87,8 +87,8 @@ def readme(recipe: RecipeConfig, facts: Mapping[str, Any]) -> str:
         "operations are plain torch. It trains, quantizes, packs and scores. What it does otherwise than golfcore:", "",
         *(f"- {text}." for text in limits), "",
         "## Evaluation", "",
-        f"Windows of {facts['context']} tokens; [first token, stride]: {facts['strides']}. Every target is scored once, in "
-        "the order of the text, from the tokens before it."
+        f"Windows of {facts['context']} tokens; [first token, stride]: {facts['strides']}. Each target is scored once, "
+        "in the order of the text, from the tokens before it."
         + (" Counts of the tokens that were already scored are mixed into each distribution." if facts["mix"] else ""),
         facts["trial"], "",
     ])  # fmt: skip

@@ -91,9 +91,7 @@ def _attributes(nodes: Iterable[ast.AST], classes: Iterable[ast.ClassDef]) -> se
     }  # fmt: skip
 
 
-def _fixed(
-    nodes: Iterable[ast.AST], internal: frozenset[str], functions: set[str], foreign: set[str]
-) -> set[str]:
+def _fixed(nodes: Iterable[ast.AST], internal: frozenset[str], functions: set[str], foreign: set[str]) -> set[str]:
     """Return the names in strings, in imports from elsewhere, and in calls of what is not the modules' own."""
     kept: set[str] = set()
     for node in nodes:
@@ -107,7 +105,9 @@ def _fixed(
             kept.update(part for alias in node.names for part in [*alias.name.split("."), alias.asname or ""])
         elif isinstance(node, ast.Call):
             called = node.func
-            name = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
+            name = (
+                called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
+            )
             first = node.args[0] if node.args else None
             if name == "partial" and isinstance(first, ast.Name):
                 name = first.id

@@ -67,16 +67,15 @@ def make_script(recipe: RecipeConfig, facts: dict[str, Any], codecs: frozenset[i
         codecs: codecs of the run's packed model, which the script has to decode besides its own.
     """
     tree = _plain(recipe, facts)
-    shaker = Shaker(
-        _read, BOUND, lambda module, name: folded(module, name, recipe, codecs | WRITTEN), _in_data(recipe, tree, facts["vocab_size"])
-    )  # fmt: skip
+    fixed, decoded = _in_data(recipe, tree, facts["vocab_size"]), codecs | WRITTEN
+    shaker = Shaker(_read, BOUND, lambda module, name: folded(module, name, recipe, decoded), fixed)
     if 9 in codecs:
         shaker.reach(BINARY, ["binary"])
     shaker.reach(MAIN, ["main"])
     source = unparsed(shaker.flat())
     if 9 in codecs:
         source += "import sys,types\nsys.modules['plain_binary']=types.SimpleNamespace(binary=binary)\n"
-    source += f"main({_read_keys(tree, source)},__file__)\n".replace(", ", ",").replace(": ", ":")
+    source += f"main({_read_keys(tree, source)},__file__)\n"
     data, filters = min((_compressed(bits, source.encode()) for bits in range(5)), key=lambda found: len(found[0]))
     text = LOADER.format(name=recipe.name, data=base64.b85encode(data), filters=filters)
     return Script(text, source)
@@ -95,11 +94,9 @@ def _read_keys(tree: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _compressed(context_bits: int, raw: bytes) -> tuple[bytes, str]:
-    filters = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": context_bits, "lp": 0, "pb": 0}
-    filters |= {"dict_size": 1 << 20}
-    del filters["preset"]
-    best = lzma.compress(raw, lzma.FORMAT_RAW, filters=[{**filters, "nice_len": 273, "mf": lzma.MF_BT4, "depth": 1000}])
-    return best, repr(filters).replace(" ", "")
+    filters = {"id": lzma.FILTER_LZMA1, "lc": context_bits, "lp": 0, "pb": 0, "dict_size": 1 << 20}
+    how = {**filters, "nice_len": 273, "mf": lzma.MF_BT4, "depth": 1000}
+    return lzma.compress(raw, lzma.FORMAT_RAW, filters=[how]), repr(filters).replace(" ", "")
 
 
 def _in_data(recipe: RecipeConfig, tree: dict[str, Any], vocab_size: int) -> frozenset[str]:
@@ -125,5 +122,5 @@ def _read(module: str) -> str | None:
     if parts[0] != PACKAGE:
         return None
     place = files(PACKAGE).joinpath(*parts[1:])
-    path = place.joinpath("__init__.py") if place.is_dir() else place.parent.joinpath(f"{parts[-1]}.py")  # type: ignore[attr-defined]
+    path = place.joinpath("__init__.py") if place.is_dir() else files(PACKAGE).joinpath(*parts[1:-1], f"{parts[-1]}.py")
     return path.read_text(encoding="utf-8") if path.is_file() else None

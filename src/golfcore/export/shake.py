@@ -90,9 +90,9 @@ class Shaker:
         body: list[ast.stmt] = []
         for module in order:
             for alias, target in module.uses.items():
-                if target.source not in number and target.source.partition(".")[0] != PACKAGE:
-                    if outside.setdefault(alias, target) != target:
-                        raise KeyError(f"{alias} is imported from {target.source} and from {outside[alias].source}")
+                foreign = target.source.partition(".")[0] != PACKAGE
+                if foreign and outside.setdefault(alias, target) != target:
+                    raise KeyError(f"{alias} is imported from {target.source} and from {outside[alias].source}")
             kept = [_with_methods(s, module.methods) for s in module.order if id(s) in module.kept]
             body += [_Joined(self, module, final).visit(s) for s in kept]
         flat = ast.Module([_import(alias, target) for alias, target in sorted(outside.items())] + body, [])

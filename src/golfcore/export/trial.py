@@ -17,7 +17,6 @@ from golfcore.data.tokens import Tokens
 from golfcore.errors import RuleError
 from golfcore.evaluate.booking import Booking, Ranks
 from golfcore.evaluate.text import validation_text
-from golfcore.machine import one_line
 from golfcore.ops.ngram import NgramMixture
 from golfcore.progress import Tick, silent
 
@@ -54,11 +53,11 @@ def run_alone(
     with tempfile.TemporaryDirectory() as own:
         done = subprocess.run(
             [sys.executable, "-I", "-c", REFUSE, str(script.absolute()), *options], cwd=folder or own, env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False,
+            capture_output=True, encoding="utf-8", errors="replace", check=False,
         )  # fmt: skip
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise RuleError(f"{script} failed without golfcore: {one_line(last[0])}")
+        raise RuleError(f"{script} failed without golfcore: {last[0]}")
     return done.stdout
 
 
@@ -83,8 +82,8 @@ def try_script(
     difference = abs(found["val_bpb"] - expected)
     if not difference <= TOLERANCE:
         raise RuleError(
-            f"{script} scores {found['val_bpb']:.8f} bits per byte without golfcore, golfcore {expected:.8f}: they differ "
-            f"by more than {TOLERANCE:g}; do not file it, and report the recipe"
+            f"{script} scores {found['val_bpb']:.8f} bits per byte without golfcore, golfcore {expected:.8f}: they "
+            f"differ by more than {TOLERANCE:g}; do not file it, and report the recipe"
         )
     return {"val_bpb": found["val_bpb"], "golfcore_val_bpb": expected, "difference": difference}
 

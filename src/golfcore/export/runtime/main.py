@@ -28,7 +28,9 @@ def main(tree: dict[str, Any], script: str) -> None:
         "DATA_PATH, TOKENIZER_PATH, SEED, ITERATIONS and MAX_WALLCLOCK_SECONDS."
     )
     parser.add_argument("--eval", metavar="FILE", help="score this packed model, and do nothing else")
-    parser.add_argument("--precision", default=tree["precision"], choices=["float32", "bfloat16"], help="of activations")
+    parser.add_argument(
+        "--precision", default=tree["precision"], choices=["float32", "bfloat16"], help="of activations"
+    )
     wish = parser.parse_args()
     tree = {**tree, "code_bytes": Path(script).stat().st_size, "precision": wish.precision}
     recipe, world, path = recipe_of(tree), World(), wish.eval

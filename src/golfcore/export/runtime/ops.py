@@ -62,13 +62,13 @@ def fake_quantize(w: Tensor, scales: Tensor, fmt: str) -> Tensor:
     return bitpack.fake_quantize(w, scales, fmt, w.shape[1])
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _documents(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None) -> Tensor:
     """Return causal attention of [B, T, N, H] within each document; ``bounds`` is None if each row is one."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     cuts = [0, q.shape[2]] if bounds is None else bounds.tolist()
     parts = [
-        F.scaled_dot_product_attention(*(x[:, :, a:b] for x in (q, k, v)), is_causal=True, enable_gqa=True)
+        F.scaled_dot_product_attention(q[:, :, a:b], k[:, :, a:b], v[:, :, a:b], is_causal=True, enable_gqa=True)
         for a, b in pairwise(cuts)
         if b > a
     ]
@@ -81,6 +81,7 @@ def attention(
 ) -> Tensor:  # fmt: skip
     """Compute what ``golfcore.ops.attention`` computes."""
     q, k, v = q_BTNH, k_BTKH, v_BTKH
+    y: Any
     if not q.is_cuda:
         q, k, v = widen(q), widen(k), widen(v)
         y = _documents(q, k, v, cu_seqlens)
@@ -99,7 +100,8 @@ def attention(
         y = y - (y * unit).sum(-1, keepdim=True) * unit
     if gate_BTN is not None:
         y = y * gate_BTN.to(y.dtype).unsqueeze(-1)
-    return y.to(q_BTNH.dtype)
+    out: Tensor = y.to(q_BTNH.dtype)
+    return out
 
 
 def leaves_fp32(x: Tensor) -> bool:

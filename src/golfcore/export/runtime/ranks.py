@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,7 +10,7 @@ from torch import Tensor
 
 
 class World:
-    """This process's place among the ranks, and the collectives that training needs."""
+    """This process's place among the ranks, and the sums over them."""
 
     def __init__(self) -> None:
         self.rank, self.size = (int(os.environ.get(key, n)) for key, n in (("RANK", 0), ("WORLD_SIZE", 1)))
@@ -48,18 +46,3 @@ class World:
         all_ = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(all_, dist.ReduceOp.MAX)
         return tuple(all_.tolist())
-
-    def all_reduce(self, buffer: Tensor) -> Callable[[], Any]:
-        """Begin to sum a buffer over the ranks; the result waits."""
-        return dist.all_reduce(buffer, async_op=True).wait  # type: ignore[union-attr]
-
-    def reduce_scatter(self, own: Tensor, pieces: Tensor) -> Callable[[], Any]:
-        """Begin to sum ``pieces`` over the ranks, of which ``own`` gets this rank's."""
-        if self.device.type == "cuda":
-            return dist.reduce_scatter_tensor(own, pieces.flatten(0, 1), async_op=True).wait  # type: ignore[union-attr]
-        wait = dist.all_reduce(pieces, async_op=True).wait  # type: ignore[union-attr]
-        return lambda: (wait(), own.copy_(pieces[self.rank]))
-
-    def all_gather(self, all_: Tensor, own: Tensor) -> Callable[[], Any]:
-        """Begin to gather ``own`` of each rank into ``all_``."""
-        return dist.all_gather_into_tensor(all_.flatten(0, 1), own, async_op=True).wait  # type: ignore[union-attr]

@@ -71,7 +71,7 @@ def load(path: str) -> tuple[GPT, dict[str, Any], bytes]:
         for name, _, kind, _ in tensors
     }
     about = manifest["model"]
-    config = {key: tuple(v) if isinstance(v, list) else v for key, v in about["config"].items()}
+    config: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["config"].items()}
     model = GPT(GPTConfig(**config), about["vocab_size"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -113,6 +113,6 @@ def evaluate(path: str, recipe: Any, world: World, log: Any) -> None:
 
 def recipe_of(tree: dict[str, Any]) -> Any:
     """Return a recipe whose tables are sections; the model's is the family's own config."""
-    model = {key: tuple(v) if isinstance(v, list) else v for key, v in tree["model"].items()}
+    model: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in tree["model"].items()}
     plain = {key: section(value) if isinstance(value, dict) else value for key, value in tree.items()}
     return section({**plain, "model": GPTConfig(**model)})

@@ -52,8 +52,8 @@ def train(model: LanguageModel, recipe: Any, shards: ShardSet, world: World, bud
             (loss * (part / world.size)).backward()
             total += parts["ce"].float() * part
         if world.size > 1:
-            for parameter in optimizers.parameters.values():
-                world.sum(parameter.grad)
+            for gradient in [p.grad for p in optimizers.parameters.values() if p.grad is not None]:
+                world.sum(gradient)
             world.sum(total.div_(world.size))
         return total
 
@@ -73,8 +73,8 @@ def train(model: LanguageModel, recipe: Any, shards: ShardSet, world: World, bud
         before, elapsed = elapsed, world.largest(time.perf_counter() - began)[0]
         step_s = max(0.9 * step_s, elapsed - before)
         if step and 0 < budget_s < elapsed + LONGER * step_s:
-            spent = f"train_time:{1000 * elapsed:.0f}ms step:{step}/{config.iterations}"
-            world.print(f"stopping_early: wallclock_cap {spent}")
+            place = f"train_time:{1000 * elapsed:.0f}ms step:{step}/{config.iterations}"
+            world.print(f"stopping_early: wallclock_cap {place}")
             break
         multiplier = lr_multiplier(step, elapsed, config, budget_s)
         done = progress(step, elapsed, config, budget_s)
