@@ -97,7 +97,7 @@ def test_the_command_says_if_the_entry_is_above_the_cap(
 
 def test_a_run_that_was_not_scored_or_an_old_folder_is_refused(entry: tuple[Path, Entry], tmp_path: Path) -> None:
     run_dir, made = entry
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         export_run(run_dir, made.folder, tried=False)
     (tmp_path / "config.toml").write_bytes((run_dir / "config.toml").read_bytes())
     with pytest.raises(InputError, match="was not scored"):

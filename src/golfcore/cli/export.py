@@ -53,8 +53,8 @@ def export(
         )
     if not fits:
         lines.append(
-            f"{entry.total - entry.cap:,} bytes above the cap: quantize and pack the run again with quant.margin = "
-            f"{entry.total - entry.cap + 1_000} or more"
+            f"{entry.total - entry.cap:,} bytes above the cap: leave them free with "
+            f"--set quant.margin={entry.total - entry.cap + 1_000} when you run the recipe again"
         )
     for line in lines:
         output.out.print(line, markup=False)

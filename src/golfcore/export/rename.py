@@ -52,16 +52,21 @@ def rename(trees: Sequence[ast.Module], internal: frozenset[str], public: frozen
     own = _attributes(nodes, classes)
     elsewhere = {alias.asname or alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     for node in nodes:
-        if isinstance(node, ast.Attribute):
-            through = isinstance(node.value, ast.Name) and node.value.id in elsewhere
-            if through or node.attr not in own:
-                kept.add(node.attr)
+        if isinstance(node, ast.Attribute) and (_root(node) in elsewhere or node.attr not in own):
+            kept.add(node.attr)
     seen: Counter[str] = Counter(name for node in nodes for name in _names(node))
     names = [name for name, _ in seen.most_common() if len(name) > 1 and name not in kept and name[:2] != "__"]
     fresh = (short for short in _short_names() if short not in kept and short not in seen)
     table = dict(zip(names, fresh, strict=False))
     for node in nodes:
         _apply(node, table, internal)
+
+
+def _root(node: ast.expr) -> str:
+    """Return the name that a chain of attributes begins with; empty if it begins with anything else."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _names(node: ast.AST) -> Iterator[str]:
