@@ -52,10 +52,7 @@ def export(
             f"{entry.trial['golfcore_val_bpb']:.8f}"
         )
     if not fits:
-        lines.append(
-            f"{entry.total - entry.cap:,} bytes above the cap: leave them free with "
-            f"--set quant.margin={entry.total - entry.cap + 1_000} when you run the recipe again"
-        )
+        lines.append(f"{entry.total - entry.cap:,} bytes above the cap: run the recipe again with {entry.advice}")
     for line in lines:
         output.out.print(line, markup=False)
     return 0 if fits else 1

@@ -51,6 +51,13 @@ class Entry:
         """Return the bytes that count: those of script and model."""
         return int(self.facts["bytes_code"] + self.facts["bytes_model"])
 
+    @property
+    def advice(self) -> str:
+        """Return what to change in the recipe so that the entry fits."""
+        if not self.facts["fit"]:
+            return "quant.fit = true, fewer bits or a smaller model"
+        return f"--set quant.margin={self.facts['margin'] + self.total - self.cap + 1_000}"
+
 
 def export_run(
     run_dir: Path, folder: Path, *, author: str = "", github_id: str = "", title: str = "", tried: bool = True
@@ -115,6 +122,7 @@ def _facts(run_dir: Path, recipe: RecipeConfig, tokens: Tokens, score: dict[str,
     return {
         "val_loss": score["val_loss"], "val_bpb": score["val_bpb"], "train_s": train_s, "eval_s": eval_s,
         "steps": steps[-1] if steps else 0, "context": score["context"], "strides": strides_of(score),
+        "fit": recipe.quant.fit, "margin": recipe.quant.margin,
         "mix": score.get("adapt") == "mix", "bytes_model": score["artifact_bytes"],
         "hardware": f"{len(gpus)} x {gpus[0]}" if gpus else str(environment.get("cpu", "unknown")),
         "torch": environment.get("torch", "2.6"),
