@@ -73,6 +73,21 @@ def test_only_what_is_reached_is_kept() -> None:
     assert not re.search("unused|LOST|math|thrice|3|Say", source)
 
 
+def test_an_import_within_a_function_stays_there() -> None:
+    """A library that only some runs need must not be asked of all."""
+    source = (
+        "def main(wish):\n    if wish:\n        import no_such_library\n        no_such_library.call()\n    return 1\n"
+    )
+    shaker = Shaker({"golfcore.a": source}.get, {})
+    shaker.reach("golfcore.a", ["main"])
+    space: dict[str, object] = {}
+    exec(unparsed(shaker.flat()), space)
+    assert space["main"](False) == 1  # type: ignore[operator]
+    within = Shaker({"golfcore.a": "def main():\n    from golfcore.b import c\n", "golfcore.b": "c = 1\n"}.get, {})
+    with pytest.raises(KeyError, match="within a function"):
+        within.reach("golfcore.a", ["main"])
+
+
 def test_two_modules_may_use_one_name() -> None:
     sources = {
         "golfcore.a": "from golfcore.b import value as other\nimport golfcore.b\n\ndef value(): return 1\n\n"

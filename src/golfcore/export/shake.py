@@ -197,7 +197,9 @@ class Shaker:
             elif isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.isidentifier():
                 self._attributes.add(part.value)
             elif isinstance(part, (ast.Import, ast.ImportFrom)):
-                module.imported |= dict(_imports(part))
+                for _, found in _imports(part):  # one of a library stays where it is: it may be missing
+                    if found.source.partition(".")[0] == PACKAGE:
+                        raise KeyError(f"{module.name} imports {found.source} within a function")
             if isinstance(part, ast.Name):
                 if part.id in module.defined:
                     self._waiting.append((module.name, part.id))
