@@ -20,7 +20,7 @@ FLOORS = (
     ("evaluate", "quant", "ranks", "recipes", "training"),
     ("report",),
     ("pipeline",),
-    ("api", "bench", "boxcheck", "plan", "sweep"),
+    ("api", "bench", "boxcheck", "export", "plan", "sweep"),
     ("__main__", "cli"),
 )  # fmt: skip
 LAYERS = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -211,6 +211,7 @@ CASES: Mapping[str, Case] = {
     "tok encode": Case(("tok", "encode", TEXT, "-t", "bytes.bpe", "--json"), inputs=_tokens, prints=True),
     "tok decode": Case(("tok", "decode", "some.ids", "-t", "bytes.bpe", "--json"), inputs=_tokens, prints=True),
     "tok audit": Case(("tok", "audit", TEXT, "-t", "bytes.bpe", "--json"), inputs=_tokens, prints=True, ignored=TIMES),
+    "export": Case(("export", RUN, "-o", "entry", "--no-try"), ("entry",)),
     "inspect": Case(("inspect", MODEL, "--json"), prints=True),
     "verify": Case(("verify", MODEL, "--json"), prints=True),
     "diff": Case(("diff", MODEL, MODEL, "--json"), prints=True),

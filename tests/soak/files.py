@@ -216,6 +216,8 @@ def _hashes(path: Path) -> object:
 
 
 BY_NAME: dict[str, Reader] = {
+    "submission.json": _json, "README.md": _log, "requirements.txt": _text, "train_gpt.py": _text,
+    "train_seed1337.log": _log,
     "config.toml": _config, "recipe.toml": _text, "log.txt": _log, "metrics.jsonl": _metrics, "ledger.json": _ledger,
     "env.json": _json, "quantised.json": _json_numbers, "quantised.pt": _quantized, "score.json": _score,
     "stopped.json": _json, "manifest.json": _manifest, "val_text.zst": lambda path: len(read_val_text(path)),

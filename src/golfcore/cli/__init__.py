@@ -46,6 +46,7 @@ for _name, _target, _help in (
     ("unpack", "artifact:unpack", "Unpack a .golf file into a folder or a .safetensors file."),
     ("check", "check:check", "Check the entry of a contest against its rules, and explain a rule."),
     ("stats", "stats:stats", "Tell whether runs are better than others: policies, intervals, seeds still needed."),
+    ("export", "export:export", "Write the entry of a run: a script that needs no golfcore, and its papers."),
     ("data", "data:app", "Fetch, prepare and verify text and token shards."),
     ("tok", "tok:app", "Train, use and audit tokenizers."),
     ("recipes", "recipes:app", "List, show, compare and explain recipes."),

@@ -211,12 +211,17 @@ def static(coded: bytes, params: bytes, bits: int, trellis: int, matrices: list[
     return np.concatenate(out)
 
 
-def adaptive(coded: bytes, params: bytes, bits: int, trellis: int, matrices: list[tuple[int, int]]) -> Array:
-    """Decode a chunk of codec 5: tables and column magnitudes are learned from the blocks before."""
+def adaptive(
+    coded: bytes, params: bytes, bits: int, trellis: int, matrices: list[tuple[int, int]], lanes_of: Any = Lanes
+) -> Array:
+    """Decode a chunk of codec 5: tables and column magnitudes are learned from the blocks before.
+
+    ``lanes_of`` makes the lanes; an encoder gives a class of its own that knows the symbols.
+    """
     lanes_log2, prior_log2, shift = params
     mean, prior, per_class = int.from_bytes(coded[:2], "little"), 1 << prior_log2, 2 if trellis else 1
     contexts = per_class * len(THRESHOLDS)
-    lanes = Lanes(coded[2:], lanes_log2, bits, trellis, contexts)
+    lanes = lanes_of(coded[2:], lanes_log2, bits, trellis, contexts)
     counts = np.zeros((contexts, 1 << bits), np.int64)
     total, built = np.zeros(contexts, np.int64), np.zeros(contexts, np.int64)
     out = []
