@@ -273,7 +273,7 @@ class Journey:
     def export(self) -> str:
         if "export" not in self.golfcore("--help").split():
             raise Skipped("this golfcore has no command export")
-        self.golfcore("export", f"{RUN}/model.golf", "-o", "exported")
+        self.golfcore("export", RUN, "-o", "exported")
         assert (self.work / "exported").exists()
         return "exported"
 
