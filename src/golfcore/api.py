@@ -200,6 +200,8 @@ def quantize(
     from golfcore.ranks.heartbeat import with_heartbeat
     from golfcore.ranks.world import join_world
 
+    BYTES.check("fit", fit)
+    BYTES.check("margin", margin)
     run_dir = user_path(run_dir, "run_dir")
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
@@ -326,8 +328,6 @@ def score(
 
 def _room(fit: int, margin: int) -> int:
     """Return the bytes that the packed file may fill."""
-    BYTES.check("fit", fit)
-    BYTES.check("margin", margin)
     if fit <= margin:
         raise UsageError(f"--fit {fit} --margin {margin}: expected more bytes than the margin")
     return fit - margin

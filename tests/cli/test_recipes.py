@@ -38,7 +38,7 @@ def reduced(name: str) -> list[str]:
     sets = [*REDUCED, f"eval.finest_stride={math.ceil(full.eval.finest_stride / 4)}"]
     if full.eval.stride != "auto":
         sets.append(f"eval.stride={math.ceil(full.eval.stride / 4)}")
-    sets += [f"model.num_heads={min(8, model.num_heads)}"]
+    sets += [f"model.num_heads={min(8, model.num_heads)}", "train.require_gpu=false"]
     if model.rope_dims:
         sets.append("model.rope_dims=4")
     if model.max_segment:

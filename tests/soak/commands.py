@@ -254,5 +254,5 @@ CASES: Mapping[str, Case] = {
     "kernels test": Case(("kernels", "test", "norm")),
 }
 
-# Commands that a soak does not run: what they do is to measure times, or to fetch from the network.
-LEFT_OUT = {"bench", "ablate", "data get", "preflight"}
+# Commands that a soak does not run: they measure times, fetch from the network, or only read the logs of entries.
+LEFT_OUT = {"bench", "ablate", "check", "data get", "preflight", "stats"}

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from golfcore.cli.output import out, plain_table, print_json, print_table
 from golfcore.errors import UsageError
+from golfcore.ranges import FACTOR
 
 if TYPE_CHECKING:
     from golfcore.contest.ruleset import RuleSet
@@ -26,7 +27,7 @@ def stats(
     design: Literal["welch", "paired", "abba"] = "welch",
     policy: str = "",
     rules: str = "",
-    bytes_per_token: float = 0.0,
+    bytes_per_token: Annotated[float, Parameter(validator=FACTOR)] = 0.0,
     json: bool = False,
 ) -> int:
     """Compare runs with others: one-sided test, 95 % interval, each policy, and the seeds still needed.
@@ -52,8 +53,6 @@ def stats(
     names = [known.name for known in chosen.policies]
     if policy and policy not in names:
         raise UsageError(f"{chosen.name} has no policy {policy!r}; it has {', '.join(names)}{nearest(policy, names)}")
-    if bytes_per_token < 0:
-        raise UsageError(f"--bytes-per-token {bytes_per_token}: expected a positive number, such as 3.727")
     ours = read_values(list(runs), of, chosen, bytes_per_token)
     theirs = read_values(list(vs), of, chosen, bytes_per_token)
     result = compare([run.value for run in ours], [run.value for run in theirs], design)

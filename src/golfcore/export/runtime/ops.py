@@ -24,8 +24,8 @@ from golfcore.ops.reference.norm import mix_norm, residual
 from golfcore.ops.reference.qk import qk
 
 __all__ = [
-    "POLAR_EXPRESS", "QUINTIC", "adamw_", "attention", "embed", "fake_quantize", "leaky2", "leaves_fp32", "linear",
-    "linear_cross_entropy", "mix_norm", "mm_fp32", "muon_", "muon_apply_", "muon_update", "qk", "relu2", "residual",
+    "POLAR_EXPRESS", "QUINTIC", "adamw_", "add_fp32_", "attention", "embed", "fake_quantize", "leaky2", "leaves_fp32",
+    "linear", "linear_cross_entropy", "mix_norm", "muon_", "muon_apply_", "muon_update", "qk", "relu2", "residual",
     "rms_norm", "update_dtype",
 ]  # fmt: skip
 
@@ -109,9 +109,9 @@ def leaves_fp32(x: Tensor) -> bool:
     return False
 
 
-def mm_fp32(a_NK: Tensor, b_KM: Tensor) -> Tensor:
-    """Return a product in fp32."""
-    return a_NK.float() @ b_KM.float()
+def add_fp32_(out_NM: Tensor, a_NK: Tensor, b_KM: Tensor) -> Tensor:
+    """Add a product in fp32 to a matrix, in place."""
+    return out_NM.add_(a_NK.float() @ b_KM.float())
 
 
 # --- optimizers -------------------------------------------------------------------------------------------------------
