@@ -35,7 +35,7 @@ BOUND = {
 }
 BINARY = "golfcore.container.plain_binary"  # plain_decoder imports it by this name when it meets such a chunk
 LOADER = """\
-# {name}: made by golfcore. README.md says what it does; the shim below holds plain Python, LZMA and base85.
+# {name}, made by golfcore: see README.md. The rest is plain Python in LZMA and base85.
 import lzma,base64
 exec(lzma.decompress(base64.b85decode({data!r}),lzma.FORMAT_RAW,filters=[{filters}]))
 """

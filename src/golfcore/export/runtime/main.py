@@ -23,14 +23,9 @@ from golfcore.model.gpt.model import build_gpt
 
 def main(tree: dict[str, Any], script: str) -> None:
     """Run the script at path ``script`` of the recipe ``tree``."""
-    parser = argparse.ArgumentParser(
-        description="Without options: train, quantize, pack into final_model.golf and score it. The environment names "
-        "DATA_PATH, TOKENIZER_PATH, SEED, ITERATIONS and MAX_WALLCLOCK_SECONDS."
-    )
-    parser.add_argument("--eval", metavar="FILE", help="score this packed model, and do nothing else")
-    parser.add_argument(
-        "--precision", default=tree["precision"], choices=["float32", "bfloat16"], help="of activations"
-    )
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--eval")
+    parser.add_argument("--precision", default=tree["precision"], choices=["float32", "bfloat16"])
     wish = parser.parse_args()
     tree = {**tree, "code_bytes": Path(script).stat().st_size, "precision": wish.precision}
     recipe, world, path = recipe_of(tree), World(), wish.eval

@@ -85,7 +85,7 @@ def evaluate(path: str, recipe: Any, world: World, log: Any) -> None:
     model, manifest, bpe = load(path)
     tokens = tokens_of(recipe, bpe)
     if manifest["tokenizer_sha256"] != tokens.sha256():
-        raise RuntimeError(f"{path} was made for another tokenizer than that of {tokens.folder}")
+        raise RuntimeError(f"{path}: another tokenizer than of {tokens.folder}")
     model.to(world.device).eval().activation_dtype = getattr(torch, recipe.precision)
     ids = tokens.shards("val")[:]
     context, length = manifest["eval"]["context"], len(ids)
