@@ -185,8 +185,7 @@ def quantize(
         progress: shows how far it is.
 
     Returns:
-        The content of ``quantised.json``: ``tensors`` (one row per tensor), ``total`` and ``plan`` (None if there is no
-        cap to fill). With ``dry_run`` only the plan. Empty on every rank but 0.
+        The content of ``quantised.json``, or its ``plan`` (None without a cap to fill). Empty on every rank but 0.
 
     Raises:
         InputError: the folder holds no trained run, or weights that are not finite.
@@ -200,8 +199,7 @@ def quantize(
     from golfcore.ranks.heartbeat import with_heartbeat
     from golfcore.ranks.world import join_world
 
-    BYTES.check("fit", fit)
-    BYTES.check("margin", margin)
+    _check_bytes(fit=fit, margin=margin)
     run_dir = user_path(run_dir, "run_dir")
     config = changed(read_config(run_dir), changes or {})
     if fit or dry_run:
@@ -331,6 +329,11 @@ def _room(fit: int, margin: int) -> int:
     if fit <= margin:
         raise UsageError(f"--fit {fit} --margin {margin}: expected more bytes than the margin")
     return fit - margin
+
+
+def _check_bytes(**given: int) -> None:
+    for name, value in given.items():
+        BYTES.check(name, value)
 
 
 def _check_numbers(context: int, stride: int | str | None, budget_s: float | None, batch_tokens: int) -> None:
