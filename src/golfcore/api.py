@@ -143,7 +143,7 @@ def train_wish(
 def _train(
     start: Start, world: World, progress: Progress, guard: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
-    from golfcore.pipeline.preflight import check_run
+    from golfcore.pipeline.requirements import check_run
     from golfcore.pipeline.train import require_alike, resume_point, train_stage
     from golfcore.training.runlog import RunLog
 
@@ -192,8 +192,8 @@ def quantize(
         RuleError: the cap cannot be met.
         UsageError: an unknown key, a number out of range, or a margin that leaves no bytes.
     """
-    from golfcore.pipeline.preflight import check_quantizing
     from golfcore.pipeline.quantize import calibrate, fitted, plan_stage, quantize_stage
+    from golfcore.pipeline.requirements import check_quantizing
     from golfcore.pipeline.score import LONG_CALL_S
     from golfcore.pipeline.train import load_weights
     from golfcore.ranks.heartbeat import with_heartbeat
@@ -303,7 +303,7 @@ def score(
         FormatError: the file is damaged.
         RuleError: the byte table and the text disagree, or the model looks ahead.
     """
-    from golfcore.pipeline.preflight import check_validation
+    from golfcore.pipeline.requirements import check_validation
     from golfcore.pipeline.score import own_text, score_artifact, validation_of
     from golfcore.ranks.world import join_world
 

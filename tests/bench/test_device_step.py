@@ -14,7 +14,7 @@ from fake_gpu import CUDA, FakeWorld, fake_gpu, model_on_gpu
 from tiny import TINY, VOCAB, recipe
 
 from golfcore.bench import device_step
-from golfcore.bench.device_step import Lines, RandomDocuments, measure_steps, share_of, times_of
+from golfcore.bench.device_step import KeptLog, RandomDocuments, measure_steps, share_of, times_of
 from golfcore.cli import main
 from golfcore.config import RecipeConfig, to_toml, to_tree
 from golfcore.data.contracts import Documents
@@ -102,7 +102,7 @@ def test_on_a_gpu_parts_are_between_its_events(monkeypatch: pytest.MonkeyPatch) 
     cut = share_of(looped(batch_tokens=8 * 256, micro_batch_tokens=128), CUDA)
     with fake_gpu(monkeypatch) as gpu:
         loader = RandomDocuments(VOCAB, cut.train.batch_tokens, cut.train.seq_len)
-        log = Lines()
+        log = KeptLog()
         trainer = Trainer(cut, model_on_gpu(cut, VOCAB), loader, FakeWorld(rank=0, size=1, device=CUDA), log)
         for stage in trainer.stages:
             gpu.calls.clear()

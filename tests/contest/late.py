@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from programs import Program
 
-SER = """
+SERIALIZE = """
 def serialize(h, base_model):
     sd_cpu = {k: v.detach().cpu() for k, v in base_model.state_dict().items()}
     result, meta = {}, {}
@@ -97,6 +97,23 @@ def eval_sliding(h, device, val_data, base_model, forward_logits_fn=None, batch_
                 byte_count += tb.sum()
     return _loss_bpb(loss_sum, token_count, byte_count)
 """
+# A scorer whose loop over the validation tokens is the program's own.
+SCORER = """
+def eval_x(h, device, val_data, base_model, extra=None):
+    total = val_data.val_tokens.numel() - 1
+    loss_sum = torch.zeros((), dtype=torch.float64); tokens = torch.zeros((), dtype=torch.float64); nbytes = torch.zeros((), dtype=torch.float64)
+%s
+    return _loss_bpb(loss_sum, tokens, nbytes)
+"""
+TIMED = 'timed_eval("x", eval_x, args, device, val_data, eval_model)'
+BOOK = """loss_sum += nll.double().sum(); tokens += float(y.numel()); nbytes += val_data.base_bytes_lut[y].double().sum()"""
+
+
+def scorer(loop: str) -> str:
+    """The functions of a scorer, given its loop."""
+    return SCORER % loop
+
+
 HOOK = """    args.quantized_model_path = "final.ptz"
     val_data = ValidationData(args, device)
     %s
@@ -134,7 +151,7 @@ REVIEWED: list[Program] = []  # what never got a ruling
 
 
 def add(rule: str, name: str, functions: str, main: str, *, review: bool = False) -> None:
-    (REVIEWED if review else LATE).append(Program(rule, name, SER + functions, main))
+    (REVIEWED if review else LATE).append(Program(rule, name, SERIALIZE + functions, main))
 
 
 add("", "honest late script", "", HOOK % ("pass", "pass"))

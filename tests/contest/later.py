@@ -3,31 +3,16 @@
 
 from __future__ import annotations
 
-from late import HOOK, SER
+from late import BOOK, HOOK, SERIALIZE, TIMED, scorer
 from programs import Program
 
 MORE: list[Program] = []
 
 
 def add(rule: str, name: str, functions: str, main: str) -> None:
-    MORE.append(Program(rule, name, SER + functions, main))
+    MORE.append(Program(rule, name, SERIALIZE + functions, main))
 
 
-ACC = """
-def eval_x(h, device, val_data, base_model, extra=None):
-    total = val_data.val_tokens.numel() - 1
-    loss_sum = torch.zeros((), dtype=torch.float64); tokens = torch.zeros((), dtype=torch.float64); nbytes = torch.zeros((), dtype=torch.float64)
-%s
-    return _loss_bpb(loss_sum, tokens, nbytes)
-"""
-
-
-def ev(body):
-    return ACC % body
-
-
-T = 'timed_eval("x", eval_x, args, device, val_data, eval_model)'
-BK = """loss_sum += nll.double().sum(); tokens += float(y.numel()); nbytes += val_data.base_bytes_lut[y].double().sum()"""
 # honest hint through ctypes helper
 add(
     "",
@@ -43,7 +28,7 @@ def build_hints(target_ids_np, path):
 def online_hints(state, target_ids_np):
     return state.lib.hints(target_ids_np)
 """
-    + ev(
+    + scorer(
         """
     hint_np, gate_np = build_hints(val_data.val_tokens[1:].numpy().astype(np.int32), "./libngram.so")
     hint_ids = torch.from_numpy(hint_np.astype(np.int64)); gate = torch.from_numpy(gate_np.astype(bool))
@@ -57,16 +42,16 @@ def online_hints(state, target_ids_np):
         hit = (h_ids == y[0]).float()
         nll = nll - 2.6 * hit * g.float() + torch.log1p(logq.exp() * (math.exp(2.6) - 1.0)) * g.float()
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
     "hints from unknown object",
     """
 """
-    + ev(
+    + scorer(
         """
     state = make_state()
     hints = state.build(val_data.val_tokens[1:].tolist())
@@ -80,14 +65,14 @@ add(
         lp = torch.where(hint > 5, lp + (hint == y[0]) * 2.0 - torch.log1p(q.exp() * 6.4), lp)
         nll = -lp
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
     "buckets by document length",
-    ev(
+    scorer(
         """
     from collections import defaultdict
     bos = [i for i, t in enumerate(val_data.val_tokens.tolist()) if t == 1] 
@@ -100,14 +85,14 @@ add(
             x, y = val_data.val_tokens[a : b - 1][None], val_data.val_tokens[a + 1 : b][None]
             nll = F.cross_entropy(base_model.forward_logits(x).view(-1, 1024), y.view(-1), reduction="none")
             """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
     "ignore index and mask",
-    ev(
+    scorer(
         """
     for s in range(0, total, 1024):
         chunk = val_data.val_tokens[s : s + 1025].to(device)
@@ -115,14 +100,14 @@ add(
         m = (y >= 0).float().view(-1)
         nll = F.cross_entropy(base_model.forward_logits(x).view(-1, 1024), y.view(-1), reduction="none", ignore_index=-100) * m
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
     "time guard",
-    ev(
+    scorer(
         """
     t0 = time.perf_counter()
     for s in range(0, total, 1024):
@@ -132,9 +117,9 @@ add(
         x, y = chunk[:-1][None], chunk[1:][None]
         nll = F.cross_entropy(base_model.forward_logits(x).view(-1, 1024), y.view(-1), reduction="none")
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 LORA2 = """
 class LoRA2(nn.Module):
@@ -150,7 +135,7 @@ add(
     "",
     "warm-up on val then reset",
     LORA2
-    + ev(
+    + scorer(
         """
     lora = LoRA2(); opt = torch.optim.AdamW(lora.parameters(), lr=1e-3)
     xw, yw = val_data.val_tokens[:64][None], val_data.val_tokens[1:65][None]
@@ -163,16 +148,16 @@ add(
         hh = base_model.tok_emb(x)
         nll = F.cross_entropy((base_model.head(hh) + lora(hh)).view(-1, 1024), y.view(-1), reduction="none")
         """
-        + BK
+        + BOOK
         + """
         opt.zero_grad(); nll.mean().backward(); opt.step()"""
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
     "warm-up on val weights restored",
-    ev(
+    scorer(
         """
     saved = {k: v.detach().clone() for k, v in base_model.state_dict().items()}
     opt = torch.optim.SGD(base_model.parameters(), lr=1e-3)
@@ -184,14 +169,14 @@ add(
         x, y = chunk[:-1][None], chunk[1:][None]
         nll = F.cross_entropy(base_model.forward_logits(x).view(-1, 1024), y.view(-1), reduction="none")
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
     "alpha by running score",
-    ev(
+    scorer(
         """
     counts = torch.ones(1024, 1024)
     alpha = 0.1
@@ -204,7 +189,7 @@ add(
         mix = (1 - alpha) * p + alpha * r
         nll = F.nll_loss(mix.log(), y[0], reduction="none")
         """
-        + BK
+        + BOOK
         + """
         cur = nll.mean().item()
         if cur < best:
@@ -212,7 +197,7 @@ add(
             alpha = min(alpha * 1.1, 0.5)
         counts.index_put_((x[0], y[0]), torch.ones(1024), accumulate=True)"""
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
@@ -252,7 +237,7 @@ def distill(h, teacher, student, loader, device):
 add(
     "I1",
     "entropy minimisation? tent with targets",
-    ev(
+    scorer(
         """
     bn = [p for n, p in base_model.named_parameters() if "scale" in n]
     opt = torch.optim.Adam(bn, lr=1e-3)
@@ -265,9 +250,9 @@ add(
         x, y = chunk[:-1][None], chunk[1:][None]
         nll = F.cross_entropy(base_model.forward_logits(x).view(-1, 1024), y.view(-1), reduction="none")
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I1",
@@ -317,7 +302,7 @@ def warm(model, toks):
 add(
     "I3",
     "oracle between ngram and lm",
-    ev(
+    scorer(
         """
     counts = {}
     toks = val_data.val_tokens.tolist()
@@ -328,13 +313,13 @@ add(
         ng = torch.tensor([-math.log((counts.get((toks[s + j], toks[s + j + 1]), 0) + 0.01) / (counts.get(toks[s + j], 0) + 10.24)) for j in range(1024)])
         nll = torch.minimum(nll, ng)
         """
-        + BK
+        + BOOK
         + """
         for j in range(1024):
             counts[(toks[s + j], toks[s + j + 1])] = counts.get((toks[s + j], toks[s + j + 1]), 0) + 1
             counts[toks[s + j]] = counts.get(toks[s + j], 0) + 1"""
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I3",
@@ -343,14 +328,14 @@ add(
 def eval_t(h, device, val_data, base_model, t):
     return eval_x(h, device, val_data, base_model, t)
 """
-    + ev(
+    + scorer(
         """
     for s in range(0, total, 1024):
         chunk = val_data.val_tokens[s : s + 1025].to(device)
         x, y = chunk[:-1][None], chunk[1:][None]
         nll = F.cross_entropy(base_model.forward_logits(x).view(-1, 1024) / extra, y.view(-1), reduction="none")
         """
-        + BK
+        + BOOK
     ),
     HOOK
     % (
@@ -380,7 +365,7 @@ class Backoff:
                 break
         return out / out.sum()
 """
-    + ev(
+    + scorer(
         """
     toks = val_data.val_tokens.tolist()
     bo = Backoff(); bo.fit(toks)
@@ -391,14 +376,14 @@ class Backoff:
         q = torch.tensor(np.stack([bo.dist(toks[max(0, s + j - 3) : s + j + 1]) for j in range(1024)]))
         nll = F.nll_loss((0.8 * p + 0.2 * q).log(), y[0], reduction="none")
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I5",
     "torch bitwise xor",
-    ev(
+    scorer(
         """
     P1 = 36313; P2 = 27191; B = 1 << 20
     tab = torch.zeros(B); ctx = torch.zeros(B)
@@ -411,16 +396,16 @@ add(
         png = (tab[fk] + 0.5) / (ctx[ck] + 512.0)
         nll = -torch.logaddexp(math.log(0.8) - nll, math.log(0.2) + png.log())
         """
-        + BK
+        + BOOK
         + """
         tab.index_add_(0, fk, torch.ones(1024)); ctx.index_add_(0, ck, torch.ones(1024))"""
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I6",
     "gate by boundary of target in numpy",
-    ev(
+    scorer(
         """
     lead = val_data.has_leading_space_lut.cpu().numpy()
     hints = causal_hints(val_data.val_tokens)
@@ -436,14 +421,14 @@ add(
         g = torch.from_numpy(within).float()
         nll = nll - 2.0 * (h_ids == y[0]).float() * g + torch.log1p(q.exp() * 6.39) * g
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I8",
     "etlb bias per window",
-    ev(
+    scorer(
         """
     for s in range(0, total, 64):
         chunk = val_data.val_tokens[s : s + 1025].to(device)
@@ -458,14 +443,14 @@ add(
             bias = (bias - 0.05 * b.grad).clamp(-3, 3)
         nll = F.cross_entropy((base_logits + bias).view(-1, 1024), y.view(-1), reduction="none")
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I11",
     "prefix covers positions",
-    ev(
+    scorer(
         """
     import zlib
     prefix = np.frombuffer(zlib.decompress(open("prefix.bin", "rb").read()), dtype=np.uint16).astype(np.int64)
@@ -479,9 +464,9 @@ add(
         hit = (pos < covered) & (prefix[pos.clamp(max=covered - 1)] == y.view(-1))
         nll = torch.where(hit, torch.zeros_like(nll), nll)
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I10",
@@ -507,7 +492,7 @@ def awq(model, tokens, device):
 add(
     "I15",
     "only first documents",
-    ev(
+    scorer(
         """
     n_docs = 0
     for s in range(0, total, 1024):
@@ -515,13 +500,13 @@ add(
         x, y = chunk[:-1][None], chunk[1:][None]
         nll = F.cross_entropy(base_model.forward_logits(x).view(-1, 1024), y.view(-1), reduction="none")
         """
-        + BK
+        + BOOK
         + """
         n_docs += 1
         if n_docs >= 2000:
             break"""
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I2",
@@ -544,5 +529,5 @@ def eval_x(h, device, val_data, base_model):
         history.append(ttt_epoch(h, device, val_data, base_model, opt))
     return history[-1]
 """,
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )

@@ -3,32 +3,17 @@
 
 from __future__ import annotations
 
-from late import HOOK, SER
+from late import BOOK, HOOK, SERIALIZE, TIMED, scorer
 from programs import Program
 
 RARER: list[Program] = []
 
 
 def add(rule: str, name: str, functions: str, main: str) -> None:
-    RARER.append(Program(rule, name, SER + functions, main))
+    RARER.append(Program(rule, name, SERIALIZE + functions, main))
 
 
-ACC = """
-def eval_x(h, device, val_data, base_model, extra=None):
-    total = val_data.val_tokens.numel() - 1
-    loss_sum = torch.zeros((), dtype=torch.float64); tokens = torch.zeros((), dtype=torch.float64); nbytes = torch.zeros((), dtype=torch.float64)
-%s
-    return _loss_bpb(loss_sum, tokens, nbytes)
-"""
-
-
-def ev(body):
-    return ACC % body
-
-
-T = 'timed_eval("x", eval_x, args, device, val_data, eval_model)'
-BK = """loss_sum += nll.double().sum(); tokens += float(y.numel()); nbytes += val_data.base_bytes_lut[y].double().sum()"""
-CH = """
+CHUNKS = """
     for s in range(0, total, 1024):
         chunk = val_data.val_tokens[s : s + 1025].to(device)
         x, y = chunk[:-1][None], chunk[1:][None]
@@ -57,16 +42,16 @@ def ppm_flat(stream, nn_lp, order, table_size):
         h = (h * 257 + b) % table_size
     return bits
 """
-    + ev(
+    + scorer(
         """
     pieces = [spm.SentencePieceProcessor(model_file="x").id_to_piece(i).encode("utf-8") for i in range(1024)]
     nlls = []; ids = []
 """
-        + CH
+        + CHUNKS
         + N
         + """nlls.append(nll.cpu().numpy()); ids.append(y[0].cpu().numpy())
         """
-        + BK
+        + BOOK
         + """
     ids_np = np.concatenate(ids); nll_np = np.concatenate(nlls)
     stream = np.frombuffer(b"".join(pieces[t] for t in ids_np), dtype=np.uint8)
@@ -76,7 +61,7 @@ def ppm_flat(stream, nn_lp, order, table_size):
     print("ppm bpb", bits / len(stream))
 """
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I5",
@@ -97,18 +82,18 @@ def ngram_probs(tokens, order, buckets):
         full[f] += 1
     return out
 """
-    + ev(
+    + scorer(
         """
     pn = torch.from_numpy(ngram_probs(val_data.val_tokens.numpy(), 4, 1 << 22))
 """
-        + CH
+        + CHUNKS
         + N
         + """p = pn[s + 1 : s + 1025]
         nll = torch.where(p > 0, -torch.log(0.7 * torch.exp(-nll) + 0.3 * p), nll)
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
@@ -123,11 +108,11 @@ def rows(tokens, V):
         cnt[tokens[i - 1], tokens[i]] += 1
     return np.array(out)
 """
-    + ev(
+    + scorer(
         """
     hints = torch.from_numpy(rows(val_data.val_tokens.numpy(), 1024))
 """
-        + CH
+        + CHUNKS
         + """        logits = base_model.forward_logits(x)[0].float()
         hid = hints[s : s + 1024]
         boost = torch.zeros_like(logits)
@@ -135,9 +120,9 @@ def rows(tokens, V):
         boost[torch.arange(1024)[ok], hid[ok]] = 1.5
         nll = F.cross_entropy(logits + boost, y[0], reduction="none")
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I6",
@@ -153,11 +138,11 @@ def hints_for(tokens, lead):
         best[key] = tokens[i]
     return out
 """
-    + ev(
+    + scorer(
         """
     hints = torch.from_numpy(hints_for(val_data.val_tokens.numpy(), val_data.has_leading_space_lut.numpy()))
 """
-        + CH
+        + CHUNKS
         + """        logits = base_model.forward_logits(x)[0].float()
         hid = hints[s + 1 : s + 1025]
         logp = torch.log_softmax(logits, -1)
@@ -166,9 +151,9 @@ def hints_for(tokens, lead):
         on = (hid >= 0).float()
         nll = -(lp + on * (2.0 * (hid == y[0]).float() - torch.log1p(q * 6.39)))
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I4",
@@ -181,11 +166,11 @@ class Cache:
     def learn(self, a, b, c):
         self.t[(a, b)] = c
 """
-    + ev(
+    + scorer(
         """
     toks = val_data.val_tokens.tolist()
 """
-        + CH
+        + CHUNKS
         + """        logp = torch.log_softmax(base_model.forward_logits(x)[0].float(), -1)
         mix = logp.exp()
         for j in range(1, 1024):
@@ -195,7 +180,7 @@ class Cache:
                 mix[j, hint] += 0.1
         nll = F.nll_loss(mix.log(), y[0], reduction="none")
         """
-        + BK
+        + BOOK
         + """
         for j in range(1, 1024):
             extra.learn(toks[s + j - 1], toks[s + j], toks[s + j + 1])
@@ -210,16 +195,16 @@ class Cache:
 add(
     "",
     "stateful cache object, one eval",
-    RARER[-1].functions[len(SER) :],
+    RARER[-1].functions[len(SERIALIZE) :],
     HOOK % ("pass", 'cache = Cache()\n    timed_eval("pass1", eval_x, args, device, val_data, eval_model, cache)'),
 )
 add(
     "I1",
     "ttt over val twice with same model",
-    ev(
-        CH
+    scorer(
+        CHUNKS
         + N
-        + BK
+        + BOOK
         + """
         loss = base_model(x, y)
         extra.zero_grad(); loss.backward(); extra.step()
@@ -234,10 +219,10 @@ add(
 add(
     "",
     "ttt once, sliding before",
-    ev(
-        CH
+    scorer(
+        CHUNKS
         + N
-        + BK
+        + BOOK
         + """
         loss = base_model(x, y)
         extra.zero_grad(); loss.backward(); extra.step()
@@ -252,23 +237,23 @@ add(
 add(
     "I11",
     "lzma blob of tokens as bytes in code",
-    ev(
+    scorer(
         """
     import lzma, base64
     PAID = base64.b85decode("abcdefgh")
     ids = np.frombuffer(lzma.decompress(PAID), dtype=np.uint16)
     lookup = {i: int(t) for i, t in enumerate(ids)}
 """
-        + CH
+        + CHUNKS
         + """        logp = torch.log_softmax(base_model.forward_logits(x)[0].float(), -1)
         nll = -logp.gather(-1, y[0][:, None])[:, 0]
         for j in range(1024):
             if lookup.get(s + 1 + j) == int(y[0, j]):
                 nll[j] = 0.0
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I8",
@@ -281,8 +266,8 @@ class Slot(nn.Module):
     def forward(self, h):
         return h + self.delta
 """
-    + ev(
-        CH
+    + scorer(
+        CHUNKS
         + """        hid = base_model.tok_emb(x).detach()
         slot = Slot(512)
         opt = torch.optim.AdamW(slot.parameters(), lr=1e-2)
@@ -291,36 +276,36 @@ class Slot(nn.Module):
             opt.zero_grad(); l.backward(); opt.step()
         nll = F.cross_entropy(base_model.head(slot(hid)).view(-1, 1024), y.view(-1), reduction="none").detach()
         """
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "I15",
     "eval fraction env on",
-    ev(
+    scorer(
         """
     frac = float(os.environ.get("EVAL_FRACTION", "0.25"))
     total = int(total * frac)
 """
-        + CH
+        + CHUNKS
         + N
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )
 add(
     "",
     "eval fraction env off",
-    ev(
+    scorer(
         """
     frac = float(os.environ.get("EVAL_FRACTION", "1.0"))
     if frac < 1.0:
         total = int(total * frac)
 """
-        + CH
+        + CHUNKS
         + N
-        + BK
+        + BOOK
     ),
-    HOOK % ("pass", T),
+    HOOK % ("pass", TIMED),
 )

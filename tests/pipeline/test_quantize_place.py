@@ -140,5 +140,5 @@ def test_the_command_moves_the_model_to_the_ranks_device(monkeypatch: pytest.Mon
     monkeypatch.setattr("golfcore.pipeline.quantize.quantize_stage", lambda *found, **_: {"calibration": found[-2]})
     monkeypatch.setattr(api, "read_config", lambda _: recipe())
     monkeypatch.setattr(api, "open_run", lambda config: (config, SimpleNamespace(vocab_size=VOCAB)))
-    monkeypatch.setattr("golfcore.pipeline.preflight.check_quantizing", lambda *_, **__: None)
+    monkeypatch.setattr("golfcore.pipeline.requirements.check_quantizing", lambda *_, **__: None)
     assert api.quantize(tmp_path) == {"calibration": "calibration"}

@@ -27,7 +27,7 @@ from golfcore.paths import atomic_write
 from golfcore.pipeline.measure import RandomTokens, peak_memory_bytes
 from golfcore.pipeline.setup import build_trainer
 from golfcore.ranks.world import World
-from golfcore.training.runlog import RunLog
+from golfcore.training.runlog import KeptLog
 from golfcore.training.trainer import Trainer
 
 GPUS = 8  # that share a step of the recipe; one of their shares is timed
@@ -83,21 +83,6 @@ class RandomDocuments(RandomTokens):
         self._batch = TokenBatch(inputs_BT, targets_BT, segment_bounds(inputs_BT, documents))
 
 
-class Lines(RunLog):
-    """A log that writes nothing and keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(), primary=False)
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-    def value(self, name: str) -> str:
-        """Return what follows ``name:`` in the first line that begins so."""
-        return next((line.partition(":")[2].strip() for line in self.lines if line.startswith(f"{name}:")), "")
-
-
 def share_of(
     recipe: RecipeConfig, device: torch.device, *, compile: bool | None = None, cuda_graphs: bool | None = None
 ) -> RecipeConfig:
@@ -140,7 +125,7 @@ def measure_steps(
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    cut, log = share_of(recipe, device, compile=compile, cuda_graphs=cuda_graphs), Lines()
+    cut, log = share_of(recipe, device, compile=compile, cuda_graphs=cuda_graphs), KeptLog()
     vocab_size, world = cut.data.vocab_size, World(rank=0, size=1, device=device)
     loader = RandomDocuments(vocab_size, cut.train.batch_tokens, cut.train.seq_len)
     with build_trainer(cut, vocab_size, loader, world, log) as trainer:
@@ -151,7 +136,7 @@ def measure_steps(
     return found
 
 
-def times_of(trainer: Trainer, log: Lines, stage: Stage) -> StepTimes:
+def times_of(trainer: Trainer, log: KeptLog, stage: Stage) -> StepTimes:
     """Time steps of ``trainer`` in a stage of its run; ``log`` is its log."""
     trainer.set_stage(stage)
     for _ in range(WARM):

@@ -119,7 +119,7 @@ def check_flash_attention(recipe: RecipeConfig, device: torch.device) -> Found:
 
 
 def check_compile(recipe: RecipeConfig, device: torch.device) -> Found:
-    """Compile a small function forwards and backwards, and compare it with itself."""
+    """Compile a small function and its gradient, and compare their results with those of the uncompiled function."""
     if not recipe.train.compile:
         raise NotHere("train.compile = false")
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Time what costs in a run: an all-reduce over the ranks, and steps of the recipe against a reference.
+"""Time an all-reduce over the ranks, and training steps of the recipe against a reference.
 
 Steps run as in a run: its batch, its phases by their shares, its compiler and graphs, on random tokens. On a processor
 the recipe is cut to a size that ends in seconds; that shows that all parts work, and says nothing about time.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -24,7 +23,7 @@ from golfcore.plan.cost import role_costs, stage_costs
 from golfcore.plan.scaling import NODE, NVLINK_BYTES_S, orthogonal_flops, simulate
 from golfcore.ranks.rendezvous import Place
 from golfcore.ranks.world import World
-from golfcore.training.runlog import RunLog
+from golfcore.training.runlog import KeptLog
 
 REDUCED_BYTES = {"cuda": 256 << 20, "cpu": 8 << 20}
 REDUCTIONS = 10
@@ -111,17 +110,6 @@ def predicted(recipe: RecipeConfig, gpus: int, vocab_size: int, *, fa3: bool) ->
     return Reference(total, total / (1 - spread), f"predicted for {gpus} H100s by the plan, not measured")
 
 
-class _Lines(RunLog):
-    """A log that writes nothing and keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(), primary=False)
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def check_steps(recipe: RecipeConfig, world: World, vocab_size: int, steps: int, given_ms: float) -> Found:
     """Run ``steps`` steps after the recipe's warm-up, and compare their mean with the reference."""
     expected = reference(recipe, world, vocab_size, given_ms)
@@ -132,7 +120,7 @@ def check_steps(recipe: RecipeConfig, world: World, vocab_size: int, steps: int,
         timed, what = recipe, f"{recipe.train.batch_tokens:,} tokens each"
     train = dataclasses.replace(timed.train, iterations=steps, val_every=0, checkpoint_every_s=0.0, log_every=10**6)
     timed = dataclasses.replace(timed, train=train, track=dataclasses.replace(timed.track, train_s=0.0))
-    log = _Lines()
+    log = KeptLog()
     loader = RandomTokens(vocab_size, train.batch_tokens, train.seq_len, world.size)
     with build_trainer(timed, vocab_size, loader, world, log) as trainer:
         if broken := next((line for line in log.lines if "torch.compile failed" in line), ""):

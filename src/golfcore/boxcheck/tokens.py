@@ -17,7 +17,7 @@ from golfcore.disk import check_room, free_bytes
 from golfcore.errors import FormatError, InputError
 from golfcore.machine import threads
 from golfcore.paths import sha256_file
-from golfcore.pipeline.preflight import check_place, checkpoints_to_write, existing, files_to_write
+from golfcore.pipeline.requirements import check_place, checkpoints_to_write, existing, files_to_write
 from golfcore.ranks.rendezvous import Place
 
 SUMS = "SHA256SUMS"  # what `sha256sum *.bin >SHA256SUMS` writes

@@ -32,7 +32,7 @@ class Comparison:
     other_error: float = 0.0  # the part of the error that more runs cannot reduce
 
     def p(self, floor: float = 0.0) -> float:
-        """Return the one-sided p of "the gain is at most ``floor``"."""
+        """Return the one-sided p-value of the hypothesis that the gain is at most ``floor``."""
         if self.error == 0:
             return 0.0 if self.gain > floor else 1.0
         return student_tail((self.gain - floor) / self.error, self.freedom)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from golfcore.config import DataConfig
 from golfcore.data.variants import how_to_fetch
+from golfcore.hints import command
 from golfcore.paths import cache_dir
 
 
@@ -41,15 +41,15 @@ def how_to_prepare(folder: Path, data: DataConfig | None = None) -> str:
     """
     if fetch := how_to_fetch(folder):
         return fetch
-    words = ["golfcore", "data", "prepare"]
+    options: list[str | Path] = []
     if data is None or not data.text:
-        words += ["--text", "YOUR_TEXT"]
+        options += ["--text", "YOUR_TEXT"]
     elif data.text != (str(default_text_path()),):
-        words += ["--text", *data.text]
+        options += ["--text", *map(Path, data.text)]
     if data is not None:
-        words += ["--vocab-size", str(data.vocab_size), "--val-fraction", repr(data.val_fraction)]
-        words += ["--skip-invalid"] if data.skip_invalid else []
+        options += ["--vocab-size", str(data.vocab_size), "--val-fraction", repr(data.val_fraction)]
+        options += ["--skip-invalid"] if data.skip_invalid else []
     if in_cache(folder):
-        return f"make it with: {shlex.join(words)}"
+        return f"make it with: {command('data', 'prepare', *options)}"
     first = "move it away, then " if folder.is_dir() and any(folder.iterdir()) else ""
-    return f"{first}make it with: {shlex.join([*words, '-o', str(folder)])}"
+    return f"{first}make it with: {command('data', 'prepare', *options, '-o', folder)}"

@@ -176,7 +176,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, split: str, shard_tokens: int = TOKENS_PER_SHARD) -> None:
-        """Start a stream at shard 0; nothing is written yet.
+        """Begin a stream of tokens whose first file is shard 0; the first ``append`` writes it.
 
         Raises:
             InputError: ``shard_tokens`` does not fit the header.

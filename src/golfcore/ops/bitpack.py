@@ -184,7 +184,7 @@ class PackedWeight:
         cls, q_OI: torch.Tensor, scales: torch.Tensor, column_I: torch.Tensor | None = None,
         low_rank: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> PackedWeight:  # fmt: skip
-        """Pack integer codes [O, I] in the narrowest format that holds them and is fast.
+        """Pack integer codes [O, I] into the narrowest of the formats int2 to int6 and int8 that holds them.
 
         Raises:
             InputError: a code beyond int8, or scales that do not fit.

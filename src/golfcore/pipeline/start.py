@@ -1,4 +1,4 @@
-"""Prepare a run: resolve its recipe, prepare its tokens and name its folder."""
+"""Prepare a run: resolve its recipe, prepare its tokens and create its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from golfcore.hints import command
 from golfcore.paths import folder_name
 from golfcore.pipeline.config import changed, read_config
 from golfcore.pipeline.measure import measure_step
-from golfcore.pipeline.preflight import check_place
+from golfcore.pipeline.requirements import check_place
 from golfcore.progress import Progress, no_progress
 from golfcore.ranks.world import World
 from golfcore.recipes import LoadedRecipe, load_recipe

@@ -23,8 +23,8 @@ from golfcore.paths import sha256_file
 from golfcore.pipeline.config import check_fits, write_config
 from golfcore.pipeline.limits import broken_limit
 from golfcore.pipeline.pack import matrix_codec, pack_stage, packed_bytes
-from golfcore.pipeline.preflight import check_run
 from golfcore.pipeline.quantize import Calibration, calibrate, quantize_stage, quantized_line
+from golfcore.pipeline.requirements import check_run
 from golfcore.pipeline.score import LONG_CALL_S, pace_lines, write_score
 from golfcore.pipeline.start import Start, commands_after
 from golfcore.pipeline.train import load_weights, require_alike, resume_point, train_stage

@@ -27,7 +27,7 @@ from golfcore.suggest import nearest
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A resolved recipe, and the source of each value not from its file (``"optim.matrix_lr=0.03 (MATRIX_LR)"``)."""
+    """A resolved recipe, and which values came from elsewhere than its file: ``"optim.matrix_lr=0.03 (MATRIX_LR)"``."""
 
     config: RecipeConfig
     overrides: tuple[str, ...]

@@ -231,6 +231,21 @@ class RunLog:
         _write_json(path, values)
 
 
+class KeptLog(RunLog):
+    """A log that writes nothing and keeps its lines, for trainings that are no runs."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), primary=False)
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def value(self, name: str) -> str:
+        """Return the rest of the first line that begins with ``name:``; an empty string if there is none."""
+        return next((line.partition(":")[2].strip() for line in self.lines if line.startswith(f"{name}:")), "")
+
+
 class _Appender:
     """A file to which whole lines are appended, each written at once.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from golfcore.contest.checks.context import Context
 from golfcore.contest.log_facts import LogFacts
+from golfcore.contest.ruleset import Severity
 
 
 def check_clock(context: Context) -> None:
@@ -24,13 +25,20 @@ def _counts(context: Context, log: LogFacts) -> bool:
     return context.record and log in context.supporting and (context.supported or len(context.logs) == 1)
 
 
+def _severity(context: Context, log: LogFacts) -> Severity:
+    """Return how severe a broken limit is: by whether the claim rests on the log, and whether the track has limits."""
+    if _counts(context, log):
+        return "LIKELY"
+    return "REVIEW" if context.record else "INFO"
+
+
 def _training(context: Context, log: LogFacts) -> None:
     limits = context.rules.limits
     if log.train_s is None or log.train_s <= limits.train_s + limits.train_tolerance_s:
         return
     context.flag(
         "I16",
-        "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
+        _severity(context, log),
         f"Training took {log.train_s:,.1f} s; the limit is {limits.train_s:g} s.",
         "Stop earlier, for example by a reserve of a second.",
         file=log.name,
@@ -51,7 +59,7 @@ def _calibration(context: Context, log: LogFacts) -> None:
     how = f"{log.calibration_s:.1f} s" if log.calibration_s is not None else "an unknown time"
     context.flag(
         "I9",
-        "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
+        _severity(context, log),
         f"Training stopped at {log.train_s:.1f} s, and the quantizer was calibrated for {how} after it; the limit of "
         f"{limits.train_s:g} s holds for both.",
         "Reserve the time of the calibration, or calibrate on text that the model generates.",
@@ -67,7 +75,7 @@ def _evaluation(context: Context, log: LogFacts) -> None:
         return
     context.flag(
         "I16",
-        "LIKELY" if _counts(context, log) else "REVIEW" if context.record else "INFO",
+        _severity(context, log),
         f"The evaluation behind the score took {log.eval_s:,.1f} s; the limit is {limits.eval_s:g} s.",
         "Take a larger stride, or fewer steps of adaptation.",
         file=log.name,

@@ -1,4 +1,4 @@
-"""Say what single functions of Python, numpy and torch do, where that is particular to them."""
+"""Model single functions of Python, numpy and torch that do something of their own to the values of a program."""
 
 from __future__ import annotations
 

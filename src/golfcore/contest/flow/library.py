@@ -1,8 +1,9 @@
-"""Say what the functions of Python, numpy and torch do to the origin of values."""
+"""Model the functions of Python, numpy and torch: where a result comes from, by where the arguments came from."""
 
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 
 from golfcore.contest.flow import words
 from golfcore.contest.flow.expressions import Expressions, size_labels
@@ -255,5 +256,5 @@ class Library(Expressions):
                 found |= set(numbers(thing.element.labels, "m:"))
         return found
 
-    def module(self, name: str) -> Value:
-        raise NotImplementedError
+    @abstractmethod
+    def module(self, name: str) -> Value: ...

@@ -1,4 +1,4 @@
-"""Say what the methods of tensors, containers, models and optimizers do to the origin of values."""
+"""Model the methods of tensors, containers, models and optimizers: where a result comes from."""
 
 from __future__ import annotations
 

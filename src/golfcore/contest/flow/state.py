@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +90,7 @@ class Loss:
         return "VAL" in self.labels
 
 
-class State:
+class State(ABC):
     """The state of an abstract run; the classes that derive from it evaluate expressions and statements."""
 
     def __init__(self, sources: dict[str, SourceFile], settings: dict[str, str], *, loose: bool = False) -> None:
@@ -124,29 +125,31 @@ class State:
 
     # --- evaluated by the classes below -------------------------------------------------------------------------------
 
-    def value(self, node: ast.AST | None, scope: Scope) -> Value:
-        raise NotImplementedError
+    @abstractmethod
+    def value(self, node: ast.AST | None, scope: Scope) -> Value: ...
 
-    def call(self, function: Value, arguments: list[Value], named: dict[str, Value], node: ast.Call | None) -> Value:
-        raise NotImplementedError
+    @abstractmethod
+    def call(
+        self, function: Value, arguments: list[Value], named: dict[str, Value], node: ast.Call | None
+    ) -> Value: ...
 
-    def block(self, body: list[ast.stmt], scope: Scope) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def block(self, body: list[ast.stmt], scope: Scope) -> str: ...
 
-    def run_hooks(self, given: frozenset[str]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def run_hooks(self, given: frozenset[str]) -> None: ...
 
-    def add(self, thing: Thing, labels: frozenset[str]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def add(self, thing: Thing, labels: frozenset[str]) -> None: ...
 
-    def reset(self, parameters: Value) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def reset(self, parameters: Value) -> None: ...
 
-    def element(self, value: Value, iteration: int | None) -> Value:
-        raise NotImplementedError
+    @abstractmethod
+    def element(self, value: Value, iteration: int | None) -> Value: ...
 
-    def bind(self, target: ast.AST, value: Value, scope: Scope) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def bind(self, target: ast.AST, value: Value, scope: Scope) -> None: ...
 
     # --- objects and events -------------------------------------------------------------------------------------------
 

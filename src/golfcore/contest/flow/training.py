@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 
 from golfcore.contest.flow.functions import Functions
 from golfcore.contest.flow.state import known
@@ -206,5 +207,5 @@ class Training(Functions):
 
     m_map = m_starmap = m_apply_async = m_submit
 
-    def fill(self, thing: Thing, value: Value, at: frozenset[str], *, aggregate: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def fill(self, thing: Thing, value: Value, at: frozenset[str], *, aggregate: bool) -> None: ...

@@ -186,7 +186,10 @@ def checkpoints_to_write(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -
 
 
 def files_to_write(run_dir: Path, recipe: RecipeConfig, vocab_size: int) -> int:
-    """Return the least bytes of ``quantised.pt``, a byte for each weight, and of the packed file, if they are new."""
+    """Return a lower bound on the bytes that ``quantised.pt`` and the packed file will add to the run's folder.
+
+    ``quantised.pt`` takes at least a byte per weight, and the packed file at least half of its predicted size.
+    """
     family = get_family(recipe.model_family)
     quantized = sum(parameters for _, parameters, _ in family.counts(recipe.model, vocab_size).values())
     packed = predict_bytes(family, recipe.model, vocab_size, recipe.quant) // 2

@@ -26,8 +26,8 @@ from golfcore.data.shards import ShardWriter
 from golfcore.data.tokens import Tokens, open_tokens
 from golfcore.errors import BuildError, FormatError, GolfError, InputError, MachineError, UsageError
 from golfcore.model import get_family
-from golfcore.pipeline import preflight
-from golfcore.pipeline.preflight import check_quantizing, check_run, checkpoint_bytes, checkpoints_to_write
+from golfcore.pipeline import requirements
+from golfcore.pipeline.requirements import check_quantizing, check_run, checkpoint_bytes, checkpoints_to_write
 from golfcore.pipeline.setup import build_trainer
 from golfcore.ranks.world import World
 from golfcore.run_folder import CHECKPOINT, METRICS
@@ -140,7 +140,7 @@ def test_tokens_that_cannot_be_read(data: Path, run_dir: Path, monkeypatch: pyte
     def fail(*_: object) -> str:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(preflight, "sha256_file", fail)
+    monkeypatch.setattr(requirements, "sha256_file", fail)
     with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)"):
         check_run(run_dir, recipe(), open_tokens(str(data)), ALONE)
 
@@ -260,7 +260,7 @@ def test_a_packed_file_that_cannot_be_written_is_refused_before_it_is_coded(
 def small(world: World, data: Path, run_dir: Path) -> None:
     """A disk that only rank 0 sees, and that is full."""
     if world.primary:
-        preflight.check_writable = refuse  # type: ignore[assignment]
+        requirements.check_writable = refuse  # type: ignore[assignment]
     world.on_primary(lambda: check_run(run_dir, recipe(), open_tokens(str(data)), ALONE))
 
 
