@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from golfcore.cli import main
+from golfcore.cli.run import closing_panel
 from golfcore.data.tokens import open_tokens, prepare_data
 from golfcore.errors import UsageError
 from golfcore.model import get_family
@@ -65,6 +68,11 @@ def test_a_recipe_runs_from_text_to_score(
     result = run_stages(Start(tmp_path / "run", config), world, evaluate)
     assert result is not None and 0 < result.score["val_bpb"] < 8.5
     log = (tmp_path / "run" / "log.txt").read_text()
+    mixed = config.eval.adapt == "mix"
+    assert (result.score["adapt"] == "mix", "eval_adapt:mix" in log) == (mixed, mixed)
+    shown = Console(width=100, file=io.StringIO(), record=True)
+    shown.print(closing_panel(result))
+    assert ("are mixed in" in shown.export_text()) == mixed
     assert log.count("stage: ") == len(set(config.model.loop_starts)) + len(config.train.batch_ramp)
     assert sum(row["kind"] == "train" for row in read_metrics(tmp_path / "run" / METRICS)) == 10
 

@@ -194,6 +194,13 @@ def test_verdicts_fail_when_they_should(run_dir: Path, inspector: dict[str, Any]
         assert part in text, part
 
 
+def test_a_score_with_counts_mixed_in_says_so(run_dir: Path) -> None:
+    said = "counts of scored tokens mixed in"
+    assert said not in build_report(run_dir).read_text()
+    write_score(run_dir, adapt="mix")
+    assert said in build_report(run_dir).read_text()
+
+
 def test_the_cap_and_the_clock_may_be_met_exactly(run_dir: Path) -> None:
     config = (run_dir / "config.toml").read_text()
     (run_dir / "config.toml").write_text(config.replace("cap_bytes = 1000000", f"cap_bytes = {TOTAL}"))

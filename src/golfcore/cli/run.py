@@ -113,6 +113,8 @@ def closing_panel(result: RunResult) -> Panel:
     grid.add_row(
         "bits per byte", styled((f"{score['val_bpb']:.4f}", "bold"), f"   loss {score['val_loss']:.4f} nats/token")
     )
+    if score["adapt"] == "mix":
+        grid.add_row("", "counts of tokens that were scored before are mixed in")
     grid.add_row(
         "bytes",
         styled(

@@ -249,12 +249,14 @@ def _packed(
 
 
 def closing_lines(recipe: RecipeConfig, packed: dict[str, Any], score: dict[str, Any]) -> list[str]:
-    """Return the last lines of the log: the evaluation's time, the sizes in bytes, and the score."""
+    """Return the last lines of the log: the evaluation's time and kind, the sizes in bytes, and the score."""
     width = recipe.quant.format if recipe.quant.format != "int" else f"int{recipe.quant.matrix_bits}"
     codec = f"{width}+{matrix_codec(packed)}"
     code = packed_bytes(packed, "code")
+    adapted = [f"eval_adapt:{score['adapt']} mass_error:{score['mass_error']:.1e}"] if score["adapt"] != "none" else []
     return [
         *pace_lines(score),
+        *adapted,
         *size_lines(code, packed["bytes"]["file"], codec),
         final_line(score["val_loss"], score["val_bpb"], codec.replace("+", "_")),
     ]

@@ -142,6 +142,7 @@ def _score(run: RunData) -> dict[str, Any] | None:
     return {
         "head": digits[:-4],
         "tail": digits[-4:],
+        "adapted": run.score.get("adapt") == "mix",
         "facts": [fact for fact in facts if fact[1] != "–"],
         "hashes": [(name, value) for name, value in hashes if isinstance(value, str) and value],
     }
